@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sojourn.errors import Refused, SojournError, TaskOver
-    from sojourn.sdk.ambient import current_task, task
-    from sojourn.sdk.asgi import TaskTokenMiddleware
-    from sojourn.sdk.authorize import authorize_any, authorize_id, authorize_member_of
-    from sojourn.sdk.client import Client
-    from sojourn.sdk.remoteagent import RemoteAgent
-    from sojourn.sdk.source import X509Source
-    from sojourn.sdk.sync import SyncClient
-    from sojourn.sdk.task import Task
-    from sojourn.sdk.verifier import TaskVerifier
+    from sojourn.sdk.client.client import Client
+    from sojourn.sdk.client.remote_agent import RemoteAgent
+    from sojourn.sdk.client.sync import SyncClient
+    from sojourn.sdk.client.x509_source import X509Source
+    from sojourn.sdk.guard.verifier import TaskVerifier
+    from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
+    from sojourn.sdk.task.current import current_task, task
+    from sojourn.sdk.task.task import Task
     from sojourn.spiffe.ids import SpiffeId, TrustDomain
-    from sojourn.tasks.grants import Grant
+    from sojourn.spiffetls.authorize import authorize_any, authorize_id, authorize_member_of
+    from sojourn.tasktoken.grants import Grant
 
     __version__: str
 
@@ -44,24 +44,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Client": "sojourn.sdk.client",
-    "Grant": "sojourn.tasks.grants",
+    "Client": "sojourn.sdk.client.client",
+    "Grant": "sojourn.tasktoken.grants",
     "Refused": "sojourn.errors",
-    "RemoteAgent": "sojourn.sdk.remoteagent",
+    "RemoteAgent": "sojourn.sdk.client.remote_agent",
     "SojournError": "sojourn.errors",
     "SpiffeId": "sojourn.spiffe.ids",
-    "SyncClient": "sojourn.sdk.sync",
-    "Task": "sojourn.sdk.task",
+    "SyncClient": "sojourn.sdk.client.sync",
+    "Task": "sojourn.sdk.task.task",
     "TaskOver": "sojourn.errors",
-    "TaskTokenMiddleware": "sojourn.sdk.asgi",
-    "TaskVerifier": "sojourn.sdk.verifier",
+    "TaskTokenMiddleware": "sojourn.sdk.integrations.asgi",
+    "TaskVerifier": "sojourn.sdk.guard.verifier",
     "TrustDomain": "sojourn.spiffe.ids",
-    "X509Source": "sojourn.sdk.source",
-    "authorize_any": "sojourn.sdk.authorize",
-    "authorize_id": "sojourn.sdk.authorize",
-    "authorize_member_of": "sojourn.sdk.authorize",
-    "current_task": "sojourn.sdk.ambient",
-    "task": "sojourn.sdk.ambient",
+    "X509Source": "sojourn.sdk.client.x509_source",
+    "authorize_any": "sojourn.spiffetls.authorize",
+    "authorize_id": "sojourn.spiffetls.authorize",
+    "authorize_member_of": "sojourn.spiffetls.authorize",
+    "current_task": "sojourn.sdk.task.current",
+    "task": "sojourn.sdk.task.current",
 }
 
 

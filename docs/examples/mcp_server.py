@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from mcp.server import MCPServer
-from sojourn.sdk.guard import Action, argument
-from sojourn.sdk.mcpserver import McpGuard
+from sojourn.mcp import Action, McpGuard, argument
 
 TOOLS = os.environ.get("TOOLS", "http://localhost:8092/mcp")
 server = MCPServer("tickets")

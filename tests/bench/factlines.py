@@ -13,7 +13,7 @@ from harness.facttypes import CEILING, PERMIT, write_types
 from harness.taskagent import CONFIG, write_type
 from harness.taskagent import TRIAGE as TRIAGE_ID
 from sojourn._pb.sojourn.v1 import admin_pb2
-from sojourn.sdk.facts import fact_value
+from sojourn.sdk.client.facts import fact_value
 
 CROWD = 1_000
 _VALUES = itertools.count(1)  # that are no risk yet: each is another one

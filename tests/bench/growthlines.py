@@ -18,7 +18,7 @@ from processes import resident_mib
 from sojourn import SyncClient
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Entry
-from sojourn.identity.matching import EntryIndex
+from sojourn.identity.matcher import EntryIndex
 from sojourn.spiffe.ids import SpiffeId
 from worker import TASK_TYPE
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from sojourn.sdk.client import Client
+from sojourn.sdk.client.client import Client
 
 PR_SET_PDEATHSIG = 1
 

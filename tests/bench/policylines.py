@@ -18,10 +18,10 @@ from httpload import JSON, Step, Work, http_load
 from opapeer import ALLOW, opa
 from policyrules import ACTIONS, TYPE, Question, cedar, questions, rego
 from sojourn.errors import PolicyDenied
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.policy import Fields, _entity, schema_text
-from sojourn.tasks.rules import authorize
-from sojourn.tasks.types import parse
+from sojourn.policy.cedar import Fields, _entity, schema_text
+from sojourn.policy.rules import authorize
+from sojourn.policy.task_types import parse
+from sojourn.tasktoken.grants import Authority, Grant
 
 AT = 50  # policies, where all is measured
 COUNTS = (10, 20, 50, 100, 200, 500)

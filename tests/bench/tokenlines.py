@@ -17,7 +17,7 @@ from ground import Bench
 from harness.taskagent import PLACE_A
 from httpload import Step, Work, http_load
 from sojourn import Client, TaskVerifier
-from sojourn.sdk.asgi import TaskTokenMiddleware
+from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
 from tokenground import TokenGround, token_ground
 
 # --- in the services ---

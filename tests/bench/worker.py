@@ -21,10 +21,10 @@ from joserfc.util import urlsafe_b64decode
 from sojourn._pb import workload_pb2
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import InvalidToken
-from sojourn.sdk.asgi import TaskTokenMiddleware
-from sojourn.sdk.client import Client
-from sojourn.sdk.verifier import TaskVerifier
-from sojourn.spiffe.jose import Signatures
+from sojourn.jose.jws import Signatures
+from sojourn.sdk.client.client import Client
+from sojourn.sdk.guard.verifier import TaskVerifier
+from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
 
 METADATA = (("workload.spiffe.io", "true"),)
 FETCH = "/SpiffeWorkloadAPI/FetchX509SVID"

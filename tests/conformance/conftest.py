@@ -14,10 +14,10 @@ from fakes.fake_agent import FakeAgent
 from harness.agent import AgentProcess
 from harness.raw import Admin, module_agent
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.authority.jwtkeys import JwtKeys
-from sojourn.clock import SystemClock
-from sojourn.sdk.client import Client
-from sojourn.spiffe.jose import SigningKey
+from sojourn.authority.jwt_keys import JwtKeys
+from sojourn.jose.jws import SigningKey
+from sojourn.runtime.clock import SystemClock
+from sojourn.sdk.client.client import Client
 
 # --- the real agent -------------------------------------------------------------------------------------------------
 

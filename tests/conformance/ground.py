@@ -15,7 +15,7 @@ from harness.reading import certificates
 from sojourn._pb import workload_pb2 as pb
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as bundle_api
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.spiffe.jose import PublicKey
+from sojourn.jose.jws import PublicKey
 
 REQUESTS = {
     "FetchX509SVID": pb.X509SVIDRequest(),

@@ -14,12 +14,12 @@ from fakes.task_feed import signing_key
 from harness.raw import Admin
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn.errors import CannotStart, InvalidBundle, InvalidSvid, InvalidToken
-from sojourn.sdk import parse
 from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import verify_chain
+from sojourn.workloadapi import messages
 
 HERE = TrustDomain("example.org")
 KEY = signing_key("k1")
@@ -55,7 +55,9 @@ def test_BND_01_jwk_set(document: dict[str, Any]) -> None:
 def test_BND_02_name_beside_the_bundle(answer: Any, document: dict[str, Any], wire: WorkloadWire) -> None:
     """The trust domain's name goes with the bundle, which does not have it inside."""
     assert ("example.org", False) == (answer.trust_domain, "trust_domain" in document)
-    assert {HERE: 1} == {domain: len(each) for domain, each in parse.x509_bundles(wire.x509_bundles().bundles).items()}
+    assert {HERE: 1} == {
+        domain: len(each) for domain, each in messages.x509_bundles(wire.x509_bundles().bundles).items()
+    }
     assert HERE == bundles.parse(HERE, document).trust_domain
 
 

@@ -23,11 +23,11 @@ from harness.looking import until
 from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, refusal
 from harness.reading import listening
 from sojourn._pb import workload_pb2 as pb
-from sojourn.address import public_socket
+from sojourn.config.paths import public_socket
 from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable, Unreachable
-from sojourn.sdk.client import Client
-from sojourn.sdk.connection import BACKOFF_FIRST_SECONDS
-from sojourn.sdk.source import X509Source
+from sojourn.sdk.client.client import Client
+from sojourn.sdk.client.connection import BACKOFF_FIRST_SECONDS
+from sojourn.sdk.client.x509_source import X509Source
 
 UIDS = itertools.count(5101)  # a user for each test that wants one of its own
 NO_HEADER = ("INVALID_ARGUMENT", "security header missing from request")

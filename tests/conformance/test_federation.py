@@ -25,15 +25,15 @@ from harness.bundleserver import BundleServer, Partner
 from harness.federating import follow, friend, roots
 from harness.raw import Wire
 from harness.tlsplace import TlsPlace
+from sojourn.audit.journal import Audit
 from sojourn.authority.embedded import JWT, X509
-from sojourn.clock import Alarms
 from sojourn.errors import BundleNotFetched, InvalidSvid
-from sojourn.identity.federating import Federating
-from sojourn.identity.foreign import ForeignBundles
+from sojourn.federation.bundle_fetch import BundleEndpoints
+from sojourn.federation.bundle_refresh import Federating
+from sojourn.identity.federation_relationship import Relationship
+from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.registry import Registry
-from sojourn.identity.relationship import Relationship
-from sojourn.outward.bundles import BundleEndpoints
-from sojourn.oversight.audit import Audit
+from sojourn.runtime.clock import Alarms
 from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain

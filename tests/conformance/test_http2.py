@@ -10,9 +10,9 @@ import pytest
 import uvloop
 from fakes.doorways import OneVisitor
 from harness.spirecli import binary
-from sojourn.doors.doorway import Caller
-from sojourn.doors.http2.server import Server
-from sojourn.doors.http2.stream import Stream
+from sojourn.endpoints.http2.server import Server
+from sojourn.endpoints.http2.stream import Stream
+from sojourn.endpoints.listener.protocol_switch import Caller
 from sojourn.errors import SojournError
 
 

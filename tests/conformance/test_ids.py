@@ -14,11 +14,11 @@ from fakes.jws import encoded
 from harness.raw import Admin, entry, refusal
 from harness.reading import claims, header, uris
 from pydantic import ValidationError
-from sojourn.config import Config
+from sojourn.config.model import Config
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidSvid, InvalidToken
+from sojourn.jose.jws import SigningKey
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
 from sojourn.spiffe.x509svid import verify_chain
 
 ALL = {"parser", "x509", "jwt", "request", "registration"}

@@ -21,8 +21,8 @@ from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, entry, over, refusal
 from harness.reading import certificates, claims, header, uris
 from sojourn._pb import workload_pb2 as pb
 from sojourn._pb.sojourn.v1 import admin_pb2
+from sojourn.jose.jws import SigningKey
 from sojourn.spiffe.ids import TrustDomain
-from sojourn.spiffe.jose import SigningKey
 from sojourn.spiffe.x509svid import verify_chain
 
 UIDS = itertools.count(5301)  # a user for each test that wants one of its own

@@ -14,14 +14,14 @@ from fakes.fake_agent import Fail, FakeAgent, x509_response
 from fakes.task_feed import signing_key
 from sojourn._pb import workload_pb2 as pb
 from sojourn.errors import InvalidSvid, InvalidToken, NoIdentity, SojournError, Unavailable
-from sojourn.sdk.authorize import authorize_any
-from sojourn.sdk.client import Client
-from sojourn.sdk.parse import X509Context, x509_context
-from sojourn.sdk.peer import PeerCheck
-from sojourn.sdk.source import X509Source
+from sojourn.jose.jws import SigningKey
+from sojourn.sdk.client.client import Client
+from sojourn.sdk.client.x509_source import X509Source
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffetls.authorize import authorize_any
+from sojourn.spiffetls.peer import PeerCheck
+from sojourn.workloadapi.messages import X509Context, x509_context
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
 KEY = signing_key("k1")

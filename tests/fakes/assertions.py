@@ -1,6 +1,6 @@
 """A store of used assertions in memory."""
 
-from sojourn.oautherrors import InvalidGrant
+from sojourn.errors.oauth import InvalidGrant
 
 
 class FakeAssertionStore:

@@ -11,17 +11,16 @@ from typing import Any
 from fakes.clock import FakeClock
 from fakes.fake_agent import FakeAgent
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, over, signing_key, snapshot
+from sojourn.jose.jws import SigningKey
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_SKEW_SECONDS
-from sojourn.sdk.answers import Answer
-from sojourn.sdk.client import Client
-from sojourn.sdk.guard import Action, Guard, HttpRequest, Refusal
-from sojourn.sdk.routes import APPROVED
-from sojourn.sdk.verifier import TaskVerifier
-from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks import tokens
-from sojourn.tasks.grants import Grant
-from sojourn.tasks.tokens import JKT, Binding, TaskToken
+from sojourn.sdk.client.client import Client
+from sojourn.sdk.guard.challenges import Answer
+from sojourn.sdk.guard.guard import Action, Guard, HttpRequest, Refusal
+from sojourn.sdk.guard.routes import APPROVED
+from sojourn.sdk.guard.verifier import TaskVerifier
+from sojourn.tasktoken import dpop, tokens
+from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.tokens import JKT, Binding, TaskToken
 
 KEY, HOLDERS, THIEFS = signing_key(), signing_key("holder"), signing_key("thief")
 BOUND = Binding(JKT, HOLDERS.public.thumbprint)

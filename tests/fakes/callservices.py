@@ -9,9 +9,9 @@ from fakes.clock import FakeClock
 from fakes.doorways import served
 from fakes.journals import FakeAuditStore
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.doors.calls import HEADER, Calls, Method
-from sojourn.doors.http2.server import Server
-from sojourn.oversight.audit import Audit
+from sojourn.audit.journal import Audit
+from sojourn.endpoints.grpc.calls import HEADER, Calls, Method
+from sojourn.endpoints.http2.server import Server
 
 GOOD = ((HEADER, "true"),)
 ASKED = types.Selector(type="a", value="b")

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sojourn.errors import SojournError, TaskOver
-from sojourn.sdk.taskvalues import AWS_CREDENTIALS, VAULT_TOKEN, AccessToken, Outside, TaskStatus
+from sojourn.sdk.task.values import AWS_CREDENTIALS, VAULT_TOKEN, AccessToken, Outside, TaskStatus
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken.grants import Grant
 
 S3, SHEETS, KEYS, SECRETS = (f"https://{name}.example.org" for name in ("s3", "sheets", "keys", "secrets"))
 AWS = Outside(S3, "aws-prod", "aws", {"kind": "aws", "role_arn": "arn:aws:iam::1:role/r", "region": "eu-west-1"})

@@ -1,7 +1,7 @@
 """Configurations, and what is wrong with them."""
 
 import pytest
-from sojourn.config import load
+from sojourn.config.model import load
 from sojourn.errors import InvalidConfig
 
 

@@ -9,15 +9,15 @@ from datetime import timedelta
 from fakes.journals import FakeAuditStore, FakeTaskStore
 from fakes.providers import FakeAssertions, ScriptedProvider
 from fakes.task_types import TICKETS, WIKI, task_type
-from sojourn.clock import Alarms
-from sojourn.outward.book import CredentialBook
-from sojourn.outward.credentials import GONE, JournaledCredential
-from sojourn.outward.outlets import Outlets
-from sojourn.outward.recalling import Recalling
-from sojourn.outward.sealing import Sealing
-from sojourn.oversight.audit import Audit
+from sojourn.audit.journal import Audit
+from sojourn.credentials.credential import GONE, JournaledCredential
+from sojourn.credentials.ledger import CredentialBook
+from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.recall import Recalling
+from sojourn.credentials.sealing import Sealing
 from sojourn.providers.provider import Obtained
-from sojourn.tasks.grants import Authority, Grant
+from sojourn.runtime.clock import Alarms
+from sojourn.tasktoken.grants import Authority, Grant
 
 READ = Grant(TICKETS, ("ticket:read",))
 BOTH = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")),))

@@ -6,7 +6,7 @@ from fakes.families import WORKERS
 from fakes.registrations import entry
 from fakes.task_room import DEADLINE_SECONDS
 from fakes.task_types import TICKETS, WIKI
-from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasktoken.grants import Authority, Grant
 
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
 PAGES = Authority((Grant(WIKI, ("page:read",)),))

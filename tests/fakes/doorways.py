@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sojourn.doors.doorway import Caller, Doorway
-from sojourn.doors.http2.server import Server
+from sojourn.endpoints.http2.server import Server
+from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
 
 
 class OneVisitor(Doorway[Any]):

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fakes.journals import FakeAuditStore
+from sojourn.audit.journal import Event
 from sojourn.errors import SojournError
-from sojourn.oversight.audit import Event
-from sojourn.oversight.publications import Key, StoredFact
+from sojourn.facts.publications import Key, StoredFact
 
 
 class FakeFactStore:

@@ -8,9 +8,9 @@ from fakes.clock import FakeClock
 from fakes.registrations import entry
 from fakes.task_room import Room, end_all
 from fakes.task_types import TRIAGE, task_type
-from sojourn.tasks.beginning import Bond
-from sojourn.tasks.changing import Changing
-from sojourn.tasks.delegating import Delegating
+from sojourn.tasks.begin import Bond
+from sojourn.tasks.delegation import Delegating
+from sojourn.tasks.suspension import Changing
 
 WORKERS = tuple(f"/agent/w{number}" for number in range(10))
 WORKER_IDS = tuple(f"spiffe://example.org{path}" for path in WORKERS)

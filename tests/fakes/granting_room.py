@@ -16,31 +16,31 @@ from fakes.revocations import FakeRevocationStore
 from fakes.task_room import beginning_of, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
-from sojourn.clock import Alarms
-from sojourn.identity.foreign import ForeignBundles
+from sojourn.audit.journal import Audit
+from sojourn.credentials.token_source import Giving
+from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
-from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.outward.giving import Giving
-from sojourn.oversight.audit import Audit
+from sojourn.identity.svid_issuer import Issuing
+from sojourn.jose.jws import SigningKey
+from sojourn.oauth.client_auth import Certificate, Clients, Credentials, Sender
+from sojourn.oauth.one_shot_holder import Runners
+from sojourn.oauth.resource_servers import Audiences, Service
+from sojourn.oauth.token_grants import Granting
+from sojourn.oauth.token_request import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
+from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.audiences import Audiences, Service
-from sojourn.tasks.beginning import BeginRequest, Bond
-from sojourn.tasks.changing import Changing
-from sojourn.tasks.clients import Certificate, Clients, Credentials, Sender
-from sojourn.tasks.delegating import Delegating
-from sojourn.tasks.ending import Ending
+from sojourn.tasks.begin import BeginRequest, Bond
+from sojourn.tasks.delegation import Delegating
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.evidence import end_due_to
-from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
-from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.running import Runners
-from sojourn.tasks.tokenkeys import TokenKeys
-from sojourn.tasks.tokens import read_issued, thumbprint_of
+from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.reattachment import Attaching
+from sojourn.tasks.revoked_svids import end_due_to
+from sojourn.tasks.signing_keys import TokenKeys
+from sojourn.tasks.suspension import Changing
+from sojourn.tasktoken.tokens import read_issued, thumbprint_of
 
 ISSUER = "https://sojourn.example.org"
 KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))

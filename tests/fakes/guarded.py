@@ -12,11 +12,10 @@ import grpc
 from fakes.fake_agent import FakeAgent
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, delta, heartbeat, live, over, signing_key, snapshot
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
-from sojourn.sdk.portal import Portal
-from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import parse_unverified
-from sojourn.tasks import tokens
-from sojourn.tasks.grants import Grant
+from sojourn.jose.jws import parse_unverified
+from sojourn.sdk.client.loop_thread import Portal
+from sojourn.tasktoken import dpop, tokens
+from sojourn.tasktoken.grants import Grant
 
 KEY = signing_key()
 HELD = signing_key("held")  # the key that a client proves to hold

@@ -7,8 +7,8 @@ from fakes.clock import FakeClock
 from fakes.providers import HandingRoom, ScriptedProvider
 from fakes.task_room import Room
 from fakes.task_types import TICKETS, task_type
-from sojourn.outward.giving import Giving
-from sojourn.tasks.changing import Changing
+from sojourn.credentials.token_source import Giving
+from sojourn.tasks.suspension import Changing
 
 ORDERS, CLOUD = "https://orders.example.org", "urn:example:cloud"
 CEILING = (

@@ -15,8 +15,8 @@ from harness.http2 import (
     Connection,
 )
 from hpack import Decoder
-from sojourn.doors.http2.server import Server
-from sojourn.doors.http2.stream import Stream
+from sojourn.endpoints.http2.server import Server
+from sojourn.endpoints.http2.stream import Stream
 from sojourn.errors import SojournError
 
 PATH = "/a/b"

@@ -12,13 +12,13 @@ from fakes.journals import FakeAuditStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.revocations import FakeRevocationStore
 from sojourn.attestation.service import Attestation
-from sojourn.clock import Alarms
-from sojourn.identity.foreign import ForeignBundles
+from sojourn.audit.journal import Audit
+from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
-from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.oversight.audit import Audit
+from sojourn.identity.svid_issuer import Issuing
+from sojourn.runtime.clock import Alarms
 
 TTL = timedelta(hours=1)
 WEB = entry("/web")

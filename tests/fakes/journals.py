@@ -5,9 +5,9 @@ import json
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
+from sojourn.audit.journal import Event
 from sojourn.errors import SojournError
-from sojourn.oversight.audit import Event
-from sojourn.oversight.reviews import Review
+from sojourn.tasks.break_glass_reviews import Review
 from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 
 

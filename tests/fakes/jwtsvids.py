@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.jws import joined
 from sojourn.errors import InvalidToken
+from sojourn.jose.jws import SigningKey
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())

@@ -5,16 +5,16 @@ from typing import Any, Self
 
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore
 from fakes.task_room import EPOCH, ISSUER, KEY, TRIAGE_ENTRY, end_all, writing
-from sojourn.clock import Alarms
+from sojourn.audit.journal import Audit
 from sojourn.identity.registry import Registry
-from sojourn.oversight.audit import Audit
-from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.changing import Changing
-from sojourn.tasks.ending import Ending
+from sojourn.runtime.clock import Alarms
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.reattachment import Attaching
 from sojourn.tasks.recovery import Recovery
-from sojourn.tasks.tokenkeys import TokenKeys
+from sojourn.tasks.signing_keys import TokenKeys
+from sojourn.tasks.suspension import Changing
 
 
 class FakeIdentities:

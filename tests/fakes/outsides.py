@@ -5,8 +5,8 @@ import json
 import secrets
 from datetime import UTC, datetime, timedelta
 
-from sojourn.contracts.outside import answer_of, claims_of
 from sojourn.providers.http import Answer
+from sojourn.testing.outside import answer_of, claims_of
 
 LIFE = 300
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from sojourn.credentials.credential import ENDING, HELD, Credential
+from sojourn.credentials.exchange_call import Asking
+from sojourn.credentials.hand_out import Handing
+from sojourn.credentials.provider_routes import Outlets
 from sojourn.errors import InvalidInput, TaskOver
-from sojourn.outward.asking import Asking
-from sojourn.outward.credentials import ENDING, HELD, Credential
-from sojourn.outward.handing import Handing
-from sojourn.outward.outlets import Outlets
 from sojourn.providers.provider import Obtained
 
 LIFE_SECONDS = 300

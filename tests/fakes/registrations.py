@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sojourn.attestation.selectors import Selector
+from sojourn.audit.journal import Event
 from sojourn.errors import AlreadyExists, SojournError
 from sojourn.identity.entries import Entry
-from sojourn.oversight.audit import Event
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 TRUST_DOMAIN = TrustDomain("example.org")

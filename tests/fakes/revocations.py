@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from sojourn.audit.journal import Event
 from sojourn.errors import SojournError
-from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
-from sojourn.oversight.audit import Event
+from sojourn.identity.revocation_list import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
 
 
 class FakeRevocationStore:

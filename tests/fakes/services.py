@@ -17,12 +17,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import grpc
 from fakes.guarded import AUDIENCE, Credentials, Outcome
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
-from sojourn.sdk.guard import Action, argument
-from sojourn.sdk.portal import Portal
-from sojourn.sdk.serving import serving_token
-from sojourn.sdk.wsgi import TaskTokenWsgi
-from sojourn.tasks import bound
+from sojourn.sdk.client.loop_thread import Portal
+from sojourn.sdk.guard.guard import Action, argument
+from sojourn.sdk.guard.serving_token import serving_token
+from sojourn.sdk.integrations.grpc_server import AioTaskTokenInterceptor, TaskTokenInterceptor
+from sojourn.sdk.integrations.wsgi import TaskTokenWsgi
+from sojourn.tasktoken import request_digest
 
 FOREVER = "forever"  # the text of a request to Follow whose answers have no end
 PAUSE = 0.02
@@ -75,7 +75,7 @@ class WsgiService:
             connection.close()
 
     def digest(self, ticket: str = "42") -> str:
-        return bound.of_http("POST", f"/tickets/{ticket}", self.CONTENT)
+        return request_digest.of_http("POST", f"/tickets/{ticket}", self.CONTENT)
 
     def url(self, ticket: str = "42") -> str:
         return f"{AUDIENCE}/tickets/{ticket}"
@@ -170,7 +170,7 @@ class GrpcService:
             return Outcome(_STATUS.get(code, 0), code, next(filter(None, named), "no_token"), challenges, nonce)
 
     def digest(self, ticket: str = "42") -> str:
-        return bound.of_grpc(SERVICE + "Read", self.message(ticket).SerializeToString())
+        return request_digest.of_grpc(SERVICE + "Read", self.message(ticket).SerializeToString())
 
     def url(self, ticket: str = "42") -> str:
         del ticket
@@ -354,7 +354,7 @@ class McpService:
             connection.close()
 
     def digest(self, ticket: str = "42") -> str:
-        return bound.of_tool("read_ticket", {"ticket": ticket, "text": "hello"})
+        return request_digest.of_tool("read_ticket", {"ticket": ticket, "text": "hello"})
 
     def url(self, ticket: str = "42") -> str:
         del ticket
@@ -372,7 +372,7 @@ def mcp_service(path: Path) -> Iterator[McpService]:
     """On uvicorn, in a thread of its own."""
     import uvicorn
     from mcp.server import MCPServer
-    from sojourn.sdk.mcpserver import McpGuard
+    from sojourn.sdk.integrations.mcp_server import McpGuard
 
     server = MCPServer("tickets")
 

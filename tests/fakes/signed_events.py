@@ -7,7 +7,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.jws import joined
 from sojourn.errors import SojournError
-from sojourn.spiffe.jose import SigningKey
+from sojourn.jose.jws import SigningKey
 
 IDP = "https://idp.example.net/"
 AUDIENCE = "https://sojourn.example.org"

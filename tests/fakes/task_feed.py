@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
+from sojourn.jose.jws import SigningKey
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks import tokens
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken import tokens
+from sojourn.tasktoken.grants import Grant
 
 ISSUER = "https://agent.example.org"
 AUDIENCE = "https://tickets.example.org"

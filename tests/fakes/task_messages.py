@@ -1,7 +1,7 @@
 """Messages of `sojourn.v1.Tasks`."""
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken.grants import Grant
 
 GRANT = Grant.parse("https://tickets.example.org", ["ticket:read"])
 

@@ -10,17 +10,17 @@ from fakes.facts import FakeFactStore
 from fakes.journals import FakeReviewStore, FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
-from sojourn.clock import Alarms
-from sojourn.oversight.audit import Audit
-from sojourn.oversight.facts import Facts
-from sojourn.oversight.reviews import Reviews
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks.approving import Approving
-from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.audit.journal import Audit
+from sojourn.facts.facts import Facts
+from sojourn.jose.jws import SigningKey
+from sojourn.runtime.clock import Alarms
+from sojourn.tasks.approval import Approving
+from sojourn.tasks.begin import Beginning, BeginRequest, Bond
+from sojourn.tasks.break_glass_reviews import Reviews
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.tokenkeys import TokenKeys
+from sojourn.tasks.signing_keys import TokenKeys
+from sojourn.tasktoken.grants import Authority, Grant
 
 DEADLINE_SECONDS = 20  # so that a hung test says where; nothing here depends on it
 ISSUER = "https://sojourn.example.org"

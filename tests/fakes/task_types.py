@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sojourn.tasks.types import TaskType, parse
+from sojourn.policy.task_types import TaskType, parse
 
 TRIAGE = "spiffe://example.org/agent/triage"
 TICKETS, WIKI = "https://tickets.example.org", "https://wiki.example.org"

@@ -9,15 +9,15 @@ from fakes.families import WORKERS, FamilyRoom
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
 from fakes.task_room import EPOCH, TRIAGE_ENTRY
 from sojourn.errors import StoreFailed
+from sojourn.facts.facts import OPERATOR, Publication
 from sojourn.identity.registry import Registry
-from sojourn.oversight.approvals import Person
-from sojourn.oversight.facts import OPERATOR, Publication
-from sojourn.oversight.reviews import Reviews
-from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.ending import Ending
+from sojourn.policy.approvers import Person
+from sojourn.tasks.break_glass_reviews import Reviews
+from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.policy_reload import Reloading
+from sojourn.tasks.reattachment import Attaching
 from sojourn.tasks.recovery import Recovery
-from sojourn.tasks.redeciding import Redeciding
-from sojourn.tasks.reloading import Reloading
+from sojourn.tasks.reevaluation import Redeciding
 
 ENTRIES = (TRIAGE_ENTRY, *(entry(path) for path in WORKERS))
 ALICE, BOB = Person(501, 501, 1, frozenset()), Person(502, 502, 1, frozenset())

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from sojourn.errors import InvalidToken
+from sojourn.jose.jws import SigningKey
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks import tokens
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken import tokens
+from sojourn.tasktoken.grants import Grant
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())

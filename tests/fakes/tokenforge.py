@@ -12,7 +12,7 @@ from harness.examples import examples
 from hypothesis import strategies as st
 from joserfc.errors import SecurityWarning
 from sojourn.errors import InvalidToken
-from sojourn.spiffe.jose import (
+from sojourn.jose.jws import (
     PublicKey,
     parse_unverified,
 )

@@ -55,7 +55,7 @@ def main() -> None:
     import alembic.command
     import alembic.config
     import cedarpy
-    import sojourn.daemon
+    import sojourn.agent.run
     import sojourn_attestors.unix
     import sqlalchemy.dialects.sqlite
     import uvloop

@@ -10,9 +10,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from sojourn.attestation.loading import load_attestors
-from sojourn.clock import SystemClock
+from sojourn.attestation.loader import load_attestors
 from sojourn.errors import SojournError
+from sojourn.runtime.clock import SystemClock
 from subjects import subject_of
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.ca import FakeCa
-from sojourn.sdk.tls import load_pem
+from sojourn.jose.jws import PublicKey, SigningKey
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import TrustDomain
-from sojourn.spiffe.jose import PublicKey, SigningKey
 from sojourn.spiffe.x509svid import X509Svid
+from sojourn.spiffetls.context import load_pem
 
 ENDPOINT = "/endpoint"
 

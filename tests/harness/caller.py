@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 
 from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 from sojourn.errors import SojournError
-from sojourn.sdk.client import Client
-from sojourn.tasks.grants import Grant
+from sojourn.sdk.client.client import Client
+from sojourn.tasktoken.grants import Grant
 
 
 def say(**value):

@@ -16,7 +16,7 @@ import grpc
 from fakes.cloudtask import AWS, ENTRA, GCP, KEY, VAULT
 from fakes.fake_agent import Fail, FakeAgent
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
-from sojourn.sdk.taskvalues import Outside
+from sojourn.sdk.task.values import Outside
 
 from harness.agent import COMMAND, clean_environment
 from harness.vaultecho import Upstream

@@ -10,7 +10,7 @@ from fakes.signed_events import IDP, issuer_key, jwks, signed
 from google.protobuf.json_format import MessageToDict
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.cli.output import whole
-from sojourn.spiffe.jose import SigningKey
+from sojourn.jose.jws import SigningKey
 
 from harness.agent import AgentProcess
 from harness.exchanges import http

@@ -11,11 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fakes import certificates
 from fakes.certificates import Issued
-from sojourn.sdk.bridge import Bridge
-from sojourn.sdk.connection import Connection
-from sojourn.sdk.tls import load_svid
+from sojourn.sdk.client.connection import Connection
+from sojourn.sdk.client.tls_bridge import Bridge
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
+from sojourn.spiffetls.context import load_svid
 
 from harness.agent import AgentProcess
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from sojourn.attestation import peer as peers
 from sojourn.attestation.service import Attestation
-from sojourn.clock import SystemClock
 from sojourn.errors import AttestationFailed
+from sojourn.runtime.clock import SystemClock
 from sojourn_attestors.unix import UnixAttestor
 
 USER = 4001

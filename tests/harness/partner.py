@@ -12,7 +12,7 @@ from fakes.jws import joined
 from sojourn._pb import workload_pb2 as pb
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.spiffe.jose import SigningKey
+from sojourn.jose.jws import SigningKey
 
 from harness.raw import BUNDLE_API, WORKLOAD_API, Admin, Wire
 

@@ -13,8 +13,8 @@ import sys
 from typing import Any, Self
 
 from sojourn import Client, TaskVerifier
-from sojourn.sdk.guard import Guard
-from sojourn.tasks.tokens import TaskToken
+from sojourn.sdk.guard.guard import Guard
+from sojourn.tasktoken.tokens import TaskToken
 
 
 class GuardProcess:

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sojourn.attestation.selectors import Selector
-from sojourn.clock import Alarms, SystemClock
 from sojourn.identity.entries import Entry
 from sojourn.identity.registry import Registry
+from sojourn.runtime.clock import Alarms, SystemClock
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import open_sqlite

@@ -11,8 +11,8 @@ import pytest
 from sojourn import Client, RemoteAgent, X509Source
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import SojournError
-from sojourn.sdk.connection import Connection, read
-from sojourn.sdk.feed import TaskFeed
+from sojourn.sdk.client.connection import Connection, read
+from sojourn.sdk.guard.task_feed import TaskFeed
 
 from harness.agent import AgentProcess
 from harness.taskagent import TICKETS, make_agent

@@ -8,7 +8,7 @@ import json
 import sys
 
 from sojourn import Client, RemoteAgent, X509Source
-from sojourn.sdk.feed import TaskFeed
+from sojourn.sdk.guard.task_feed import TaskFeed
 
 
 class Watcher(TaskFeed):

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
-from sojourn.providers.guardedhttp import GuardedHttp
+from sojourn.providers.guarded_http import GuardedHttp
 from sojourn.providers.provider import ProviderTable
 
 ISSUER = "https://agent.example.org"

@@ -46,7 +46,7 @@ if __name__ == "__main__":
     import concurrent.futures.thread
     import encodings.idna
 
-    import sojourn.sdk.verifier
+    import sojourn.sdk.guard.verifier
     import uvicorn.lifespan.on
     import uvicorn.loops.auto
     import uvicorn.protocols.http.auto

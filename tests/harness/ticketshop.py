@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import uvicorn
 from sojourn import TaskTokenMiddleware
-from sojourn.sdk.guard import Action, path
+from sojourn.sdk.guard.guard import Action, path
 
 from harness.agent import AgentProcess
 from harness.looking import until

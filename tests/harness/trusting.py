@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
-from sojourn.clock import SystemClock
+from sojourn.authority.jwt_keys import JwtKeys, RsaKeys
 from sojourn.limits import JWT_KEY_OVERLAP_SECONDS
+from sojourn.runtime.clock import SystemClock
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
 

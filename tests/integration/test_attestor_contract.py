@@ -15,10 +15,10 @@ import pytest
 from harness.agent import ROOT
 from harness.exampleplugins import loaded
 from sojourn.attestation.attestor import Answer, AttestationFailed
-from sojourn.contracts.attestorcase import AttestorCase
-from sojourn.contracts.attestors import AttestorContract, child
-from sojourn.contracts.promises import Broken
 from sojourn.errors import InvalidConfig
+from sojourn.testing.attestor_case import AttestorCase
+from sojourn.testing.attestors import AttestorContract, child
+from sojourn.testing.promises import Broken
 
 EXAMPLE = ROOT / "docs" / "examples" / "attestor"
 

@@ -25,7 +25,7 @@ from harness.taskcalls import channel
 from harness.watching import Watch
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-from sojourn.oversight.audit import Event
+from sojourn.audit.journal import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import open_sqlite
 

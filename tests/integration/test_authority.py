@@ -13,10 +13,10 @@ from harness.agent import AgentProcess
 from harness.exchanges import form, post
 from harness.looking import until
 from harness.raw import Admin, Wire, module_agent
-from sojourn.authority.profile import signer_id
-from sojourn.sdk.parse import x509_context
+from sojourn.authority.x509_profile import signer_id
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.x509svid import parse_certificates, verify_chain
+from sojourn.workloadapi.messages import x509_context
 
 ME = f"unix:uid:{os.getuid()}"
 
@@ -137,7 +137,7 @@ def test_jwt_keys(agent: AgentProcess) -> None:
 
 
 def kid(token: str) -> str:
-    from sojourn.spiffe.jose import parse_unverified
+    from sojourn.jose.jws import parse_unverified
 
     found = parse_unverified(token).kid
     assert found is not None

@@ -11,10 +11,10 @@ from harness.agent import AgentProcess
 from harness.taskagent import TRIAGE, inner_failures, make_agent, revoke_all, write_type
 from sojourn import Client, SyncClient, TaskTokenMiddleware, TaskVerifier
 from sojourn.errors import InvalidInput, Refused
-from sojourn.oautherrors import RoutesNotBound, ToolRefused
-from sojourn.sdk.guard import Action, body, path, query
-from sojourn.sdk.guarded import guarded
-from sojourn.sdk.wsgi import TaskTokenWsgi
+from sojourn.errors.oauth import RoutesNotBound, ToolRefused
+from sojourn.sdk.guard.guard import Action, body, path, query
+from sojourn.sdk.guard.tools import guarded
+from sojourn.sdk.integrations.wsgi import TaskTokenWsgi
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx2")

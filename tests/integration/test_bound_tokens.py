@@ -24,15 +24,14 @@ from joserfc import jws
 from joserfc.jwk import ECKey, KeySet
 from sojourn import Client, SyncClient, X509Source, authorize_id
 from sojourn.errors import InvalidInput, InvalidSvid, InvalidToken, NotFound, TaskOver
-from sojourn.oautherrors import BindingNeeded, DigestNeeded, InvalidProof, NonceNeeded
-from sojourn.sdk.certificatetokens import CertificateTokens
-from sojourn.sdk.feed import TaskFeed
-from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks import tokens
-from sojourn.tasks.bound import of_http
-from sojourn.tasks.grants import Grant
-from sojourn.tasks.tokens import Proven, thumbprint_of
+from sojourn.errors.oauth import BindingNeeded, DigestNeeded, InvalidProof, NonceNeeded
+from sojourn.jose.jws import SigningKey
+from sojourn.sdk.guard.task_feed import TaskFeed
+from sojourn.sdk.task.mtls_tokens import CertificateTokens
+from sojourn.tasktoken import dpop, tokens
+from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.request_digest import of_http
+from sojourn.tasktoken.tokens import Proven, thumbprint_of
 
 URL = f"{TICKETS}/tickets/42"
 DIGEST = of_http("POST", "/things/1?really=yes", b"{}")

@@ -25,7 +25,7 @@ from harness.webclients import web
 from sojourn import Client
 from sojourn._pb import workload_pb2 as workload
 from sojourn.errors import InvalidToken
-from sojourn.sdk.verifier import TaskVerifier
+from sojourn.sdk.guard.verifier import TaskVerifier
 
 DAY = timedelta(days=1)
 STEPS = pytest.mark.parametrize("step", [DAY, -DAY], ids=["a day ahead", "a day back"])

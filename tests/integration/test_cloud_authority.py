@@ -7,10 +7,10 @@ from fakes.authorities import authority_in
 from fakes.outside import WORKLOAD, wanted
 from harness import awsserver, entraserver, gcpserver, vaultserver
 from harness.standin import ISSUER
-from sojourn.clock import SystemClock
 from sojourn.errors import InvalidConfig
 from sojourn.providers.errors import ProviderRefused
-from sojourn.providers.loading import load_providers
+from sojourn.providers.loader import load_providers
+from sojourn.runtime.clock import SystemClock
 
 ROLE = "arn:aws:iam::123456789012:role/triage"
 CLIENT = "aaaaaaaa-0000-0000-0000-000000000001"

@@ -9,9 +9,9 @@ import pytest
 from fakes.outside import WORKLOAD, ended, steps, wanted
 from harness.awsserver import AwsServer, Managed, Role
 from harness.standin import Issuer, Reply, StandIn, guarded, verified
-from sojourn.clock import SystemClock
 from sojourn.providers.aws import AwsProvider
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
+from sojourn.runtime.clock import SystemClock
 
 ROLE = "arn:aws:iam::123456789012:role/triage"
 READ_ONLY = "arn:aws:iam::aws:policy/ReadOnly"

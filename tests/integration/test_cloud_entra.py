@@ -7,9 +7,9 @@ from fakes.outside import WORKLOAD, steps, wanted
 from harness.entraserver import AUDIENCE, TENANT, Application, EntraServer
 from harness.standin import ISSUER, Issuer, guarded
 from harness.tlsplace import TlsPlace
-from sojourn.clock import SystemClock
 from sojourn.providers.entra import EntraProvider
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
+from sojourn.runtime.clock import SystemClock
 
 READER, WRITER = "aaaaaaaa-0000-0000-0000-000000000001", "aaaaaaaa-0000-0000-0000-000000000002"
 GRAPH = "https://graph.microsoft.com"

@@ -6,9 +6,9 @@ import pytest
 from fakes.outside import WORKLOAD, steps, wanted
 from harness.gcpserver import PROVIDER, GcpServer
 from harness.standin import Issuer, guarded
-from sojourn.clock import SystemClock
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.gcp import GcpProvider
+from sojourn.runtime.clock import SystemClock
 from sojourn.spiffe.ids import SpiffeId
 
 ACCOUNT = "triage@orders.iam.gserviceaccount.com"

@@ -15,7 +15,7 @@ from fakes.fake_agent import FakeAgent
 from harness.cloudrun import CloudAgent, cloud_agent, left_behind
 from harness.looking import until
 from harness.vaultecho import Upstream, serving
-from sojourn.sdk.taskvalues import Outside
+from sojourn.sdk.task.values import Outside
 
 for library in ("boto3", "google.auth", "azure.identity", "hvac"):
     pytest.importorskip(library)

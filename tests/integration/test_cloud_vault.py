@@ -10,9 +10,9 @@ from harness.envoy import free_port
 from harness.openbao import openbao
 from harness.standin import Issuer, Reply, guarded
 from harness.vaultserver import Role, VaultServer
-from sojourn.clock import SystemClock
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.vault import VAULT_SECRET, VAULT_TOKEN, VaultProvider
+from sojourn.runtime.clock import SystemClock
 
 SECRET = "secret/data/orders"
 OTHER = "spiffe://example.org/other"

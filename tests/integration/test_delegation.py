@@ -19,7 +19,7 @@ from harness.taskcalls import Feed, TaskStream, refusal, unary
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import InvalidInput, NotFound, Refused
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken.grants import Grant
 
 SUMMARISE = "spiffe://example.org/agent/summarise"
 ACCEPT = "/sojourn.v1.Tasks/AcceptDelegation"

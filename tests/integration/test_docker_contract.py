@@ -1,4 +1,4 @@
-"""The attestor `docker` before a real engine keeps what sojourn.contracts asks of anyone's."""
+"""The attestor `docker` before a real engine keeps what sojourn.testing asks of anyone's."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from harness.engineproxy import EngineProxy, Fault, on_the_wire
 from harness.engines import Container, Engine
 from harness.subjects import subject_of
-from sojourn.contracts.attestors import AttestorCase, AttestorContract
+from sojourn.testing.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.docker import DockerAttestor
 
 pytestmark = pytest.mark.root

@@ -20,8 +20,8 @@ from harness.lacking import lacking_program
 from harness.looking import until
 from harness.ticketshop import Shop, ticket_shop
 from sojourn import Client, SyncClient
-from sojourn.sdk.egress import Egress
-from sojourn.sdk.sync import SyncTask
+from sojourn.sdk.client.sync import SyncTask
+from sojourn.sdk.egress.proxy import Egress
 
 pytest.importorskip("requests")
 TOKEN = "eyJ"  # how each JWT begins

@@ -14,8 +14,8 @@ from harness.webclients import SERVICE, STRANGER, introspected, revoked, web
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
-from sojourn.sdk.routes import APPROVED
-from sojourn.spiffe.jose import ALGORITHMS
+from sojourn.jose.jws import ALGORITHMS
+from sojourn.sdk.guard.routes import APPROVED
 
 SERVICES = f"""
 [listen]

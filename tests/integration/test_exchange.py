@@ -29,7 +29,7 @@ from harness.taskcalls import Feed
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
-from sojourn.tasks.reasons import ASKER_ENDED
+from sojourn.tasktoken.end_reasons import ASKER_ENDED
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 

@@ -19,7 +19,7 @@ from sojourn import Client, SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1.tasks_pb2 import Task
 from sojourn.errors import InvalidInput, Refused
-from sojourn.sdk.facts import fact_value
+from sojourn.sdk.client.facts import fact_value
 
 OTHER = "spiffe://example.org/other"
 

@@ -25,8 +25,8 @@ from harness.tlsplace import TlsPlace
 from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.errors import InvalidSvid
+from sojourn.jose.jws import SigningKey
 from sojourn.spiffe.ids import TrustDomain
-from sojourn.spiffe.jose import SigningKey
 from sojourn.spiffe.x509svid import X509Svid, verify_chain
 
 

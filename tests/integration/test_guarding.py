@@ -12,10 +12,10 @@ from harness.looking import until
 from harness.taskagent import PLACE_A, TICKETS, TRIAGE, inner_failures, make_agent, revoke_all, write_type
 from sojourn import Client, SyncClient, TaskTokenMiddleware, TaskVerifier
 from sojourn.errors import InvalidToken
-from sojourn.oautherrors import WrongParams
-from sojourn.spiffe.jose import parse_unverified
-from sojourn.tasks import bound
-from sojourn.tasks.tokens import Proven
+from sojourn.errors.oauth import WrongParams
+from sojourn.jose.jws import parse_unverified
+from sojourn.tasktoken import request_digest
+from sojourn.tasktoken.tokens import Proven
 
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
@@ -247,7 +247,7 @@ class TestFrameworks:
             whole = b"".join(PARTS)
             answer = http.post("/tickets/42/upload", headers=headers, content=iter(PARTS))
             assert (200, str(len(whole))) == (answer.status_code, answer.text)
-            digest = bound.of_http("POST", "/tickets/42/upload?a=b%20c", whole)
+            digest = request_digest.of_http("POST", "/tickets/42/upload?a=b%20c", whole)
             headers = bearer(task.token(params_digest=digest).token)
             url = "/tickets/42/upload?a=b%20c"
             answer = http.post(url, headers=headers, content=iter(PARTS))
@@ -323,7 +323,7 @@ def test_a_budget_of_calls(client: SyncClient, agent: AgentProcess, steps: Steps
 
 async def test_once_across_validators(agent: AgentProcess) -> None:
     """Of fifty who use a token of class high at once, at two verifiers, one may; over a restart of both nobody."""
-    digest = bound.of_http("DELETE", "/docs/1", b"")
+    digest = request_digest.of_http("DELETE", "/docs/1", b"")
     async with Client(agent.socket) as client, client.task("careful") as task:
         token = (await task.token(PLACE_A, ["doc:destroy"], bound="agent", params_digest=digest)).token
         proven = Proven(jkt=parse_unverified(token).unverified_claims["cnf"]["jkt"])

@@ -1,4 +1,4 @@
-"""attestation/hosted.py and host.py: whatever an attestor does in its own process, here it is one that cannot tell."""
+"""attestation/plugin_attestor.py and host.py: whatever an attestor does in its own process, here it is one that cannot tell."""
 
 import asyncio
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from harness.looking import command_lines
-from sojourn.attestation import hosted
+from sojourn.attestation import plugin_attestor
 from sojourn.attestation.attestor import Answer
-from sojourn.attestation.hosted import HostedAttestor
-from sojourn.clock import SystemClock
-from sojourn.contracts.processes import child
-from sojourn.descriptors import take_no_descriptors
+from sojourn.attestation.plugin_attestor import HostedAttestor
 from sojourn.errors import AttestationFailed
 from sojourn.limits import HOST_FILES_MAX, HOST_LINES_PER_SECOND, HOST_MEMORY_MAX_BYTES, HOST_STUCK_MAX
+from sojourn.net.sockets import take_no_descriptors
+from sojourn.runtime.clock import SystemClock
+from sojourn.testing.processes import child
 from structlog.testing import capture_logs
 
 
@@ -160,8 +160,8 @@ class TestFaults:
     @pytest.mark.parametrize("how", ENDS)
     async def test_it_ends(self, attestor, subject, how, monkeypatch):
         """What ends its process, or makes it useless, is told as such, and it is started again and answers."""
-        monkeypatch.setattr(hosted, "HOST_RESTART_EVERY_SECONDS", 0.01)
-        monkeypatch.setattr(hosted, "HOST_SILENT_SECONDS", 1.0)
+        monkeypatch.setattr(plugin_attestor, "HOST_RESTART_EVERY_SECONDS", 0.01)
+        monkeypatch.setattr(plugin_attestor, "HOST_SILENT_SECONDS", 1.0)
         for deed, told in ENDS[how].items():
             pid = attestor.pid
             with pytest.raises(AttestationFailed, match=told):
@@ -234,7 +234,7 @@ class TestFaults:
 
     async def test_one_that_does_not_stop(self, attestor, subject, monkeypatch):
         """An attestor that goes on after it was told to stop is started anew."""
-        monkeypatch.setattr(hosted, "HOST_SILENT_SECONDS", 0.2)
+        monkeypatch.setattr(plugin_attestor, "HOST_SILENT_SECONDS", 0.2)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await attestor.attest(doing(subject, "swallow"))
@@ -244,7 +244,7 @@ class TestFaults:
 
     async def test_one_that_answers_nothing(self, attestor, subject, monkeypatch):
         """An attestor that lets many questions in a row pass the deadline is started anew: its threads may be stuck."""
-        monkeypatch.setattr(hosted, "HOST_UNANSWERED_MAX", 3)
+        monkeypatch.setattr(plugin_attestor, "HOST_UNANSWERED_MAX", 3)
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
@@ -272,8 +272,8 @@ class TestFaults:
 
     async def test_again_and_again(self, attestor, subject, monkeypatch):
         """An attestor that ends again and again is started less often, and says for how long it is not."""
-        monkeypatch.setattr(hosted, "HOST_RESTARTS_AT_ONCE", 2)
-        monkeypatch.setattr(hosted, "HOST_RESTART_EVERY_SECONDS", 60)
+        monkeypatch.setattr(plugin_attestor, "HOST_RESTARTS_AT_ONCE", 2)
+        monkeypatch.setattr(plugin_attestor, "HOST_RESTART_EVERY_SECONDS", 60)
         for _ in range(3):
             with pytest.raises(AttestationFailed, match="it ended with status 7, asked about process"):
                 await attestor.attest(doing(subject, "leave"))
@@ -284,7 +284,7 @@ class TestFaults:
 
     async def test_stuck_ones_do_not_heap_up(self, attestor, subject, monkeypatch):
         """If processes cannot even be killed, no more than a few of them are there."""
-        monkeypatch.setattr(hosted, "HOST_RESTART_EVERY_SECONDS", 0.01)
+        monkeypatch.setattr(plugin_attestor, "HOST_RESTART_EVERY_SECONDS", 0.01)
 
         class Stuck:
             gone = False
@@ -337,7 +337,7 @@ class TestStart:
 
     async def test_that_does_not_end(self, monkeypatch):
         """An attestor that is not made in time is a fault too, whatever it prints meanwhile."""
-        monkeypatch.setattr(hosted, "HOST_START_SECONDS", 4.0)
+        monkeypatch.setattr(plugin_attestor, "HOST_START_SECONDS", 4.0)
         before = len(os.listdir("/proc/self/fd"))
         deeds = ("stand", "flood")
         made = [HostedAttestor(EntryPoint("x", HOSTILE, "x"), {"deed": each}, SystemClock()) for each in deeds]

@@ -12,10 +12,10 @@ from fakes.authorities import authority_in
 from fakes.mints import wanted
 from harness.keycloak import BundleServer, Realm, Running, running_keycloak
 from sojourn.authority.embedded import JWT, EmbeddedAuthority
-from sojourn.clock import SystemClock
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.loading import load_providers
+from sojourn.providers.loader import load_providers
 from sojourn.providers.provider import Ended, Mint, Obtained, Provider, Step
+from sojourn.runtime.clock import SystemClock
 from sojourn.spiffe.ids import SpiffeId
 
 pytestmark = pytest.mark.timeout(900)  # the first test of a run waits for Keycloak's start

@@ -17,7 +17,7 @@ from harness.outside import ORDERS, PERMIT_ALL
 from harness.taskagent import TRIAGE, inner_failures, make_agent, write_type
 from harness.trusting import WEB, signed
 from sojourn import SojournError, SyncClient
-from sojourn.authority.jwtkeys import JwtKeys
+from sojourn.authority.jwt_keys import JwtKeys
 
 pytestmark = pytest.mark.timeout(900)  # the first test of a run waits for Keycloak's start
 TYPE = f"""

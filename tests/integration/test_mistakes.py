@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness.agent import COMMAND, AgentProcess, clean_environment
-from sojourn.sdk.statuses import unreachable_sentence
+from sojourn.sdk.client.grpc_status import unreachable_sentence
 
 
 def bare(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -15,7 +15,7 @@ from harness.outside import ORDERS, STOCK, client_beside, listed, working_agent
 from harness.taskagent import TICKETS
 from sojourn import SojournError, SyncClient
 from sojourn.limits import CALLS_PER_UID, PROVIDER_CALLS_PER_OWNER
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken.grants import Grant
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from harness.agent import ROOT
 from harness.exampleplugins import loaded
-from sojourn.contracts.promises import Broken
-from sojourn.contracts.providers import ProviderContract
 from sojourn.errors import Unavailable
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.provider import Obtained, Step
+from sojourn.testing.promises import Broken
+from sojourn.testing.providers import ProviderContract
 
 EXAMPLE = ROOT / "docs" / "examples" / "provider"
 

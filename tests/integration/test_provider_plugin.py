@@ -13,7 +13,7 @@ from harness.agent import ROOT, AgentProcess
 from harness.exampleplugins import install, run_own_tests
 from harness.looking import until
 from sojourn import SyncClient
-from sojourn.contracts.outside import claims_of
+from sojourn.testing.outside import claims_of
 
 EXAMPLE = ROOT / "docs" / "examples" / "provider"
 TICKETS = "https://desk.example.org/tickets"

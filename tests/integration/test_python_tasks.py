@@ -15,10 +15,10 @@ import sojourn
 from harness.looking import until
 from harness.ticketshop import Shop, ticket_shop
 from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, TaskOver
-from sojourn.oautherrors import OutsideTask
-from sojourn.sdk.sync import SyncTask
-from sojourn.sdk.task import Task
-from sojourn.tasks.grants import Grant
+from sojourn.errors.oauth import OutsideTask
+from sojourn.sdk.client.sync import SyncTask
+from sojourn.sdk.task.task import Task
+from sojourn.tasktoken.grants import Grant
 
 KIND = "read-tickets"
 
@@ -368,7 +368,9 @@ def test_without_httpx(here: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where httpx is not installed the error says what to install; the task itself works."""
     import sys
 
-    for name in [each for each in sys.modules if each == "httpx" or each.startswith("sojourn.sdk.httpauth")]:
+    for name in [
+        each for each in sys.modules if each == "httpx" or each.startswith("sojourn.sdk.integrations.httpx_auth")
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx", None)
     with sojourn.task(KIND) as task:

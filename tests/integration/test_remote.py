@@ -39,7 +39,7 @@ from sojourn._pb import workload_pb2
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken, Refused, SojournError, Unavailable, Unreachable
-from sojourn.sdk.connection import read
+from sojourn.sdk.client.connection import read
 
 
 @pytest.fixture(scope="module")

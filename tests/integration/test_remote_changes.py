@@ -36,10 +36,10 @@ from harness.remotes import (
 )
 from harness.taskagent import TICKETS, make_agent
 from sojourn import Client, RemoteAgent, TaskVerifier, X509Source
-from sojourn.authority.profile import signer_id
+from sojourn.authority.x509_profile import signer_id
 from sojourn.errors import Refused, Unavailable, Unreachable
 from sojourn.limits import REMOTE_HANDSHAKES_PER_ADDRESS
-from sojourn.sdk.feed import TaskFeed
+from sojourn.sdk.guard.task_feed import TaskFeed
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from harness.agent import AgentProcess
 from harness.looking import until
 from harness.taskagent import write_type
 from sojourn import SyncClient
-from sojourn.sdk.sync import SyncTask
-from sojourn.tasks import bound
+from sojourn.sdk.client.sync import SyncTask
+from sojourn.tasktoken import request_digest
 
 HTTP = {
     "tickets_fastapi.py": "fastapi",
@@ -156,10 +156,10 @@ def kind_of(server: str) -> Kind:
     if server == "tickets_grpc.py":
         name = "/tickets.v1.Tickets/Read"
         message = Ticket(ticket="42").SerializeToString()
-        return Kind(call_grpc, "", ("POST", name), bound.of_grpc(name, message))
+        return Kind(call_grpc, "", ("POST", name), request_digest.of_grpc(name, message))
     if server == "tickets_mcp.py":
-        return Kind(call_mcp, "/mcp", ("POST", "/mcp"), bound.of_tool("read_ticket", {"ticket": "42"}))
-    return Kind(call_http, "", ("GET", "/tickets/42"), bound.of_http("GET", "/tickets/42", b""))
+        return Kind(call_mcp, "/mcp", ("POST", "/mcp"), request_digest.of_tool("read_ticket", {"ticket": "42"}))
+    return Kind(call_http, "", ("GET", "/tickets/42"), request_digest.of_http("GET", "/tickets/42", b""))
 
 
 class Caller:

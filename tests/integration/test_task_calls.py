@@ -16,10 +16,10 @@ from harness.agent import AgentProcess
 from harness.looking import until
 from harness.taskagent import PLACE_A, PLACE_B, TICKETS, TRIAGE, make_agent, write_type
 from sojourn.errors import InvalidInput, TaskOver
-from sojourn.oautherrors import OutsideTask, ToolRefused
-from sojourn.sdk.grpcclient import aio_interceptors, interceptors
-from sojourn.sdk.guarded import guarded
-from sojourn.tasks.grants import Grant
+from sojourn.errors.oauth import OutsideTask, ToolRefused
+from sojourn.sdk.guard.tools import guarded
+from sojourn.sdk.integrations.grpc_client import aio_interceptors, interceptors
+from sojourn.tasktoken.grants import Grant
 
 HIGH = f"""
 allowed_workloads = ["{TRIAGE}"]

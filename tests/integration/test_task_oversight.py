@@ -16,7 +16,7 @@ from harness.taskcalls import Feed, TaskStream
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import ActionOutsideType, NotFound, PolicyDenied, SojournError, TaskOver
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken.grants import Grant
 
 
 @pytest.fixture(scope="module")

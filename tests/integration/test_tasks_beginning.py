@@ -16,7 +16,7 @@ from harness.taskagent import (
 from harness.taskcalls import TaskStream, refusal
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
-from sojourn.tasks.bound import of_tool
+from sojourn.tasktoken.request_digest import of_tool
 
 # --- what may begin -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from harness.agent import COMMAND, ROOT, AgentProcess
 from harness.taskagent import TICKETS, shared_agent
 from sojourn import TaskVerifier
 from sojourn.errors import InvalidToken
-from sojourn.sdk.client import Client
+from sojourn.sdk.client.client import Client
 
 pytestmark = pytest.mark.curl
 BLOCK = re.compile(r"(?:^    .*\n)+", re.MULTILINE)

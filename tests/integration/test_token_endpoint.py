@@ -14,8 +14,8 @@ from harness.exchanges import http, part, post
 from harness.looking import until
 from harness.taskagent import ISSUER, OTHER_UID, TICKETS, TRIAGE
 from sojourn import SyncClient
-from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import SigningKey
+from sojourn.jose.jws import SigningKey
+from sojourn.tasktoken import dpop
 
 READ = details("handed", "ticket:read")
 FORM = "application/x-www-form-urlencoded"

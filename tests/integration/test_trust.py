@@ -31,7 +31,7 @@ from harness.trusting import (
     trust_agent,
     visitor,
 )
-from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
+from sojourn.authority.jwt_keys import JwtKeys, RsaKeys
 
 RS256 = "[authority]\nrs256 = true\n"
 

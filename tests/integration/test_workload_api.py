@@ -22,9 +22,9 @@ from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, module_agent, refusal
 from harness.reading import certificates, decoded
 from sojourn._pb import workload_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.authority.jwtkeys import JwtKeys
-from sojourn.clock import SystemClock
-from sojourn.spiffe.jose import SigningKey
+from sojourn.authority.jwt_keys import JwtKeys
+from sojourn.jose.jws import SigningKey
+from sojourn.runtime.clock import SystemClock
 
 UIDS = itertools.count(4101)  # a user for each test that wants one of its own
 SPKI = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -3,10 +3,28 @@
 from dataclasses import dataclass
 
 RULES = (
-    *("audiences", "bound", "changing", "clauses", "conditions", "deadlines", "delegating", "fitting", "grants"),
-    *("judging", "params", "policies", "policy", "rules", "typefile", "types"),
+    *("tasktoken/request_digest", "tasktoken/checks", "tasktoken/grants", "policy/clauses", "policy/cedar"),
+    *("policy/conditions", "policy/params", "policy/rules", "policy/task_type_file", "policy/task_types"),
+    *("oauth/resource_servers", "oauth/validation"),
+    *("tasks/delegation", "tasks/expiry", "tasks/suspension", "tasks/type_sets"),
 )
-DOOR = ("admission", "answers", "calls", "conversation", "doorway", "lines", "statuses")
+RULES_TESTS = (
+    *("tasktoken/request_digest", "tasktoken/checks", "tasktoken/grants", "policy/cedar", "policy/cedar_reach"),
+    *("policy/clauses", "policy/conditions", "policy/lint", "policy/params", "policy/rules", "policy/samples"),
+    *("policy/task_types", "oauth/resource_servers", "oauth/token_request", "oauth/token_grants", "oauth/validation"),
+    *("tasks/delegation", "tasks/delegation_ends", "tasks/expiry", "tasks/reevaluation", "tasks/suspension"),
+    "tasks/type_folder",
+)
+DOOR = (
+    *("grpc/calls", "grpc/statuses", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
+    *("listener/admission", "listener/protocol_switch", "listener/turns"),
+)
+DOOR_TESTS = (
+    *("grpc/calls", "grpc/calls_limits", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
+    *("listener/admission", "listener/protocol_switch", "listener/token_service", "listener/turns"),
+    *(f"http2/{name}" for name in ("calls", "ends", "frames", "headers", "limits", "requests", "rules", "stream")),
+    "http2/received_frames",
+)
 
 
 @dataclass(frozen=True)
@@ -17,28 +35,16 @@ class Room:
     tests: tuple[str, ...]
 
 
-def _of(folder: str, *names: str) -> tuple[str, ...]:
+def _files(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{folder}{name}.py" for name in names)
 
 
+def _tests(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{folder}{name.replace('/', '/test_')}.py" for name in names)
+
+
 ROOMS = {
-    "spiffe": Room(("spiffe/*.py",), ("unit/spiffe",)),
-    "rules": Room(
-        _of("tasks/", *RULES),
-        _of(
-            "unit/tasks/test_",
-            *("audiences", "bound", "changing", "clauses", "conditions", "deadlines", "delegating", "delegating_ends"),
-            *("exchange", "fitting", "granting", "grants", "judging", "lint", "params", "policy", "redeciding"),
-            *("policy_reach", "rules", "samples", "typefolder", "types"),
-        ),
-    ),
-    "door": Room(
-        ("doors/http2/*.py", *_of("doors/", *DOOR)),
-        _of(
-            "unit/doors/test_",
-            *("admission", "answers", "calls", "calls_limits", "conversation", "doorway", "http2_calls", "http2_ends"),
-            *("http2_frames", "http2_heads", "http2_limits", "http2_requests", "http2_rules", "http2_stream", "https"),
-            *("lines", "received", "turns"),
-        ),
-    ),
+    "spiffe": Room(("spiffe/*.py", "jose/*.py"), ("unit/spiffe", "unit/jose")),
+    "rules": Room(_files("", RULES), _tests("unit/", RULES_TESTS)),
+    "door": Room(("endpoints/http2/*.py", *_files("endpoints/", DOOR)), _tests("unit/endpoints/", DOOR_TESTS)),
 }

@@ -18,7 +18,7 @@ from harness.exchanges import DETAILS, GRANT, JWT
 from harness.looking import until
 from sojourn._pb import workload_pb2
 from sojourn.limits import METRICS_CONNECTIONS
-from sojourn.sdk.sync import SyncClient
+from sojourn.sdk.client.sync import SyncClient
 
 ISSUER = "https://sojourn.example.org"
 TICKETS = "https://tickets.example.org"
@@ -173,7 +173,7 @@ def test_a_holder_that_becomes_another_program(agent: AgentProcess) -> None:
     agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
     begin = (
         "import os, sys\n"
-        "from sojourn.sdk.sync import SyncClient\n"
+        "from sojourn.sdk.client.sync import SyncClient\n"
         "with SyncClient() as client:\n"
         "    task = client.begin_task('triage-ticket')\n"
         "    print(task.token().token, flush=True)\n"

@@ -1,9 +1,9 @@
-"""What sojourn.contracts asks of anyone's attestor, asked of `unix`; the others have it tried beside what they ask."""
+"""What sojourn.testing asks of anyone's attestor, asked of `unix`; the others have it tried beside what they ask."""
 
 import os
 
 import pytest
-from sojourn.contracts.attestors import AttestorCase, AttestorContract
+from sojourn.testing.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.unix import UnixAttestor
 
 IDS = {"uid", "gid", "user", "group", "supplementary_gid", "supplementary_group"}

@@ -10,8 +10,8 @@ from harness.agent import ROOT, AgentProcess
 from harness.looking import until
 from harness.plugins import gone, host_of, hosts, install
 from harness.raw import Admin, Wire
-from sojourn.contracts.processes import child
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
+from sojourn.testing.processes import child
 
 # What it does, and how that is told of the process that it does it on.
 DEEDS = {

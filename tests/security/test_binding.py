@@ -15,12 +15,12 @@ from fakes.jws import joined
 from fakes.task_feed import AUDIENCE, ISSUER, over
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import TooLarge
-from sojourn.sdk.asgi import Content
-from sojourn.sdk.guard import HttpRequest, Metadata, Refusal
-from sojourn.sdk.routes import APPROVED
-from sojourn.tasks import bound
-from sojourn.tasks.grants import Grant
-from sojourn.tasks.tokens import X5T, Binding, TaskToken, thumbprint_of
+from sojourn.sdk.guard.guard import HttpRequest, Metadata, Refusal
+from sojourn.sdk.guard.routes import APPROVED
+from sojourn.sdk.integrations.asgi import Content
+from sojourn.tasktoken import request_digest
+from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.tokens import X5T, Binding, TaskToken, thumbprint_of
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ async def test_paths_that_look_like_another_routes(service: Service, path: str) 
 async def test_another_request(service: Service, request_: dict[str, Any]) -> None:
     """A token for one request is for its method, target and content, and for nothing that is nearly that."""
     good: dict[str, Any] = {"method": "DELETE", "path": PATH, "query": "force=1", "content": b""}
-    token = service.token(params_digest=bound.of_http("DELETE", f"{PATH}?force=1", b""))
+    token = service.token(params_digest=request_digest.of_http("DELETE", f"{PATH}?force=1", b""))
     assert isinstance(await service.bearer(token, **good), TaskToken)
     refused(await service.bearer(token, **{**good, **request_}), 403, "insufficient_scope", "another request")
     assert 2 == service.contents
@@ -176,7 +176,7 @@ async def test_the_same_content_as_something_else(service: Service) -> None:
 
 
 async def _as_something_else(service: Service, content: bytes, honest: str) -> None:
-    token = service.token(params_digest=bound.of_http("DELETE", PATH, content))
+    token = service.token(params_digest=request_digest.of_http("DELETE", PATH, content))
     shown = ("Authorization", f"Bearer {token}")
     request = {"method": "DELETE", "path": PATH, "content": content}
     assert isinstance(await service.send(shown, ("content-type", honest), **request), TaskToken)
@@ -190,7 +190,7 @@ async def test_content_that_is_too_long(service: Service) -> None:
     async def endless() -> bytes:
         raise TooLarge("too long")
 
-    token = service.token(params_digest=bound.of_http("DELETE", PATH, b""))
+    token = service.token(params_digest=request_digest.of_http("DELETE", PATH, b""))
     request = HttpRequest("DELETE", PATH, "", [("Authorization", f"Bearer {token}")])
     answer = await service.guard.check(request, endless)
     assert isinstance(answer, Refusal)
@@ -207,7 +207,7 @@ async def test_a_task_that_ends_while_its_request_comes(service: Service) -> Non
                 await asyncio.sleep(0.01)
         return b""
 
-    token = service.token(params_digest=bound.of_http("DELETE", PATH, b""))
+    token = service.token(params_digest=request_digest.of_http("DELETE", PATH, b""))
     request = HttpRequest("DELETE", PATH, "", [("Authorization", f"Bearer {token}")])
     refused(await service.guard.check(request, slow), 401, "invalid_token", "the task is over")
 
@@ -238,12 +238,12 @@ async def test_what_a_refusal_asks_for(service: Service) -> None:
 
 async def test_a_token_of_class_high_is_claimed_at_the_agent(service: Service) -> None:
     """Whether a token that is good once was used, its agent says; where nobody answers it is not good."""
-    token = service.token(task_class="high", params_digest=bound.of_http("DELETE", PATH, b""))
+    token = service.token(task_class="high", params_digest=request_digest.of_http("DELETE", PATH, b""))
     request = {"method": "DELETE", "path": PATH}
     service.agent.answers["ValidateToken"] = pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK)
     assert isinstance(await service.bearer(token, **request), TaskToken)
     (asked,) = [message for method, message in service.agent.requests if method == "ValidateToken"]
-    assert (True, bound.of_http("DELETE", PATH, b"")) == (asked.use, asked.params_digest)
+    assert (True, request_digest.of_http("DELETE", PATH, b"")) == (asked.use, asked.params_digest)
     used = pb.ValidateTokenResponse(valid=False, code="used", reason="token is good once, and was used")
     service.agent.answers["ValidateToken"] = used
     refused(await service.bearer(token, **request), 401, "invalid_token", "was used")
@@ -276,7 +276,7 @@ async def test_whatever_fails_is_a_refusal(service: Service) -> None:
     async def breaks() -> bytes:
         raise RuntimeError("secret")
 
-    token = service.token(params_digest=bound.of_http("DELETE", PATH, b""))
+    token = service.token(params_digest=request_digest.of_http("DELETE", PATH, b""))
     request = HttpRequest("DELETE", PATH, "", [("Authorization", f"Bearer {token}")])
     answer = refused(await service.guard.check(request, breaks), 503, "temporarily_unavailable")
     assert b"secret" not in answer.body()

@@ -16,8 +16,8 @@ from fakes.jws import encoded, joined
 from fakes.task_feed import AUDIENCE, signing_key
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.limits import TOKEN_MAX_BYTES
-from sojourn.sdk.guard import Refusal
-from sojourn.tasks.tokens import TaskToken
+from sojourn.sdk.guard.guard import Refusal
+from sojourn.tasktoken.tokens import TaskToken
 
 
 @pytest.fixture

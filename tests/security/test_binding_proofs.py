@@ -11,11 +11,11 @@ import pytest
 from fakes.boundservice import BOUND, HOLDERS, PATH, THIEFS, Service, refused, schemes, serving
 from fakes.jws import joined
 from fakes.task_feed import AUDIENCE
+from sojourn.jose.jws import SigningKey
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_NONCE_SECONDS, DPOP_SKEW_SECONDS
-from sojourn.sdk.guard import Refusal
-from sojourn.spiffe import dpop, replays
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks.tokens import TaskToken
+from sojourn.sdk.guard.guard import Refusal
+from sojourn.tasktoken import dpop, dpop_replays
+from sojourn.tasktoken.tokens import TaskToken
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ async def test_a_proof_over_a_clock_step_soon_after_it(service: Service) -> None
 
 async def test_a_memory_of_proofs_that_others_fill(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends more proofs than are remembered keeps nobody out, and none is good twice: each needs a nonce then."""
-    monkeypatch.setattr(replays, "DPOP_PROOFS_REMEMBERED", 10)
+    monkeypatch.setattr(dpop_replays, "DPOP_PROOFS_REMEMBERED", 10)
     token = service.token(binding=BOUND)
     answer = refused(await service.dpop(token, service.proof(token, nonce="")), 401, "use_dpop_nonce")
     flood = [service.proof(token, nonce=answer.nonce) for _ in range(11)]

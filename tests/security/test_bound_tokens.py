@@ -23,10 +23,10 @@ from joserfc.jwk import OctKey
 from sojourn import Client, SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import InvalidInput, InvalidSvid, NotFound, SojournError
-from sojourn.oautherrors import BindingNeeded, InvalidProof, NonceNeeded
-from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks.bound import of_tool
+from sojourn.errors.oauth import BindingNeeded, InvalidProof, NonceNeeded
+from sojourn.jose.jws import SigningKey
+from sojourn.tasktoken import dpop
+from sojourn.tasktoken.request_digest import of_tool
 
 KEY = SigningKey.generate("client")
 ENDPOINT = f"{ISSUER}/token"

@@ -22,8 +22,8 @@ from harness.taskagent import STRANGER_UID
 from harness.vaultecho import Upstream, serving
 from sojourn.errors import Unavailable
 from sojourn.limits import LOCAL_CONNECTIONS, PROXY_HEAD_MAX_BYTES
-from sojourn.sdk.localcredentials import door
-from sojourn.sdk.localcredentials.running import CloudEndpoints, running
+from sojourn.sdk.cloud import access
+from sojourn.sdk.cloud.endpoints import CloudEndpoints, running
 
 AS_STRANGER = ("setpriv", f"--reuid={STRANGER_UID}", "--clear-groups")
 # Without the interpreter, which a stranger may not be able to start: the answer to one request.
@@ -105,7 +105,7 @@ class TestSecret:
             compared.append((one, other))
             return one == other
 
-        monkeypatch.setattr(door.hmac, "compare_digest", compare)
+        monkeypatch.setattr(access.hmac, "compare_digest", compare)
         port, path = place(endpoints)
         for each in (path, "/guess"):
             compared.clear()
@@ -306,7 +306,7 @@ class TestOtherUsers:
             async def said(_: Any, uid: int | None = uid) -> int | None:
                 return uid
 
-            monkeypatch.setattr(door.peers, "uid_of_tcp", said)
+            monkeypatch.setattr(access.peer_socket, "uid_of_tcp", said)
             assert expected == status(await raw(port, get(path, f"127.0.0.1:{port}")))
 
 
@@ -340,7 +340,7 @@ class TestSecretsOfTheRun:
 KILLED_AS_IT_WRITES = """
 import asyncio, os, signal, sys
 from fakes.cloudtask import VAULT, CloudTask
-from sojourn.sdk.localcredentials.running import running
+from sojourn.sdk.cloud.endpoints import running
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 async def run():
     async with running(CloudTask(VAULT), vault_token_file=sys.argv[1]):

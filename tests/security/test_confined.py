@@ -19,8 +19,8 @@ from harness.agent import COMMAND, AgentProcess
 from harness.looking import until
 from harness.ticketshop import Shop, ticket_shop
 from sojourn import SyncClient
-from sojourn.attestation.confinement import RLIMIT_LOCKS
-from sojourn.sdk.confinement import Confinement
+from sojourn.attestation.confined_mark import RLIMIT_LOCKS
+from sojourn.sdk.confinement.command import Confinement
 
 CONFINED = [403, "confined"]
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")

@@ -22,23 +22,23 @@ from fakes.databases import opened
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore
 from fakes.task_room import TRIAGE_ENTRY, Room
 from fakes.task_types import TICKETS, WIKI, task_type
+from sojourn.audit.journal import Audit, Event
 from sojourn.errors import ActionOutsideType, TaskOver
+from sojourn.errors.oauth import ActionUsedUp
 from sojourn.identity.registry import Registry
-from sojourn.oautherrors import ActionUsedUp
-from sojourn.oversight.audit import Audit, Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
 from sojourn.store.wal import torn_tail
-from sojourn.tasks.changing import Changing
-from sojourn.tasks.counting import Counting
-from sojourn.tasks.ending import Ending
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.reasons import OPERATOR
+from sojourn.tasks.mass_end import Ending
 from sojourn.tasks.recovery import Recovery
-from sojourn.tasks.singleuse import SingleUses
+from sojourn.tasks.single_use import SingleUses
+from sojourn.tasks.suspension import Changing
 from sojourn.tasks.task import JournaledTask, TaskRecord
+from sojourn.tasks.use_counter import Counting
+from sojourn.tasktoken.end_reasons import OPERATOR
+from sojourn.tasktoken.grants import Authority, Grant
 
 TYPES = {"triage": task_type(limits='{"ticket:write" = 9}')}
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))

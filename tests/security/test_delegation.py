@@ -14,7 +14,8 @@ from fakes.task_types import TICKETS, TRIAGE
 from harness.exchanges import encoded
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, NotFound, PolicyDenied
 from sojourn.limits import DELEGATION_DEPTH
-from sojourn.tasks import exchange, tokens
+from sojourn.oauth import token_request
+from sojourn.tasktoken import tokens
 
 
 @pytest.fixture
@@ -168,11 +169,11 @@ async def test_case_4_the_chain_cannot_be_shed(room: FamilyRoom) -> None:
 def test_case_3_no_actor_by_parameter(name: str) -> None:
     """The token endpoint takes no actor from a request: an actor token is verified, and all else is refused."""
     form = [
-        ("grant_type", exchange.GRANT_TYPE),
+        ("grant_type", token_request.GRANT_TYPE),
         ("subject_token", "x"),
-        ("subject_token_type", exchange.TOKEN_TYPE_JWT),
+        ("subject_token_type", token_request.TOKEN_TYPE_JWT),
         (name, "spiffe://example.org/agent/w0"),
     ]
     with pytest.raises(InvalidInput, match=f"'{name}' is not supported") as error:
-        exchange.read(form)
+        token_request.read(form)
     assert "invalid_request" == error.value.oauth_error

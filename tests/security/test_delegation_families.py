@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from sojourn.errors import LimitExceeded, PolicyDenied, SojournError
 from sojourn.limits import DELEGATION_DEPTH
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.task import CASCADED
+from sojourn.tasktoken.end_reasons import OPERATOR
+from sojourn.tasktoken.grants import Authority, Grant
 
 
 @pytest.fixture

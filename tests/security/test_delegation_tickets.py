@@ -15,8 +15,8 @@ from fakes.registrations import entry
 from fakes.task_room import TRIAGE_ENTRY
 from fakes.task_types import TICKETS
 from sojourn.errors import NotFound, PolicyDenied, StoreFailed, TaskOver
-from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.task import CASCADED
+from sojourn.tasktoken.end_reasons import OPERATOR
 
 NO_TICKET = "there is no such delegation ticket for the caller: each is good once, not for long, and for one workload"
 RACES = 1_000

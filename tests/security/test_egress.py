@@ -20,8 +20,8 @@ from harness.taskagent import STRANGER_UID
 from harness.ticketshop import Shop, ticket_shop
 from sojourn import SyncClient
 from sojourn.limits import PROXY_CONNECTIONS, PROXY_HEAD_MAX_BYTES
-from sojourn.sdk import egresswire
-from sojourn.sdk.egress import Egress
+from sojourn.sdk.egress import http1
+from sojourn.sdk.egress.proxy import Egress
 
 SECONDS = 20.0
 
@@ -368,7 +368,7 @@ class TestExhaustion:
 
     def test_slow_head(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         """A head that comes by drops is waited for only so long, and meanwhile others are served."""
-        monkeypatch.setattr(egresswire, "PROXY_HEAD_SECONDS", 1.0)
+        monkeypatch.setattr(http1, "PROXY_HEAD_SECONDS", 1.0)
         with (
             SyncClient(shop.agent.socket) as client,
             client.task("read-tickets") as task,

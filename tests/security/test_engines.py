@@ -16,8 +16,8 @@ from harness.subjects import subject_of
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.service import Attestation
-from sojourn.clock import SystemClock
 from sojourn.errors import AttestationFailed
+from sojourn.runtime.clock import SystemClock
 from sojourn_attestors import docker as attestor_module
 from sojourn_attestors.docker import DockerAttestor
 from sojourn_attestors.engines import asking as engines_module

@@ -18,7 +18,7 @@ from harness.guarded import BASE, Answer, Guarded, config, refused, trusting
 from harness.raw import Admin
 from harness.taskagent import TICKETS, TRIAGE, make_agent, write_type
 from sojourn import SyncClient
-from sojourn.tasks import bound
+from sojourn.tasktoken import request_digest
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -265,7 +265,7 @@ def test_a_certificate_in_a_header(ground: Ground, task: Any, tmp_path: Path) ->
 def test_a_token_for_one_request(ground: Ground) -> None:
     """A token of class high is for one request, content and all, is good once, and that it was used for it is recorded."""
     path, content = "/tickets/42/close", b'{"why": "done"}'
-    digest = bound.of_http("POST", path, content)
+    digest = request_digest.of_http("POST", path, content)
     with ground.client.task("close-ticket", params={"ticket": "42"}) as task:
         token = task.token(TICKETS, bound="agent", params_digest=digest)
         for other in (b'{"why": "spam"}', b"", content + b" "):
@@ -305,8 +305,8 @@ def test_content_that_is_not_sent_to_us(ground: Ground) -> None:
             ground.client.task("close-ticket", params={"ticket": "42"}) as task,
         ):
             guarded = Guarded(port, ground.echo, ground.guarded.context)
-            empty = task.token(TICKETS, bound="agent", params_digest=bound.of_http("POST", path, b""))
-            whole = task.token(TICKETS, bound="agent", params_digest=bound.of_http("POST", path, content))
+            empty = task.token(TICKETS, bound="agent", params_digest=request_digest.of_http("POST", path, b""))
+            whole = task.token(TICKETS, bound="agent", params_digest=request_digest.of_http("POST", path, content))
             for token in (empty, whole):
                 answer = proved(guarded, task, token, path, method="POST", content=content)
                 assert (answer.status >= 400, None) == (True, answer.seen), (number, answer)

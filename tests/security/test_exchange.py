@@ -9,12 +9,12 @@ from fakes.exchangeroom import ELSEWHERE, JKT_A, JKT_B, READ, details, opened, r
 from fakes.granting_room import ISSUER, STORE_ID, TRIAGE_ID, WEB_ID, Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI
 from sojourn.errors import InvalidInput, InvalidToken, Refused, SojournError
-from sojourn.identity.issued import JWT, X509
-from sojourn.oautherrors import InvalidClient, InvalidGrant, InvalidSubject
-from sojourn.spiffe.jose import parse_unverified
-from sojourn.tasks.clients import ASSERTION_TYPES, Sender
-from sojourn.tasks.exchange import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_JWT
-from sojourn.tasks.tokens import X5T
+from sojourn.errors.oauth import InvalidClient, InvalidGrant, InvalidSubject
+from sojourn.identity.issued_svids import JWT, X509
+from sojourn.jose.jws import parse_unverified
+from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
+from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_JWT
+from sojourn.tasktoken.tokens import X5T
 
 # --- F.8 1 and 2: whose subject token, and of whom -------------------------------------------------------------------
 

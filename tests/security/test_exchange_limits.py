@@ -13,10 +13,10 @@ from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.oautherrors import BindingNeeded, DigestNeeded, InvalidGrant
-from sojourn.tasks.clients import ASSERTION_TYPES, Sender
-from sojourn.tasks.exchange import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
-from sojourn.tasks.tokens import thumbprint_of
+from sojourn.errors.oauth import BindingNeeded, DigestNeeded, InvalidGrant
+from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
+from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
+from sojourn.tasktoken.tokens import thumbprint_of
 
 # --- F.8 5, 6, 13, C5 53: never more than was asked for --------------------------------------------------------------
 
@@ -172,7 +172,7 @@ async def check_never_more(
 
 
 def within(authority: Any, actions: list[str]) -> Any:
-    from sojourn.tasks.grants import Authority, Grant
+    from sojourn.tasktoken.grants import Authority, Grant
 
     grants = [(each.resource, [a for a in each.actions if a in actions]) for each in authority.grants]
     return Authority(tuple(Grant(resource, tuple(left)) for resource, left in grants if left))

@@ -9,12 +9,12 @@ from fakes.granting_room import TRIAGE_ID, WEB_ID
 from fakes.registrations import entry
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import NotFound, PolicyDenied, SojournError, TaskOver
-from sojourn.identity.issued import JWT, X509
-from sojourn.oautherrors import InvalidClient, InvalidGrant
-from sojourn.spiffe.jose import parse_unverified
-from sojourn.tasks.audiences import Audiences
-from sojourn.tasks.clients import ASSERTION_TYPES, Sender
-from sojourn.tasks.exchange import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_JWT
+from sojourn.errors.oauth import InvalidClient, InvalidGrant
+from sojourn.identity.issued_svids import JWT, X509
+from sojourn.jose.jws import parse_unverified
+from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
+from sojourn.oauth.resource_servers import Audiences
+from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_JWT
 
 # --- C5 51, 52, 55, 61: once, and before anything is signed ----------------------------------------------------------
 

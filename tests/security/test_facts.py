@@ -19,7 +19,7 @@ from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import Refused
 from sojourn.limits import FACTS_PER_WORKLOAD
-from sojourn.sdk.facts import fact_value
+from sojourn.sdk.client.facts import fact_value
 
 PUBLISH = "/sojourn.v1.Tasks/PublishFact"
 # What only asks for a text is decided by who says it, not by what it says.

@@ -15,10 +15,10 @@ from harness.taskagent import PLACE_A, make_agent
 from sojourn import Client, TaskVerifier
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken
-from sojourn.sdk import verifier as verifiers
-from sojourn.sdk.feed import STALE_SECONDS, TaskFeed
-from sojourn.tasks.bound import of_tool
-from sojourn.tasks.tokens import Proven
+from sojourn.sdk.guard import verifier as verifiers
+from sojourn.sdk.guard.task_feed import STALE_SECONDS, TaskFeed
+from sojourn.tasktoken.request_digest import of_tool
+from sojourn.tasktoken.tokens import Proven
 
 KEY = signing_key()
 DIGEST = of_tool("destroy", {})

@@ -1,4 +1,4 @@
-"""The attestor `k8s` keeps what sojourn.contracts asks of every attestor, before a stand-in for the kubelet."""
+"""The attestor `k8s` keeps what sojourn.testing asks of every attestor, before a stand-in for the kubelet."""
 
 import contextlib
 import tempfile
@@ -10,7 +10,7 @@ from harness.inmates import Cgroups
 from harness.kubeletstandin import Kubelet
 from harness.podlike import CGROUP_ROOT, PodContainer
 from harness.subjects import subject_of
-from sojourn.contracts.attestors import AttestorCase, AttestorContract
+from sojourn.testing.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.kubernetes import KubernetesAttestor
 
 pytestmark = pytest.mark.root

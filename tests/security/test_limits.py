@@ -25,8 +25,8 @@ from sojourn import Client, SyncClient, TaskTokenMiddleware, TaskVerifier
 from sojourn._pb.envoy.service.auth.v3 import external_auth_pb2 as envoy
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import Refused, SojournError
-from sojourn.oautherrors import ToolRefused
-from sojourn.sdk.guarded import guarded
+from sojourn.errors.oauth import ToolRefused
+from sojourn.sdk.guard.tools import guarded
 
 SHOP, OTHER = "https://shop.example.org", "https://other.example.org"
 SUPPORT = "spiffe://example.org/agent/triage"

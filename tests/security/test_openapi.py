@@ -14,8 +14,8 @@ from harness.exchanges import DETAILS, http
 from harness.taskagent import TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import context, svid
 from hypothesis import HealthCheck, settings
-from sojourn.doors import tokenstate
-from sojourn.tasks import exchange
+from sojourn.endpoints.oauth import introspection_revocation
+from sojourn.oauth import token_request
 
 schemathesis = pytest.importorskip("schemathesis")
 requests = pytest.importorskip("requests")
@@ -73,15 +73,15 @@ def parameters(path: str) -> set[str]:
 class TestDescription:
     def test_parameters(self) -> None:
         """The parameters that are described are those that the endpoints know; secrets are known to be refused."""
-        known = set().union(*exchange.KNOWN.values())
+        known = set().union(*token_request.KNOWN.values())
         assert known - {"client_secret"} == parameters("/token")
         for path in ("/introspect", "/revoke"):
-            assert tokenstate.FIELDS - {"client_secret"} == parameters(path)
+            assert introspection_revocation.FIELDS - {"client_secret"} == parameters(path)
 
     def test_grant_types(self) -> None:
         """The grant types that are described are those that the token endpoint knows."""
         form = DOCUMENT["paths"]["/token"]["post"]["requestBody"]["content"]["application/x-www-form-urlencoded"]
-        assert set(exchange.GRANT_TYPES) == set(form["schema"]["properties"]["grant_type"]["enum"])
+        assert set(token_request.GRANT_TYPES) == set(form["schema"]["properties"]["grant_type"]["enum"])
 
     def test_real_answers(self, shared: AgentProcess) -> None:
         """Real answers, good and bad, are as described."""

@@ -7,8 +7,8 @@ import pytest
 from fakes.handing_room import CLOUD, ORDERS, OutsideRoom, outside_type
 from sojourn.errors import LimitExceeded, SojournError
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.reasons import OPERATOR
+from sojourn.tasktoken.end_reasons import OPERATOR
+from sojourn.tasktoken.grants import Authority, Grant
 
 REQUESTS, TASKS = 10_000, 60
 ACTIONS = ((), ("orders:read",), ("orders:list",), ("orders:list", "orders:read"))

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidPolicy, PolicyDenied
 from sojourn.limits import POLICIES_PER_TYPE, POLICY_NESTED_MAX, TASK_TYPES
-from sojourn.tasks import types
-from sojourn.tasks.policy import Allow, Context, Deny, Fields, Policy, Principal
+from sojourn.policy import task_types
+from sojourn.policy.cedar import Allow, Context, Deny, Fields, Policy, Principal
 
 ACTIONS = ["ticket:read", "ticket:write"]
 PERMIT = '@id("all") permit (principal, action, resource);'
@@ -132,7 +132,7 @@ class TestCase35:
     def test_a_bomb(self, bomb: str) -> None:
         """A policy that would take the parser's stack or memory is refused with its line, soon, and the process lives."""
         with pytest.raises(InvalidPolicy) as refused:
-            types.parse("bomb", toml(), bomb)
+            task_types.parse("bomb", toml(), bomb)
         assert 1 <= len(refused.value.public) < 5_000
         assert {"bomb.cedar"} == {fault.file for fault in refused.value.faults}
 
@@ -152,11 +152,11 @@ class TestCase35:
         for number in range(TASK_TYPES):
             (tmp_path / f"t{number}.toml").write_text(toml())
             (tmp_path / f"t{number}.cedar").write_text(PERMIT)
-        assert TASK_TYPES == len(types.load(tmp_path))
+        assert TASK_TYPES == len(task_types.load(tmp_path))
         (tmp_path / "more.toml").write_text(toml())
         (tmp_path / "more.cedar").write_text(PERMIT)
         with pytest.raises(InvalidPolicy, match=f"more than {TASK_TYPES}"):
-            types.load(tmp_path)
+            task_types.load(tmp_path)
 
     def test_a_bomb_in_the_folder_of_a_running_agent(self) -> None:
         """The agent keeps the set that it has, says why, and goes on."""

@@ -1,11 +1,11 @@
-"""Every provider that comes with Sojourn keeps what sojourn.contracts asks of anyone's."""
+"""Every provider that comes with Sojourn keeps what sojourn.testing asks of anyone's."""
 
 import importlib
 from functools import partial
 
 import pytest
 from fakes.outsides import AuthorizationServer, Entra, Google, Sts, TwoServers, Vault
-from sojourn.contracts.providers import Case, ProviderContract
+from sojourn.testing.providers import Case, ProviderContract
 
 ISSUER = "https://as.example.org/realms/x"
 ORDERS = "https://orders.example.org"
@@ -93,7 +93,7 @@ CASES = {
     "keycloak": ("keycloak.KeycloakProvider", lambda plugin: oauth(plugin, {"audience": "orders"}, kind="keycloak")),
     "keycloak, one call": ("keycloak.KeycloakProvider", lambda plugin: oauth(plugin, kind="keycloak")),
     "id-jag": (
-        "idjag.IdJagProvider",
+        "id_jag.IdJagProvider",
         lambda plugin: oauth(plugin, kind="id-jag", outside=TwoServers, idp_issuer="https://idp.example.org"),
     ),
     "aws": ("aws.AwsProvider", aws),

@@ -37,8 +37,8 @@ from sojourn.limits import (
     PROVIDER_WIRE_MAX_BYTES,
 )
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.guardedhttp import GuardedHttp
-from sojourn.providers.loading import load_providers
+from sojourn.providers.guarded_http import GuardedHttp
+from sojourn.providers.loader import load_providers
 from sojourn.providers.provider import Provider, ProviderTable
 
 URL = "/.well-known/openid-configuration"
@@ -419,7 +419,7 @@ class TestSecrets:
 
     async def test_libraries_say_nothing(self) -> None:
         """The agent logs nothing of its HTTP library below a warning, which shows headers when it is talkative."""
-        from sojourn.oversight import logs
+        from sojourn.runtime import logs
 
         before = logging.getLogger().handlers[:], logging.getLogger().level
         try:

@@ -11,10 +11,10 @@ import pytest
 from fakes.mints import FakeMint, wanted
 from harness.authserver import AuthServer, redirect
 from harness.tlsplace import TlsPlace
-from sojourn.providers import connecting
+from sojourn.providers import guarded_connect
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.guardedhttp import GuardedHttp
-from sojourn.providers.loading import load_providers
+from sojourn.providers.guarded_http import GuardedHttp
+from sojourn.providers.loader import load_providers
 from sojourn.providers.provider import ProviderTable
 
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
@@ -65,7 +65,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             for each in found
         ]
 
-    monkeypatch.setattr(connecting.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(guarded_connect.socket, "getaddrinfo", resolve)
 
     def name(host: str, *lists: list[str]) -> list[str]:
         answers[host] = list(lists)

@@ -16,7 +16,7 @@ from harness.agent import AgentProcess
 from harness.partner import FOREIGN, KEY, SUBJECT, befriend, claims, rejected, token, validate
 from harness.raw import BUNDLE_API, Admin, Wire
 from sojourn.errors import SojournError
-from sojourn.spiffe.jose import ALGORITHMS, SigningKey, parse_unverified
+from sojourn.jose.jws import ALGORITHMS, SigningKey, parse_unverified
 
 CANARY = "canary-7f3a9c"
 

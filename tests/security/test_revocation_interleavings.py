@@ -28,13 +28,13 @@ from harness.examples import examples
 from hypothesis import given, note
 from hypothesis import strategies as st
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-from sojourn.doors.revoking import RevokingApi
+from sojourn.audit.journal import Event
+from sojourn.endpoints.admin.svid_revocation import RevokingApi
 from sojourn.errors import SojournError, StoreFull
-from sojourn.identity.issued import JWT, X509, IssuedSvid
+from sojourn.errors.oauth import NotOnDisk
+from sojourn.identity.issued_svids import JWT, X509, IssuedSvid
+from sojourn.identity.revocation_list import Revoked, Times
 from sojourn.identity.revocations import RETRY_SECONDS
-from sojourn.identity.revoked import Revoked, Times
-from sojourn.oautherrors import NotOnDisk
-from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.tasks import journal

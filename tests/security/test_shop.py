@@ -23,8 +23,8 @@ from harness.envoy import AGENT_SOCKET, Envoy, find_envoy, free_port, placed
 from harness.looking import until
 from sojourn import SyncClient
 from sojourn.errors import SojournError
-from sojourn.oautherrors import SendAgain
-from sojourn.tasks import bound
+from sojourn.errors.oauth import SendAgain
+from sojourn.tasktoken import request_digest
 
 for library in ("fastapi", "uvicorn", "mcp", "grpc_tools", "httpx2"):
     pytest.importorskip(library)
@@ -210,7 +210,7 @@ class TestAmount:
     def test_changed_on_the_way(self, shop: Shop, task: Any) -> None:
         """A token for the refund of one body is of no use for another one, though both say the same amount."""
         url = f"{shop.api}{REFUND}"
-        digest = bound.of_http("POST", REFUND, b'{"cents": 2500}')
+        digest = request_digest.of_http("POST", REFUND, b'{"cents": 2500}')
         token = task.token(shop.api, ["refund:create"], bound="agent", params_digest=digest)
 
         def send(content: bytes) -> httpx.Response:
@@ -285,7 +285,7 @@ class TestGrpc:
     @pytest.fixture
     def stub(self, shop: Shop, task: Any) -> Iterator[Any]:
         import orders_pb2_grpc  # type: ignore[import-not-found]
-        from sojourn.sdk.grpcclient import interceptors
+        from sojourn.sdk.integrations.grpc_client import interceptors
 
         with grpc.insecure_channel(shop.grpc.removeprefix("http://")) as plain:
             yield orders_pb2_grpc.OrdersStub(grpc.intercept_channel(plain, *interceptors(task, shop.grpc)))
@@ -317,7 +317,7 @@ class TestMcp:
         from mcp import Client
         from mcp.client.streamable_http import streamable_http_client
         from sojourn import Client as Agent
-        from sojourn.sdk.mcpclient import McpAuth
+        from sojourn.sdk.integrations.mcp_client import McpAuth
 
         async def tried() -> tuple[list[str], list[bool]]:
             async with (

@@ -24,12 +24,12 @@ from hypothesis import HealthCheck, given, note
 from hypothesis import strategies as st
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import SojournError, TaskOver
-from sojourn.sdk.feed import TaskFeed
-from sojourn.tasks.blocks import Block
-from sojourn.tasks.feed import state_of
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.reasons import OPERATOR
-from sojourn.tasks.types import TypeSet
+from sojourn.policy.task_types import TypeSet
+from sojourn.sdk.guard.task_feed import TaskFeed
+from sojourn.tasks.kill_switch import Block
+from sojourn.tasks.validator_feed import state_of
+from sojourn.tasktoken.end_reasons import OPERATOR
+from sojourn.tasktoken.grants import Authority, Grant
 
 BUDGET = 6
 FACTS = (
@@ -451,6 +451,6 @@ async def _live(steps: list[tuple[Any, ...]]) -> None:
 def test_in_any_order(steps: list[tuple[Any, ...]]) -> None:
     """Whatever is done to tasks, and in whatever order it is written, all of the above is true."""
     with ExitStack() as stack:
-        for module in ("changing", "redeciding", "journal"):
+        for module in ("suspension", "reevaluation", "journal"):
             stack.enter_context(patch(f"sojourn.tasks.{module}.RETRY_SECONDS", 0))
         asyncio.run(_live(steps))

@@ -9,9 +9,9 @@ from fakes.clock import FakeClock
 from fakes.task_room import Room, end_all
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.errors import SojournError, TaskOver
-from sojourn.tasks.changing import Changing
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.reasons import OPERATOR
+from sojourn.tasks.suspension import Changing
+from sojourn.tasktoken.end_reasons import OPERATOR
+from sojourn.tasktoken.grants import Authority, Grant
 
 TIMES = 10_000
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))

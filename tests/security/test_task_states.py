@@ -13,8 +13,8 @@ from fakes.families import handed_on
 from fakes.task_room import READ_TICKETS
 from fakes.task_types import PERMIT_ALL, TICKETS, task_type
 from sojourn.errors import StoreFailed, TaskOver
-from sojourn.tasks.reasons import FACTS, OPERATOR, PARENT
-from sojourn.tasks.types import TypeSet
+from sojourn.policy.task_types import TypeSet
+from sojourn.tasktoken.end_reasons import FACTS, OPERATOR, PARENT
 
 UNLESS_FROZEN = (
     PERMIT_ALL
@@ -253,7 +253,7 @@ class TestResuming:
 class TestFacts:
     async def test_a_change_meanwhile_does_not_leave_it_behind(self, world, monkeypatch):
         """A task is resumed after its fact although it is narrowed at that moment."""
-        monkeypatch.setattr("sojourn.tasks.redeciding.RETRY_SECONDS", 0.01)
+        monkeypatch.setattr("sojourn.tasks.reevaluation.RETRY_SECONDS", 0.01)
         task = await world.begin("frozen")
         await world.say("freeze", True)
         original = world.store.save
@@ -271,7 +271,7 @@ class TestFacts:
 
     async def test_a_disk_that_was_full_does_not_leave_it_behind(self, world, monkeypatch):
         """A task is resumed after its fact once the disk takes the record."""
-        monkeypatch.setattr("sojourn.tasks.redeciding.RETRY_SECONDS", 0.01)
+        monkeypatch.setattr("sojourn.tasks.reevaluation.RETRY_SECONDS", 0.01)
         task = await world.begin("frozen")
         await world.say("freeze", True)
         original, times = world.store.save, 3
@@ -293,7 +293,7 @@ class TestFacts:
 class TestFamilies:
     async def test_a_child_is_not_left_behind(self, world, monkeypatch):
         """A child follows its parent although it is changed while it is being resumed."""
-        monkeypatch.setattr("sojourn.tasks.changing.RETRY_SECONDS", 0.01)
+        monkeypatch.setattr("sojourn.tasks.suspension.RETRY_SECONDS", 0.01)
         parent = await world.begin()
         child = await world.hand_on(parent, 0)
         await world.changing.suspend(parent, OPERATOR, "test")

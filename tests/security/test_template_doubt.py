@@ -9,7 +9,7 @@ from fakes.registrations import NODE, selectors
 from sojourn.attestation.process import Process
 from sojourn.attestation.service import Attestation
 from sojourn.errors import AttestationFailed, NoIdentity
-from sojourn.identity.claims import JwtClaims
+from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entries import registration
 from sojourn.identity.templates import parse_id
 from sojourn.limits import ATTESTATION_FRESH_SECONDS

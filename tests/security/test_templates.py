@@ -8,12 +8,12 @@ from fakes.clock import FakeClock
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, selectors
 from sojourn.attestation.selectors import Selector
 from sojourn.authority.embedded import WIT
-from sojourn.clock import Alarms
 from sojourn.errors import Bug
-from sojourn.identity.claims import JwtClaims
+from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entries import registration
 from sojourn.identity.registry import Registry
 from sojourn.identity.templates import IdTemplate, parse_id
+from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")

@@ -18,10 +18,10 @@ from harness.keyupdates import KeyUpdates
 from harness.taskagent import TRIAGE, inner_failures, make_agent
 from harness.tlsplace import TlsPlace
 from harness.webclients import context, svid
-from sojourn import keyupdates
 from sojourn.limits import REMOTE_HANDSHAKES, TLS_KEY_UPDATES
+from sojourn.net import tls_key_updates
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.guardedhttp import GuardedHttp
+from sojourn.providers.guarded_http import GuardedHttp
 from sojourn.providers.provider import ProviderTable
 
 REQUEST = b"GET /keys HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -176,7 +176,7 @@ class TestProviders:
 
     async def test_updates_in_the_long_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A connection that lasts may have any number of updates, if they come apart: only so many count together."""
-        monkeypatch.setattr(keyupdates, "TLS_KEY_UPDATES_SECONDS", 0.0)
+        monkeypatch.setattr(tls_key_updates, "TLS_KEY_UPDATES_SECONDS", 0.0)
         place = TlsPlace(tmp_path)
         made = GuardedHttp(ProviderTable(kind="x", private_networks=["127.0.0.0/8"], ca=place.ca, timeout="5s"))
         updates = 3 * TLS_KEY_UPDATES

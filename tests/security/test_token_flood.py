@@ -22,21 +22,21 @@ from harness.exchanges import DETAILS, http
 from harness.looking import until
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import web
-from sojourn.configtables import ListenConfig
-from sojourn.doors import answers
-from sojourn.doors.admission import Held
-from sojourn.doors.answers import FORM
-from sojourn.doors.metadata import Metadata
-from sojourn.doors.scope import HELD, SENDER
+from sojourn.endpoints.http1 import oauth_responses
+from sojourn.endpoints.http1.oauth_responses import FORM
+from sojourn.endpoints.http1.scope import HELD, SENDER
+from sojourn.endpoints.listener.admission import Held
+from sojourn.endpoints.oauth.metadata import Metadata
 from sojourn.errors import InvalidToken, LimitExceeded
+from sojourn.errors.oauth import InvalidProof
+from sojourn.jose.jws import SigningKey, parse_unverified
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
-from sojourn.oautherrors import InvalidProof
-from sojourn.spiffe import dpop
+from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.resource_servers import Audiences
+from sojourn.policy.task_types import TypeSet
+from sojourn.settings.tables import ListenConfig
 from sojourn.spiffe.ids import TrustDomain
-from sojourn.spiffe.jose import SigningKey, parse_unverified
-from sojourn.tasks.audiences import Audiences
-from sojourn.tasks.clients import Sender
-from sojourn.tasks.types import TypeSet
+from sojourn.tasktoken import dpop
 from starlette.requests import Request
 
 ASKED = {"grant_type": "client_credentials", "resource": TICKETS, "authorization_details": DETAILS}
@@ -174,12 +174,12 @@ async def test_contents_that_are_held() -> None:
 
         return Request({"type": "http", SENDER: SimpleNamespace(who=who), HELD: held}, receive)
 
-    with answers.holding(first := request("one")), answers.holding(second := request("one")):
-        assert [b"x" * 10] * 2 == [await answers.content_of(each, 10) for each in (first, second)]
-        with answers.holding(third := request("one")), pytest.raises(LimitExceeded):
-            await answers.content_of(third, 10)
-        with answers.holding(others := request("other")):
-            assert b"x" * 10 == await answers.content_of(others, 10)
+    with oauth_responses.holding(first := request("one")), oauth_responses.holding(second := request("one")):
+        assert [b"x" * 10] * 2 == [await oauth_responses.content_of(each, 10) for each in (first, second)]
+        with oauth_responses.holding(third := request("one")), pytest.raises(LimitExceeded):
+            await oauth_responses.content_of(third, 10)
+        with oauth_responses.holding(others := request("other")):
+            assert b"x" * 10 == await oauth_responses.content_of(others, 10)
         assert {"one": 20} == held
     assert {} == held
 

@@ -13,20 +13,20 @@ from fakes.jws import joined
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, signing_key, snapshot
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidEvent, InvalidToken
-from sojourn.oversight import secevent
-from sojourn.sdk.client import Client
-from sojourn.sdk.verifier import TaskVerifier
-from sojourn.spiffe import dpop, jwtsvid, witsvid
-from sojourn.spiffe.jose import parse_unverified
-from sojourn.tasks import tokens
-from sojourn.tasks.grants import Grant
+from sojourn.jose.jws import parse_unverified
+from sojourn.sdk.client.client import Client
+from sojourn.sdk.guard.verifier import TaskVerifier
+from sojourn.spiffe import jwtsvid, witsvid
+from sojourn.ssf import security_events
+from sojourn.tasktoken import dpop, tokens
+from sojourn.tasktoken.grants import Grant
 
 KEY = signing_key()  # of everybody: what keeps the kinds apart here is nothing but the kinds
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)  # the suite takes its time, and these are made when it begins
 URL = f"{AUDIENCE}/tickets/42"
 KEYS = {KEY.kid: KEY.public}
-RULES = secevent.Rules(ISSUER, AUDIENCE, 600)
+RULES = security_events.Rules(ISSUER, AUDIENCE, 600)
 COMMON = {"iss": ISSUER, "aud": AUDIENCE, "iat": int(NOW.timestamp()), "jti": "a"}
 ENDS = {"exp": int(LATER.timestamp())}
 
@@ -83,7 +83,7 @@ def as_proof(text: str) -> object:
 
 
 def as_event(text: str) -> object:
-    return secevent.verify(secevent.parse_unverified_event(text), RULES, KEYS, NOW)
+    return security_events.verify(security_events.parse_unverified_event(text), RULES, KEYS, NOW)
 
 
 VERIFIERS: dict[str, Callable[[str], object]] = {

@@ -11,11 +11,11 @@ from fakes.clock import FakeClock
 from fakes.task_room import Room
 from fakes.task_types import TICKETS, task_type
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
-from sojourn.doors import validation as module
-from sojourn.doors.validation import ValidationApi
+from sojourn.endpoints.api import validation as module
+from sojourn.endpoints.api.validation import ValidationApi
 from sojourn.errors import LimitExceeded
 from sojourn.limits import FEEDS_PER_CALLER, STREAMS_WOKEN_AT_ONCE
-from sojourn.tasks.audiences import Audiences
+from sojourn.oauth.resource_servers import Audiences
 
 HOSTILE, HONEST = 61001, 61002
 TASKS = 60

@@ -24,23 +24,23 @@ from sojourn import (
     current_task,
     task,
 )
-from sojourn.sdk.asgi import App
-from sojourn.sdk.certificatetokens import CertificateTokens
-from sojourn.sdk.egress import Egress
-from sojourn.sdk.grpcclient import aio_interceptors, interceptors
-from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
-from sojourn.sdk.guard import Action, argument
-from sojourn.sdk.guarded import guarded
-from sojourn.sdk.httpauth import TaskAuth
-from sojourn.sdk.localcredentials.running import CloudEndpoints
-from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
-from sojourn.sdk.parse import JwtSvid, X509Context
-from sojourn.sdk.serving import serving_token
-from sojourn.sdk.sync import SyncHeldTask, SyncTask
-from sojourn.sdk.taskvalues import AccessToken
-from sojourn.sdk.wsgi import App as WsgiApp
-from sojourn.sdk.wsgi import TaskTokenWsgi
-from sojourn.tasks.tokens import TaskToken
+from sojourn.sdk.client.sync import SyncHeldTask, SyncTask
+from sojourn.sdk.cloud.endpoints import CloudEndpoints
+from sojourn.sdk.egress.proxy import Egress
+from sojourn.sdk.guard.guard import Action, argument
+from sojourn.sdk.guard.serving_token import serving_token
+from sojourn.sdk.guard.tools import guarded
+from sojourn.sdk.integrations.asgi import App
+from sojourn.sdk.integrations.grpc_client import aio_interceptors, interceptors
+from sojourn.sdk.integrations.grpc_server import AioTaskTokenInterceptor, TaskTokenInterceptor
+from sojourn.sdk.integrations.httpx_auth import TaskAuth
+from sojourn.sdk.integrations.mcp_server import McpGuard, McpStdioGuard
+from sojourn.sdk.integrations.wsgi import App as WsgiApp
+from sojourn.sdk.integrations.wsgi import TaskTokenWsgi
+from sojourn.sdk.task.mtls_tokens import CertificateTokens
+from sojourn.sdk.task.values import AccessToken
+from sojourn.tasktoken.tokens import TaskToken
+from sojourn.workloadapi.messages import JwtSvid, X509Context
 
 
 async def asynchronous(app: App) -> None:

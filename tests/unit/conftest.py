@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes.ca import FakeCa
 from fakes.clock import FakeClock
 
 
@@ -22,3 +23,13 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def ca() -> FakeCa:
+    return FakeCa.make("example.org")
+
+
+@pytest.fixture(scope="session")
+def other_ca() -> FakeCa:
+    return FakeCa.make("other.example")

@@ -10,9 +10,6 @@ ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "agent" / "sojourn"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 ROOMS = {path.parent.name for path in AGENT.glob("*/__init__.py")} - {"_pb"}
-STRUCTURE = {
-    "daemon": {"daemon.py", "building.py", "serving.py"}
-}  # of files beside the rooms, those that the picture has
 
 
 def named():
@@ -21,17 +18,11 @@ def named():
     return sorted({*files, *(f"docs/{name}" for name in re.findall(r"\]\(([\w-]+\.md)\)", PAGE))})
 
 
-def values():
-    """The files that the page calls values, which it draws no arrows to."""
-    (said,) = re.findall(r"\*\*Values lie.*?They are no arrows here", PAGE, re.DOTALL)
-    return {name.replace("/", ".") for name in re.findall(r"`(tasks/\w+)\.py`", said)}
-
-
 def drawn():
     """By room, the rooms that an arrow of the picture goes to."""
     found = {}
-    for one, other in re.findall(r"^ +(\w+)(?:\[.*?\])? --> (\w+)", PAGE, re.MULTILINE):
-        found.setdefault(one, set()).add(other)
+    for one, others in re.findall(r"^ +(\w+)(?:\[.*?\])? --> (\w+(?: & \w+)*)$", PAGE, re.MULTILINE):
+        found.setdefault(one, set()).update(others.split(" & "))
     return found
 
 
@@ -47,19 +38,17 @@ def reached(room, arrows):
 
 
 def room_of(name):
-    """The room of a module below `sojourn`, or what the picture has beside the rooms; None: neither."""
+    """The room of a module below `sojourn`; None: it is in none."""
     first = name.partition(".")[0]
-    return first if first in ROOMS else next((each for each, of in STRUCTURE.items() if f"{first}.py" in of), None)
+    return first if first in ROOMS else None
 
 
 def uses(path):
-    """The modules below `sojourn` that a file imports, its values apart, wherever in the file."""
+    """The modules below `sojourn` that a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "sojourn":
             for alias in node.names:
-                full = f"{node.module}.{alias.name}".removeprefix("sojourn.")
-                if not values() & {full, full.rpartition(".")[0]}:
-                    yield full
+                yield f"{node.module}.{alias.name}".removeprefix("sojourn.")
 
 
 def imported():
@@ -84,7 +73,7 @@ def test_what_it_names_is_there(name):
 def test_it_has_every_room():
     """Each room of the agent is in the picture, and nothing else is but our attestors."""
     arrows = drawn()
-    assert ROOMS | {"daemon", "attestors"} == arrows.keys() | {each for to in arrows.values() for each in to}
+    assert ROOMS | {"attestors"} == arrows.keys() | {each for to in arrows.values() for each in to}
 
 
 def test_every_import_is_drawn():

@@ -1,10 +1,10 @@
-"""config.py: the tables of signals, services, listeners and keys for others."""
+"""model.py: the tables of signals, services, listeners and keys for others."""
 
 from datetime import timedelta
 
 import pytest
 from fakes.configs import faults
-from sojourn.config import load
+from sojourn.config.model import load
 
 
 class TestSignals:

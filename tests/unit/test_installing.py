@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from sojourn.installing import how_to_install
+from sojourn.extras import how_to_install
 
 ROOT = Path(__file__).parents[2]
 # Where a text may tell somebody to install: of programs, guides, and what tests expect of programs.

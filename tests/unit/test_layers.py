@@ -1,4 +1,4 @@
-"""Imports go one way: values → rules → services → doors → main (DESIGN.md, 3)."""
+"""Imports go one way: values → rules → services → endpoints → agent (docs/architecture.md)."""
 
 import ast
 import subprocess
@@ -12,202 +12,35 @@ import sojourn
 ROOT = Path(sojourn.__file__).parent
 ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
-# Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
+# A package may import those above it, those on its own line, and nothing below.
 LAYERS = [
-    ["descriptors", "errors", "hooks", "installing", "limits", "lean", "pathowners", "shares", "wholefile"],
-    ["oautherrors"],
-    [
-        "allowance",
-        "background",
-        "clock",
-        "documents",
-        "durations",
-        "recent",
-        "spiffe",
-        "address",
-        "keyupdates",
-        "tlslevel",
-        "waitbreaker",
-        "networks",
-        "_pb",
-        "oversight.logs",
-        "oversight.failures",
-    ],
-    [
-        "attestation.cgroups",
-        "attestation.selectors",
-        "identity.spelling",
-        "identity.cautions",
-        "identity.claims",
-        "identity.declared",
-        "identity.entries",
-        "identity.lifetime",
-        "identity.matching",
-        "identity.nodes",
-        "identity.plan",
-        "identity.relationship",
-        "identity.shapes",
-        "identity.templates",
-        "tasks.grants",
-        "tasks.duties",
-        "tasks.tokentimes",
-        "tasks.tokens",
-        "tasks.bound",
-        "tasks.fitting",
-        "tasks.senders",
-        "tasks.served",
-        "tasks.assertions",
-        "tasks.clauses",
-        "tasks.policy",
-        "tasks.approvalneed",
-        "tasks.reasons",
-        "tasks.standing",
-        "oversight.secevent",
-    ],
-    ["oversight.caep"],
-    ["configtables", "plugins", "settings", "trusted", "folders", "attestation.files"],
-    ["providers"],
-    ["notifierconfig"],
-    [
-        *("config", "process_setup", "attestation.process"),
-        *("tasks.params", "tasks.typefile", "tasks.binding", "tasks.types"),
-    ],
-    [
-        "oversight.approvals",
-        "tasks.audiences",
-        "tasks.conditions",
-        "tasks.forms",
-        "tasks.exchange",
-        "tasks.rules",
-        "tasks.lint",
-    ],
-    ["tasks.asking"],
-    ["tasks.cases", "tasks.explaining", "tasks.lastgood"],
-    ["attestation.confinement"],
-    ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
-    ["contracts", "configreload"],
-    ["oversight.publications"],
-    ["oversight.readings"],
-    ["oversight.facts"],
-    [
-        "tasks.holders",
-        "tasks.task",
-        "tasks.feed",
-        "tasks.live",
-        "tasks.journal",
-        "tasks.repeats",
-        "tasks.blocks",
-        "tasks.singleuse",
-    ],
-    [
-        "tasks.holding",
-        "tasks.tokenkeys",
-        "tasks.shadow",
-        "tasks.deadlines",
-        "tasks.family",
-        "tasks.tickets",
-        "tasks.waiting",
-        "oversight.reviews",
-    ],
-    ["tasks.limiting", "tasks.statuslist"],
-    ["tasks.issuing"],
-    [
-        "attestation.keptopen",
-        "attestation.looks",
-        "attestation.shared",
-        "attestation.subordinate",
-        "attestation.tally",
-        "attestation.frames",
-        "attestation.host",
-        "attestation.hosted",
-        "attestation.hostprocess",
-    ],
-    ["identity.changes"],
-    [
-        "attestation.loading",
-        "attestation.service",
-        "authority",
-        "identity.registry",
-        "identity.svids",
-        "identity.jwtsvids",
-        "identity.issued",
-    ],
-    ["identity.revoked"],
-    ["identity.adopting", "identity.foreign", "identity.revocations", "identity.issuing"],
-    ["identity.programs", "identity.streams"],
-    ["identity.subscriptions"],
-    ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
-    ["identity.lookout"],
-    ["tasks.ending"],
-    ["tasks.asker", "tasks.evidence"],
-    ["tasks.approving"],
-    ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
-    ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
-    ["oversight.signals"],
-    ["tasks.given", "tasks.refusals", "tasks.running", "tasks.uses"],
-    ["tasks.counting", "tasks.granting", "tasks.inspecting", "tasks.judging", "tasks.reloading", "tasks.redeciding"],
-    ["tasks.typefolder"],
-    ["tasks.policies"],
-    ["sdk"],  # it knows values alone: what speaks TLS to the outside uses its
-    ["outward"],
-    ["store"],
-    ["doors"],
-    ["building"],
-    ["serving"],
-    ["daemon"],
-    ["cli"],
-    ["__main__"],
+    ("limits", "errors", "extras"),
+    ("quota", "files", "net", "runtime", "jose", "_pb"),
+    ("spiffe",),
+    ("tasktoken",),
+    ("settings", "workloadapi", "audit", "authority"),
+    ("spiffetls", "config"),
+    ("providers", "attestation", "sdk"),
+    ("identity", "testing", "plugins", "grpc", "mcp", "mtls", "request_digest", "tools", "uvicorn", "web"),
+    ("federation", "policy"),
+    ("facts",),
+    ("ssf",),
+    ("tasks",),
+    ("oauth",),
+    ("credentials", "notices"),
+    ("store",),
+    ("endpoints",),
+    ("agent",),
+    ("cli",),
+    ("__main__",),
 ]
 PURE = [
-    "errors",
-    "installing",
-    "hooks",
-    "oautherrors",
-    "limits",
-    "documents",
-    "durations",
-    "spiffe",
-    "attestation.cgroups",
-    "attestation.selectors",
-    "identity.cautions",
-    "identity.spelling",
-    "identity.declared",
-    "identity.entries",
-    "identity.matching",
-    "identity.nodes",
-    "identity.explain",
-    "identity.lifetime",
-    "identity.plan",
-    "identity.relationship",
-    "oversight.approvals",
-    "tasks.grants",
-    "tasks.duties",
-    "tasks.tokentimes",
-    "tasks.tokens",
-    "tasks.bound",
-    "tasks.fitting",
-    "tasks.senders",
-    "tasks.served",
-    "tasks.assertions",
-    "tasks.approvalneed",
-    "tasks.asking",
-    "tasks.audiences",
-    "tasks.cases",
-    "tasks.clauses",
-    "tasks.conditions",
-    "tasks.explaining",
-    "tasks.lint",
-    "tasks.params",
-    "tasks.policy",
-    "tasks.reasons",
-    "tasks.standing",
-    "tasks.typefile",
-    "tasks.types",
-    "tasks.exchange",
-    "tasks.forms",
-    "tasks.rules",
-    "oversight.secevent",
-    "oversight.caep",
+    *("errors", "extras", "jose", "limits", "policy", "spiffe", "tasktoken"),
+    *("runtime.hooks", "settings.durations", "ssf.caep", "ssf.security_events"),
+    *("attestation.cgroups", "attestation.selectors"),
+    *("identity.entries", "identity.entry_documents", "identity.entry_warnings", "identity.explain"),
+    *("identity.federation_relationship", "identity.matcher", "identity.nodes", "identity.reconciliation"),
+    *("identity.selector_spelling", "identity.svid_lifetime"),
 ]
 IMPURE_LIBRARIES = {
     *("alembic", "asyncio", "google", "grpc", "joserfc", "prometheus_client", "socket", "sqlalchemy", "starlette"),
@@ -217,88 +50,49 @@ IMPURE_LIBRARIES = {
 HOMES = {
     "alembic": ["store"],
     "sqlalchemy": ["store"],
-    "grpc": ["doors.spire_types", "sdk", "cli"],
-    "hpack": ["doors.http2"],
-    "hyperframe": ["doors.http2"],
-    "grpc_health": ["doors.servers"],
-    "grpc_reflection": ["doors.servers"],
-    "google": ["doors", "sdk", "cli", "_pb"],
-    "joserfc": ["spiffe.jose"],
-    "cedarpy": ["tasks.clauses", "tasks.policy", "tasks.standing"],
-    "yaml": ["identity.declared", "cli.entry"],
-    "starlette": ["doors"],
-    "uvicorn": ["doors.conversation", "sdk.uvicorn_tls"],
-    "uvloop": ["daemon"],
+    "grpc": ["endpoints.spire.spire_types", "sdk", "cli"],
+    "hpack": ["endpoints.http2"],
+    "hyperframe": ["endpoints.http2"],
+    "grpc_health": ["endpoints.grpc.servers"],
+    "grpc_reflection": ["endpoints.grpc.servers"],
+    "google": ["endpoints", "sdk", "workloadapi", "cli", "_pb"],
+    "joserfc": ["jose.jws"],
+    "cedarpy": ["policy.clauses", "policy.cedar", "policy.clause_verdicts"],
+    "yaml": ["identity.entry_documents", "cli.entry"],
+    "starlette": ["endpoints"],
+    "uvicorn": ["endpoints.http1.connection", "sdk.integrations.uvicorn_tls"],
+    "uvloop": ["agent.run"],
     "typer": ["cli"],
     "pydantic": [
-        "config",
-        "configtables",
-        "notifierconfig",
-        "providers",
-        "settings",
-        "tasks.cases",
-        "tasks.params",
-        "tasks.typefile",
-        "tasks.types",
+        *("config", "providers", "settings"),
+        *("policy.cases", "policy.params", "policy.task_type_file", "policy.task_types"),
     ],
-    "prometheus_client": ["doors"],
-    "mcp": ["sdk.mcpclient", "sdk.mcpserver"],
-    "mcp_types": ["sdk.mcpclient"],
-    "httpx2": ["sdk.mcpclient"],
-    "httpx": ["sdk.httpauth", "sdk.taskuse"],
+    "prometheus_client": ["endpoints"],
+    "mcp": ["sdk.integrations.mcp_client", "sdk.integrations.mcp_server"],
+    "mcp_types": ["sdk.integrations.mcp_client"],
+    "httpx2": ["sdk.integrations.mcp_client"],
+    "httpx": ["sdk.integrations.httpx_auth", "sdk.task.clients"],
     "httpcore": [
-        *("outward.bundles", "providers.connecting", "providers.guardedhttp", "providers.pooling"),
-        *("sdk.egress", "sdk.egressleg", "sdk.localcredentials.vault"),
+        *(
+            "federation.bundle_fetch",
+            "providers.connection_pool",
+            "providers.guarded_connect",
+            "providers.guarded_http",
+        ),
+        *("sdk.egress", "sdk.cloud.vault"),
     ],
-    "h11": ["sdk.egressleg", "sdk.egresswire"],
-    "requests": ["sdk.requestsauth"],
+    "h11": ["sdk.egress"],
+    "requests": ["sdk.integrations.requests_auth"],
 }
 SEES_PROC = [
-    "attestation.host",
-    "pathowners",
-    "contracts.attestorcase",
-    "attestation.attestor",
-    "attestation.cgroups",
-    "attestation.process",
-    "attestation.peer",
-    "attestation.confinement",
-    "process_setup",
-    "doors.askers",
-    "doors.standstills",
-    "store.bootid",
-    "sdk.tls",
-    "sdk.isolation",
-    "sdk.connection",
-    "cli.delivering",
-    "sdk.localcredentials.peers",
+    *("agent.process", "attestation", "files.path_owners", "store.boot_id", "testing.attestor_case"),
+    *("endpoints.listener.current_call", "endpoints.listener.standstills"),
+    *("sdk.client.connection", "sdk.cloud.peer_socket", "sdk.confinement.network", "spiffetls.context"),
+    "cli.fact_deliver",
 ]
 SDK_SEES = [
-    *(
-        "address",
-        "allowance",
-        "errors",
-        "installing",
-        "keyupdates",
-        "limits",
-        "pathowners",
-        "oautherrors",
-        "spiffe",
-        "sdk",
-        "tlslevel",
-        "wholefile",
-        "_pb",
-    ),
-    *(
-        "tasks.bound",
-        "tasks.duties",
-        "tasks.fitting",
-        "tasks.grants",
-        "tasks.reasons",
-        "tasks.senders",
-        "tasks.served",
-        "tasks.tokens",
-        "tasks.tokentimes",
-    ),
+    *("_pb", "errors", "extras", "files", "jose", "limits", "net", "quota", "spiffe", "tasktoken"),
+    *("config.paths", "sdk", "spiffetls", "workloadapi"),
 ]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
@@ -360,27 +154,24 @@ def module_of(name):
 
 
 def backward(module, tree):
-    """The imports of a module that come from a layer above its own."""
+    """The imports of a module that come from a package below its own."""
     return [name for name in ours(tree) if (layer_of(name) or 0) > layer_of(module)]
 
 
-FRONT = {"__init__"}  # the package itself: lazy names, checked in tests/unit/sdk
-EMPTY = {"attestation", "identity", "tasks", "oversight"}  # packages that are cut over several layers
-
-
 class TestLayers:
-    def test_every_module_has_a_layer(self):
-        """No module stands outside of the layers."""
-        assert [] == [name for name in modules() if layer_of(name) is None and name not in FRONT | EMPTY]
+    def test_every_package_has_a_layer(self):
+        """Every package has its place in the order: a new one is named here until it has."""
+        assert [] == [name for name in modules() if layer_of(name) is None and name != "__init__"]
 
-    @pytest.mark.parametrize("package", sorted(EMPTY))
-    def test_packages_over_several_layers_are_empty(self, package):
-        """A package whose modules lie in different layers imports nothing itself."""
-        assert () == imports(modules()[package])
+    def test_packages_hold_their_modules_alone(self):
+        """What a package's own file imports is loaded with each of its modules: none does but the tests for plugins."""
+        packages = {name for name in modules() if any(other.startswith(f"{name}.") for other in modules())}
+        assert {"errors", "testing"} == {name for name in packages if imports(modules()[name])}
 
     def test_imports_go_one_way(self):
-        """A module imports its own layer or those before it."""
-        found = {name: backward(name, tree) for name, tree in modules().items() if name not in FRONT | EMPTY}
+        """A module imports of its own layer or those before it."""
+        placed = {name: tree for name, tree in modules().items() if layer_of(name) is not None}
+        found = {name: backward(name, tree) for name, tree in placed.items()}
         assert {} == {name: names for name, names in found.items() if names}
 
     def test_no_cycles(self):
@@ -393,19 +184,19 @@ class TestLayers:
     @pytest.mark.parametrize(
         "source",
         [
-            "from sojourn.doors.door import Door",
-            "import sojourn.doors.door",
-            "from sojourn.doors import door",
-            "def f():\n    from sojourn.doors.door import Door",
+            "from sojourn.endpoints.listener.unix import Door",
+            "import sojourn.endpoints.listener.unix",
+            "from sojourn.endpoints import door",
+            "def f():\n    from sojourn.endpoints.listener.unix import Door",
         ],
     )
     def test_a_backward_import_is_found(self, source):
-        """This test finds a store that imports a door, however that is written."""
+        """This test finds a store that imports an endpoint, however that is written."""
         assert backward("store.tasks", ast.parse(source))
 
     def test_a_forward_import_is_not(self):
-        """This test lets a door import the store."""
-        assert [] == backward("doors.admin", ast.parse("from sojourn.store.audit import AuditTable"))
+        """This test lets an endpoint import the store."""
+        assert [] == backward("endpoints.admin.status", ast.parse("from sojourn.store.audit import AuditTable"))
 
 
 class TestPurity:
@@ -414,8 +205,10 @@ class TestPurity:
         pure = {name: tree for name, tree in modules().items() if inside(name, PURE)}
         assert len(pure) > 50
         impure = {name: libraries(tree) & IMPURE_LIBRARIES for name, tree in pure.items()}
-        assert {"spiffe.jose": {"joserfc"}} == {name: names for name, names in impure.items() if names}
-        assert [] == [name for name, tree in pure.items() if any(inside(each, ["_pb", "clock"]) for each in ours(tree))]
+        assert {"jose.jws": {"joserfc"}} == {name: names for name, names in impure.items() if names}
+        assert [] == [
+            name for name, tree in pure.items() if any(inside(each, ["_pb", "runtime.clock"]) for each in ours(tree))
+        ]
 
     def test_values_and_rules_do_not_wait(self):
         """Values and rules have no coroutines."""
@@ -433,37 +226,37 @@ class TestHomes:
         assert found
 
     def test_stubs_stay_at_the_edges(self):
-        """Generated stubs are used by doors, SDK and command only."""
+        """Generated stubs are used by endpoints, SDK and command only."""
         users = [name for name, tree in modules().items() if any(inside(each, ["_pb"]) for each in ours(tree))]
-        assert [] == [name for name in users if not inside(name, ["doors", "sdk", "cli"])]
+        assert [] == [name for name in users if not inside(name, ["endpoints", "sdk", "workloadapi", "cli"])]
 
     def test_proc_is_read_in_few_places(self):
         """Only the modules that are named here know paths below /proc."""
         found = {
             (name, node.value)
             for name, tree in modules().items()
-            if name not in SEES_PROC
+            if not inside(name, SEES_PROC)
             for node in ast.walk(tree)
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and "/proc/" in node.value
         }
         assert set() == found
 
     def test_only_main_builds(self):
-        """Nobody imports the daemon but the command."""
-        users = [name for name, tree in modules().items() if any(inside(each, ["daemon"]) for each in ours(tree))]
-        assert ["cli.agent"] == users
+        """Nobody imports the agent as a whole but the command."""
+        users = [name for name, tree in modules().items() if any(inside(each, ["agent"]) for each in ours(tree))]
+        assert ["cli.agent"] == [name for name in users if not inside(name, ["agent"])]
 
-    def test_the_agent_has_no_use_for_contracts(self):
+    def test_the_agent_has_no_use_for_testing(self):
         """The tests that come for plugins' authors are imported by nothing that runs."""
-        users = [name for name, tree in modules().items() if any(inside(each, ["contracts"]) for each in ours(tree))]
-        assert [] == [name for name in users if not inside(name, ["contracts"])]
+        users = [name for name, tree in modules().items() if any(inside(each, ["testing"]) for each in ours(tree))]
+        assert [] == [name for name in users if not inside(name, ["testing"])]
 
     def test_attestors_use_what_a_third_party_may(self):
         """Our own attestors import the plugin interface and values, and nothing else of the daemon."""
         for path in ATTESTORS.rglob("*.py"):
             tree = ast.parse(path.read_text("utf-8"))
             allowed = [
-                "descriptors",
+                "net.sockets",
                 "errors",
                 "limits",
                 "attestation.attestor",
@@ -482,7 +275,7 @@ class TestSdk:
         assert {} == {name: found for name, found in rooms.items() if found}
         theirs = {name: libraries(tree) & set(NOT_IN_THE_SDK) for name, tree in sdk.items()}
         # That one is for who runs uvicorn anyway.
-        assert {"sdk.uvicorn_tls": {"uvicorn"}} == {name: found for name, found in theirs.items() if found}
+        assert {"sdk.integrations.uvicorn_tls": {"uvicorn"}} == {name: found for name, found in theirs.items() if found}
 
     def test_importing_sojourn_costs_nothing(self):
         """`import sojourn` loads neither gRPC nor pydantic, nor anything of ours."""
@@ -495,14 +288,16 @@ class TestSdk:
         loaded = loaded_by("import sojourn; [getattr(sojourn, name) for name in sojourn.__all__]")
         assert set() == loaded & set(NOT_IN_THE_SDK)
         modules = {name.removeprefix("sojourn.") for name in loaded if name.startswith("sojourn.")}
-        packages = {"tasks"}
+        packages = {"config"}
         assert set() == {name for name in modules if not inside(name, SDK_SEES)} - packages
 
 
 class TestDaemon:
     def test_starting_loads_nothing_that_is_not_used(self):
         """The daemon is imported without what only some need: migrations, HTTP in and out, tracebacks in colour."""
-        loaded = loaded_by("from sojourn.lean import import_structlog; import_structlog(); import sojourn.daemon")
+        loaded = loaded_by(
+            "from sojourn.runtime.lean_imports import import_structlog; import_structlog(); import sojourn.agent.run"
+        )
         later = {
             "alembic",
             "attr",
@@ -519,7 +314,9 @@ class TestDaemon:
 
     def test_hidden_packages_come_back(self):
         """What was hidden from one import can be imported after it."""
-        loaded = loaded_by("from sojourn.lean import import_structlog; import_structlog(); import rich.text")
+        loaded = loaded_by(
+            "from sojourn.runtime.lean_imports import import_structlog; import_structlog(); import rich.text"
+        )
         assert "rich.text" in loaded
 
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from sojourn.attestation.cgroups import Cgroup, parse_cgroups
 from sojourn.attestation.selectors import Selector
-from sojourn.configtables import Duration, Table, between
 from sojourn.errors import AttestationFailed
-from sojourn.settings import read_settings
+from sojourn.settings.models import read_settings
+from sojourn.settings.tables import Duration, Table, between
 
 __all__ = [
     "Answer",

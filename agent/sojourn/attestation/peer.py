@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.confinement import is_confined
+from sojourn.attestation.confined_mark import is_confined
 from sojourn.attestation.process import Credentials, Process, Program, TooManyGroups, content_of
 from sojourn.errors import AttestationFailed
+from sojourn.errors.oauth import Confined
 from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER
-from sojourn.oautherrors import Confined
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
 SO_PEERGROUPS = 59  # Linux 4.13

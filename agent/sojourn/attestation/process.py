@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sojourn.attestation import files
 from sojourn.errors import AttestationFailed
+from sojourn.files import identity
 from sojourn.limits import ANCESTORS_WALKED, GROUPS_PER_CALLER, STATUS_READ_BYTES
 
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
@@ -142,7 +142,7 @@ class Process:
     def program(self) -> Program | None:
         """The file that the process runs now, or None if this agent may not see it. Never waits for a file system."""
         try:
-            device, inode = files.identity(f"/proc/{self.pid}/exe")  # a link of the kernel's
+            device, inode = identity.identity(f"/proc/{self.pid}/exe")  # a link of the kernel's
         except PermissionError:
             return None
         except OSError as error:

@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from sojourn.allowance import Allowance
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Checking, Closing, PinnedSubject
+from sojourn.attestation.attestor_stats import Tally
 from sojourn.attestation.cgroups import outermost
-from sojourn.attestation.hosted import HostedAttestor
-from sojourn.attestation.keptopen import KeptOpen
-from sojourn.attestation.looks import Looks
+from sojourn.attestation.open_proc_files import KeptOpen
 from sojourn.attestation.peer import Peer
+from sojourn.attestation.plugin_attestor import HostedAttestor
+from sojourn.attestation.proc_snapshot import Looks
+from sojourn.attestation.recent_results import Shared
 from sojourn.attestation.selectors import Selector
-from sojourn.attestation.shared import Shared
-from sojourn.attestation.tally import Tally
-from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidSelector, SojournError
 from sojourn.limits import (
     ATTESTATION_FRESH_SECONDS,
@@ -29,6 +27,8 @@ from sojourn.limits import (
     REFUSALS_LOGGED_PER_SECOND,
     SELECTORS_PER_CALLER,
 )
+from sojourn.quota.rate import Allowance
+from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
 

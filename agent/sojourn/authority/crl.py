@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sojourn.authority.profile import Signer, issuer_name
+from sojourn.authority.x509_profile import Signer, issuer_name
 from sojourn.spiffe.ids import TrustDomain
 
 CRL_LIFE = timedelta(days=7)  # no SVID lives longer, and a new one is made with every change

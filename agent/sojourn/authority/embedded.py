@@ -17,21 +17,21 @@ from typing import Any, Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from sojourn.authority import crl, keyfile, stamps
+from sojourn.authority import crl, key_files, svid_stamps
+from sojourn.authority.bundle_sequence import BundleSequence
 from sojourn.authority.crl import RevokedLeaf
-from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
-from sojourn.authority.profile import Signer, signer_id
+from sojourn.authority.jwt_keys import JwtKeys, RsaKeys
+from sojourn.authority.key_slots import Slot, Slots
 from sojourn.authority.roots import Roots
-from sojourn.authority.sequence import BundleSequence
-from sojourn.authority.slots import Slot, Slots
-from sojourn.clock import Clock
+from sojourn.authority.x509_profile import Signer, signer_id
 from sojourn.errors import Bug, CannotStart, InvalidSpiffeId, Unavailable, Unimplemented
-from sojourn.hooks import Hooks
+from sojourn.jose.jws import PublicKey
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS, SPIFFE_IDS_SIGNED_KEPT
+from sojourn.runtime.clock import Clock
+from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import PublicKey
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
@@ -76,7 +76,7 @@ class EmbeddedAuthority:
         self._issuer_ttl = issuer_ttl
         self.on_change: Hooks[[]] = Hooks()  # of the bundle
         self.order = 0  # what is signed now says it: see `stamps`
-        keyfile.make_folder(folder)
+        key_files.make_folder(folder)
         if (folder / "jwt.pem").exists() and not (folder / "root.pem").exists():
             raise CannotStart(
                 f"there are JWT keys in {str(folder)!r} and no root: restore root.pem, or remove jwt.pem to begin anew"
@@ -120,7 +120,7 @@ class EmbeddedAuthority:
             not_before=now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS),
             not_after=now + ttl,
             dns_names=dns_names,
-            serial=stamps.make_serial(self.order, entry_id),
+            serial=svid_stamps.make_serial(self.order, entry_id),
         )
         return (leaf, self._issuer.certificate)
 
@@ -169,7 +169,7 @@ class EmbeddedAuthority:
     ) -> JwtSvid:
         now = self._ready_for(spiffe_id)
         ends = min(now + ttl, keys.active.not_after)
-        jti = stamps.make_jti(self.order, entry_id, str(spiffe_id))
+        jti = svid_stamps.make_jti(self.order, entry_id, str(spiffe_id))
         return jwtsvid.issue(
             keys.active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims, jti=jti
         )
@@ -178,7 +178,7 @@ class EmbeddedAuthority:
         """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
         now = self._ready_for(spiffe_id)
         active = self.slots(WIT).active
-        jti = stamps.make_jti(self.order, entry_id, str(spiffe_id))
+        jti = svid_stamps.make_jti(self.order, entry_id, str(spiffe_id))
         return witsvid.issue(active.key, spiffe_id, issued_at=now, expires_at=min(now + ttl, active.not_after), jti=jti)
 
     def sign_crls(self, revoked: Iterable[RevokedLeaf]) -> tuple[bytes, ...]:

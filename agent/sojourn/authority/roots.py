@@ -8,11 +8,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from sojourn.authority.profile import Signer, key_id, self_sign
-from sojourn.authority.slots import Slot, Slots
-from sojourn.clock import Clock
+from sojourn.authority.key_slots import Slot, Slots
+from sojourn.authority.x509_profile import Signer, key_id, self_sign
 from sojourn.errors import CannotStart, InvalidInput
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
+from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.x509svid import check_authority
 

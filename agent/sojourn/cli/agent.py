@@ -7,7 +7,7 @@ import typer
 
 from sojourn.cli.output import printable
 from sojourn.errors import CannotStart
-from sojourn.installing import how_to_install
+from sojourn.extras import how_to_install
 
 app = typer.Typer(no_args_is_help=True)
 _RUN = "/run/sojourn for root, else in $XDG_RUNTIME_DIR/sojourn"
@@ -65,14 +65,14 @@ def run(
     """
     import signal
 
-    from sojourn.lean import import_structlog
+    from sojourn.runtime.lean_imports import import_structlog
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heard: by default we would die
 
     try:
         import_structlog()
-        from sojourn import config as configuration
-        from sojourn import daemon
+        from sojourn.agent import run
+        from sojourn.config import model as configuration
     except ModuleNotFoundError as error:
         raise CannotStart(
             f"the daemon's libraries are not installed ({error.name} is not there): {how_to_install('agent')}"
@@ -95,4 +95,4 @@ def run(
             flush=True,
         )
 
-    daemon.main(daemon.Start(made, ready, lambda: configuration.load(config, flags).config, config))
+    run.main(run.Start(made, ready, lambda: configuration.load(config, flags).config, config))

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import listing, remote
+from sojourn.cli import pages, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit
-from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
-from sojourn.durations import duration_text
+from sojourn.cli.watch import INTERVAL, IntervalOption, WatchOption
 from sojourn.errors import NotFound, quoted
+from sojourn.settings.durations import duration_text
 
 app = typer.Typer(no_args_is_help=True)
 ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL", help="The request, apr_….")]
@@ -56,7 +56,7 @@ def list_(
         else:
             remote.admin_pages(admin_socket, pb.ListApprovalsRequest(), told)
 
-    listing.show(output, _LIST, follow, watch=watch, interval=interval)
+    pages.show(output, _LIST, follow, watch=watch, interval=interval)
 
 
 @app.command()
@@ -224,4 +224,4 @@ def _approver(message: Any) -> dict[str, Any]:
 
 
 _HEADINGS = ("APPROVAL", "TYPE", "WORKLOAD", "ASKED BY", "PARAMS", "AGREED", "UNTIL")
-_LIST = listing.Form("approvals", _HEADINGS, _row, "nothing waits for approval")
+_LIST = pages.Form("approvals", _HEADINGS, _row, "nothing waits for approval")

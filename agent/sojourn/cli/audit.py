@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.listing import Printer
 from sojourn.cli.options import INT64_MAX, AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, dated, emit, json_line, moment, printable, whole
-from sojourn.durations import parse_duration
+from sojourn.cli.pages import Printer
 from sojourn.errors import InvalidInput
+from sojourn.settings.durations import parse_duration
 
 app = typer.Typer(no_args_is_help=True)
 _LINES: Final = 20

@@ -23,7 +23,7 @@ def show(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Print every key with its value and where that comes from. Checks the configuration on the way."""
-    from sojourn import config as configuration
+    from sojourn.config import model as configuration
 
     loaded = configuration.load(
         config,

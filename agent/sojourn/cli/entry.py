@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import entrymessages as messages
+from sojourn.cli import entry_messages as messages
 from sojourn.cli import remote
 from sojourn.cli.options import INT32_MAX, INT64_MAX, AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, printable, show_error, table
 from sojourn.errors import AlreadyExists, CannotStart, InvalidInput
-from sojourn.installing import how_to_install
+from sojourn.extras import how_to_install
 
 app = typer.Typer(no_args_is_help=True)
 _PAGE = 500
@@ -246,9 +246,9 @@ def apply(
 ) -> None:
     """Make the entries those of files: checked as a whole, applied all or nothing, and shown as a diff."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-    from sojourn.cli import entryfiles
+    from sojourn.cli import entry_files
 
-    request = pb.ApplyEntriesRequest(entries=entryfiles.read(file), prune=prune, dry_run=dry_run)
+    request = pb.ApplyEntriesRequest(entries=entry_files.read(file), prune=prune, dry_run=dry_run)
     answer = remote.admin(admin_socket, request)
     steps: list[dict[str, Any]] = [
         {

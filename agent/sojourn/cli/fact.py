@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import listing, remote
+from sojourn.cli import pages, remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption, option_seconds
 from sojourn.cli.output import emit, moment, printable
-from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
+from sojourn.cli.watch import INTERVAL, IntervalOption, WatchOption
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -50,7 +50,7 @@ def set_(
 ) -> None:
     """Say what is so. Live tasks that read it are decided again before this returns (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-    from sojourn.sdk.facts import fact_value
+    from sojourn.sdk.client.facts import fact_value
 
     typed = typed_value(value, type_)
     request = pb.SetFactRequest(name=name, subject=subject, value=fact_value(typed), valid_seconds=seconds(valid))
@@ -96,7 +96,7 @@ def list_(
         request = pb.ListFactsRequest(name=name)
         remote.admin_pages(admin_socket, request, lambda page: each([_fact(fact) for fact in page.facts]))
 
-    listing.show(output, _LIST, follow, watch=watch, interval=interval)
+    pages.show(output, _LIST, follow, watch=watch, interval=interval)
 
 
 @app.command()
@@ -125,7 +125,7 @@ def publish(
 
 def typed_value(text: str, kind: Type | None) -> str | int | bool:
     """A value as it is typed. Raise InvalidInput."""
-    from sojourn.tasks.params import LONG, typed
+    from sojourn.policy.params import LONG, typed
 
     if kind is None:
         kind = Type.BOOLEAN if text in {"true", "false"} else Type.LONG if LONG.fullmatch(text) else Type.STRING
@@ -210,4 +210,4 @@ def _row(each: dict[str, Any]) -> list[str]:
 
 
 _HEADINGS = ("FACT", "VALUE", "SUBJECT", "SOURCE", "AGE", "VALID", "READ BY")
-_LIST = listing.Form("facts", _HEADINGS, _row, "nothing was said")
+_LIST = pages.Form("facts", _HEADINGS, _row, "nothing was said")

@@ -7,9 +7,9 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.audit import record_line, record_lines, record_value, warn_of_unwritten
-from sojourn.cli.listing import Printer
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit
+from sojourn.cli.pages import Printer
 from sojourn.cli.task import TaskArgument
 from sojourn.errors import InvalidInput
 from sojourn.limits import AUDIT_WANTED_TEXT

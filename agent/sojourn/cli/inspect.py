@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import attesting, federation, remote
-from sojourn.cli.listing import more
+from sojourn.cli import attestors, federation, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import INT32_MAX, AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, dated, emit, printable, table, whole
-from sojourn.cli.policyadmin import policy_lines
+from sojourn.cli.pages import more
+from sojourn.cli.policy_admin import policy_lines
 from sojourn.cli.review import review_value
-from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption, show
+from sojourn.cli.watch import INTERVAL, IntervalOption, WatchOption, show
 from sojourn.errors import InvalidInput
 from sojourn.identity.nodes import other_nodes_told
 
@@ -35,7 +35,7 @@ def validate(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Validate a JWT-SVID or a task token. Exit status 0 if it is good, 1 if not."""
-    from sojourn.tasks.senders import Sender
+    from sojourn.tasktoken.sender_constraint import Sender
 
     text = sys.stdin.read().strip() if token == "-" else token  # noqa: S105  # a dash
     sender = Sender(dpop_proof=proof, method=method, url=url) if proof else None
@@ -103,7 +103,7 @@ def explain(
 
 def _explanation(answer: Any) -> dict[str, Any]:
     nobody = {} if answer.pid else dict.fromkeys(("pid", "uid", "gid"))
-    return {**told(answer), **nobody, "attestors": [attesting.answer_value(each) for each in answer.attestors]}
+    return {**told(answer), **nobody, "attestors": [attestors.answer_value(each) for each in answer.attestors]}
 
 
 def _still(value: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _explained(value: dict[str, Any]) -> list[str]:
     if value["withheld"]:
         lines += ["not proved", *(f"  {each['what']}: {each['reason']}" for each in value["withheld"])]
     if value["attestors"]:
-        lines += ["attestors", *(f"  {line}" for each in value["attestors"] for line in attesting.answer_lines(each))]
+        lines += ["attestors", *(f"  {line}" for each in value["attestors"] for line in attestors.answer_lines(each))]
     lines.append("entries" if value["verdicts"] else "entries: none")
     for each in value["verdicts"]:
         missing = f": {printable(', '.join(each['missing']))}" if each["missing"] else ""
@@ -170,7 +170,7 @@ def _status(answer: Any) -> dict[str, Any]:
         **told(answer),
         "reviews": [review_value(each) for each in answer.reviews],
         "federation": [federation.value_of(each) for each in answer.federation],
-        "attestors": [attesting.state_value(each) for each in answer.attestors],
+        "attestors": [attestors.state_value(each) for each in answer.attestors],
     }
 
 
@@ -215,7 +215,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         lines.append(f"{'approvals':<14} {value['approvals_waiting']} wait: `sojourn approval list`")
     lines += _signal_lines(value["signals"])
     lines += federation.status_lines(value["federation"])
-    lines += [f"{'attestor':<14} {attesting.state_line(each)}" for each in value["attestors"]]
+    lines += [f"{'attestor':<14} {attestors.state_line(each)}" for each in value["attestors"]]
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
     lines += _standstill_lines(value["standstills"])
     if value["svids"]:

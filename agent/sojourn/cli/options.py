@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput, InvalidSpiffeId
+from sojourn.settings.durations import parse_duration
 
 # What the messages of the API hold.
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sojourn.address import operates
 from sojourn.cli.hints import hint
 from sojourn.cli.options import Output
+from sojourn.config.paths import operates
 from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournError
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3

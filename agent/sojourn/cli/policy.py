@@ -13,8 +13,8 @@ from sojourn.errors import InvalidInput, InvalidPolicy, UnknownTaskType
 from sojourn.limits import USES_MAX
 
 if TYPE_CHECKING:
-    from sojourn.tasks.conditions import Conditions
-    from sojourn.tasks.types import TaskType
+    from sojourn.policy.conditions import Conditions
+    from sojourn.policy.task_types import TaskType
 
 app = typer.Typer(no_args_is_help=True)
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
@@ -30,9 +30,9 @@ def check(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Parse, validate and lint every task type of a folder. Exit status 2 with all faults if one is wrong."""
+    from sojourn.policy import cases, lint
+    from sojourn.policy.task_types import load, placed
     from sojourn.spiffe.ids import TrustDomain
-    from sojourn.tasks import cases, lint
-    from sojourn.tasks.types import load, placed
 
     domain = None if trust_domain is None else TrustDomain.parse(trust_domain)
     types = load(folder)
@@ -51,8 +51,8 @@ def check(
 
 def _checked(types: Any, warnings: list[Any], output: Output) -> None:
     """Print task types that have no fault."""
-    from sojourn.tasks.conditions import conditions
-    from sojourn.tasks.policy import OWN
+    from sojourn.policy.cedar import OWN
+    from sojourn.policy.conditions import conditions
 
     found = {kind.name: conditions(kind, kind.approval) for kind in types.values()}
     value = [
@@ -106,8 +106,8 @@ def _tokens(kind: "TaskType") -> str:
 @app.command("test")
 def run_cases(folder: FolderArgument, output: OutputOption = Output.PRETTY) -> None:
     """Ask the cases in NAME.test.toml beside each task type. Exit status 1 if one is answered otherwise."""
-    from sojourn.tasks import cases
-    from sojourn.tasks.types import load
+    from sojourn.policy import cases
+    from sojourn.policy.task_types import load
 
     results: list[dict[str, Any]] = []
     failed, lines = 0, []
@@ -185,10 +185,10 @@ def explain(
         answer = remote.admin(admin_socket, request)
         _explained(answer, _conditions(answer.conditions), output)
         return
-    from sojourn.tasks.asking import Question
-    from sojourn.tasks.conditions import conditions
-    from sojourn.tasks.explaining import explain as explained
-    from sojourn.tasks.types import load
+    from sojourn.policy.conditions import conditions
+    from sojourn.policy.explanation import explain as explained
+    from sojourn.policy.questions import Question
+    from sojourn.policy.task_types import load
 
     kind = load(folder).get(type_)
     if kind is None:
@@ -216,7 +216,7 @@ def _counts(pairs: Mapping[str, str]) -> dict[str, int]:
 
 
 def _conditions(message: Any) -> "Conditions":
-    from sojourn.tasks.conditions import (
+    from sojourn.policy.conditions import (
         ApprovalCondition,
         Conditions,
         DelegationCondition,

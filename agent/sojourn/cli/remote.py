@@ -27,7 +27,7 @@ def admin(socket: str | None, request: Any, method: str = "") -> Any:
 
     Raise a SojournError.
     """
-    from sojourn.address import admin_socket
+    from sojourn.config.paths import admin_socket
 
     with _of_operator():
         return _unary(admin_socket(socket), *method_of(request, method))
@@ -45,13 +45,13 @@ def _of_operator() -> Iterator[None]:
 
 def workload(socket: str | None, request: Any) -> Any:
     """Make one call on the public socket, the one that takes this request. Raise a SojournError."""
-    from sojourn.address import public_socket
+    from sojourn.config.paths import public_socket
 
     return _unary(public_socket(socket), *method_of(request, operator=False))
 
 
 def _unary(path: str, method: str, request: Any, answer: Any) -> Any:
-    from sojourn.sdk.connection import Connection
+    from sojourn.sdk.client.connection import Connection
 
     async def call() -> Any:
         connection = Connection(path, _CALL_SECONDS)
@@ -86,7 +86,7 @@ def admin_pages(socket: str | None, request: Any, each: Callable[[Any], None]) -
 
     Raise a SojournError.
     """
-    from sojourn.address import admin_socket
+    from sojourn.config.paths import admin_socket
 
     with _of_operator():
         _pages(admin_socket(socket), method_of(request), each)
@@ -94,13 +94,13 @@ def admin_pages(socket: str | None, request: Any, each: Callable[[Any], None]) -
 
 def workload_pages(socket: str | None, request: Any, each: Callable[[Any], None]) -> None:
     """The same on the public socket, as a workload."""
-    from sojourn.address import public_socket
+    from sojourn.config.paths import public_socket
 
     _pages(public_socket(socket), method_of(request, operator=False), each)
 
 
 def _pages(path: str, call: tuple[str, Any, Any], each: Callable[[Any], None]) -> None:
-    from sojourn.sdk.connection import Connection
+    from sojourn.sdk.client.connection import Connection
 
     method, request, answer = call
 
@@ -127,8 +127,8 @@ def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) 
     """
     import grpc
 
-    from sojourn.address import admin_socket
-    from sojourn.sdk.connection import Connection
+    from sojourn.config.paths import admin_socket
+    from sojourn.sdk.client.connection import Connection
 
     async def call() -> None:
         connection = Connection(admin_socket(socket), _CALL_SECONDS)
@@ -146,7 +146,7 @@ def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) 
 
 def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answer:
     """Run `use(client)` with a client of the public socket. Raise a SojournError."""
-    from sojourn.sdk.client import Client
+    from sojourn.sdk.client.client import Client
 
     async def call() -> Answer:
         async with Client(socket) as client:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import listing, remote
+from sojourn.cli import pages, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 
@@ -24,7 +24,7 @@ def residuals(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """List the credentials that outlive their tasks: still to be taken back, or open until they expire."""
-    printer = listing.Printer(output, "credentials", listing.Table(_LIST).lines, _LIST.none)
+    printer = pages.Printer(output, "credentials", pages.Table(_LIST).lines, _LIST.none)
     number, more = 0, 0
 
     def each(found: list[dict[str, Any]]) -> None:
@@ -90,7 +90,7 @@ def _line(each: dict[str, Any]) -> str:
 
 
 _NAMES = ("id", "task_id", "provider", "resource", "state", "over_at", "expires_at", "attempts", "fault")
-_LIST = listing.Form(
+_LIST = pages.Form(
     "credentials",
     ("CREDENTIAL", "TASK", "PROVIDER", "RESOURCE", "STATE", "TASK OVER", "EXPIRES", "TRIED", "WHY NOT"),
     lambda each: [each[name] for name in _NAMES],

@@ -6,10 +6,10 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.audit import record_lines, record_value, warn_of_unwritten
-from sojourn.cli.listing import Printer
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
+from sojourn.cli.pages import Printer
 from sojourn.errors import InvalidInput
 from sojourn.limits import AUDIT_WANTED_TEXT
 

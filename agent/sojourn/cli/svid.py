@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn import wholefile
 from sojourn.cli import remote
 from sojourn.cli.options import Output, OutputOption, SocketOption, option_spiffe_id
 from sojourn.cli.output import emit, moment, print_json, printable
 from sojourn.errors import InvalidInput, InvalidToken, NoIdentity
+from sojourn.files import atomic
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -141,7 +141,7 @@ def _write(folder: Path, place: int, svid: Any, bundle_pem: bytes) -> dict[str, 
             "bundle": (folder / f"bundle.{place}.pem", bundle_pem, 0o644),
         }
         for path, content, mode in files.values():
-            wholefile.write(path, content, mode)
+            atomic.write(path, content, mode)
     except OSError as error:
         raise InvalidInput(f"cannot write to {str(folder)!r}: {error.strerror}") from error
     return {name: str(path) for name, (path, _, _) in files.items()}

@@ -109,7 +109,7 @@ def run(
     that descends from it, neither token nor task nor identity; nor can they gain privileges, as by sudo. --proxy-pass
     lets requests to a model's own API through, without a token; --user and --isolate keep it from the rest.
     """
-    from sojourn.cli.taskrun import Clouds, Proxied, run_command
+    from sojourn.cli.task_run import Clouds, Proxied, run_command
 
     if bool(type_) == bool(ticket_file):
         raise InvalidInput("name the task type with --type, or a ticket with --ticket-file")
@@ -249,7 +249,7 @@ def complete(
 
 
 def _grants(resource: str, actions: list[str] | None) -> Any:
-    from sojourn.tasks.grants import Grant
+    from sojourn.tasktoken.grants import Grant
 
     if not resource and not actions:
         return None

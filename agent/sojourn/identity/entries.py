@@ -8,7 +8,7 @@ from typing import Any
 
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.errors import Bug, CannotStart, InvalidEntry, SojournError, quoted, told_as
-from sojourn.identity.claims import NO_CLAIMS, JwtClaims
+from sojourn.identity.custom_claims import NO_CLAIMS, JwtClaims
 from sojourn.identity.templates import IdTemplate, Placeholder, Unfilled, values_of
 from sojourn.limits import (
     DNS_NAMES_PER_ENTRY,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.identity.entries import Entry, Registration
-from sojourn.identity.matching import nearest, unique_hints
+from sojourn.identity.matcher import nearest, unique_hints
 from sojourn.identity.templates import IdTemplate, Unfilled, values_of
 from sojourn.limits import EXPLAINED_ENTRIES
 from sojourn.spiffe.ids import SpiffeId

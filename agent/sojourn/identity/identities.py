@@ -6,26 +6,26 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.looks import Looks
 from sojourn.attestation.peer import Peer
+from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.service import Attestation, cannot_tell
+from sojourn.audit.journal import Event
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
-from sojourn.identity.changes import Change
 from sojourn.identity.entries import Entry, IdentityKey, Registration
-from sojourn.identity.foreign import ForeignBundles
-from sojourn.identity.issued import IssuedSvid
-from sojourn.identity.issuing import Issuing
-from sojourn.identity.matching import EntryIndex, might_match, that_matter, unique_hints
+from sojourn.identity.entry_changes import Change
+from sojourn.identity.foreign_bundles import ForeignBundles
+from sojourn.identity.issued_svids import IssuedSvid
+from sojourn.identity.matcher import EntryIndex, might_match, that_matter, unique_hints
 from sojourn.identity.registry import Registry
+from sojourn.identity.revocation_list import ENTRY, RevokedIdentity, RevokedSvid
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.revoked import ENTRY, RevokedIdentity, RevokedSvid
 from sojourn.identity.streams import Stream
 from sojourn.identity.subscriptions import Streams
+from sojourn.identity.svid_issuer import Issuing
 from sojourn.limits import UNMATCHED_HOLD_SECONDS
-from sojourn.oversight.audit import Event
+from sojourn.runtime.clock import Clock
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain

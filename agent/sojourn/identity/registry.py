@@ -10,18 +10,18 @@ from dataclasses import replace
 from itertools import chain
 
 from sojourn.attestation.selectors import Selector
-from sojourn.background import whole
-from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
-from sojourn.hooks import Hooks
-from sojourn.identity.changes import Change, EntryStore, Outcome, Recorder, recorded
 from sojourn.identity.entries import Entry, Registration, check, check_stored
-from sojourn.identity.matching import EntryIndex, Matches
-from sojourn.identity.plan import Plan, Step
-from sojourn.identity.plan import make as make_plan
-from sojourn.identity.shapes import IdShapes
+from sojourn.identity.entry_changes import Change, EntryStore, Outcome, Recorder, recorded
+from sojourn.identity.matcher import EntryIndex, Matches
+from sojourn.identity.reconciliation import Plan, Step
+from sojourn.identity.reconciliation import make as make_plan
+from sojourn.identity.template_index import IdShapes
 from sojourn.identity.templates import IdTemplate
 from sojourn.limits import ENTRIES_PER_BATCH
+from sojourn.runtime.background import whole
+from sojourn.runtime.clock import Alarm, Alarms, Clock
+from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 

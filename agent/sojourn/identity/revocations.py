@@ -16,14 +16,13 @@ from typing import Protocol
 
 import structlog
 
-from sojourn.authority import stamps
+from sojourn.audit.journal import Event
+from sojourn.authority import svid_stamps
 from sojourn.authority.crl import RevokedLeaf
-from sojourn.background import Background
-from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import InvalidToken, LimitExceeded, SojournError
-from sojourn.hooks import Hooks
-from sojourn.identity.issued import JWT, X509, IssuedSvid
-from sojourn.identity.revoked import ENTRY, RevocationStore, Revoked, RevokedIdentity, RevokedSvid, Watch
+from sojourn.errors.oauth import NotOnDisk
+from sojourn.identity.issued_svids import JWT, X509, IssuedSvid
+from sojourn.identity.revocation_list import ENTRY, RevocationStore, Revoked, RevokedIdentity, RevokedSvid, Watch
 from sojourn.limits import (
     REVOCATION_ROWS,
     REVOCATIONS_KEPT_SECONDS,
@@ -31,8 +30,9 @@ from sojourn.limits import (
     REVOKED_SVIDS,
     SVID_TTL_MAX_SECONDS,
 )
-from sojourn.oautherrors import NotOnDisk
-from sojourn.oversight.audit import Event
+from sojourn.runtime.background import Background
+from sojourn.runtime.clock import Alarm, Alarms, Clock
+from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jwtsvid import JwtSvid
 
@@ -73,8 +73,8 @@ class Revocations:
         for identity in kept.identities:
             self._hold(identity)
         self._watch, self._latest_kept = Watch(clock, kept.times), kept.times.latest
-        self._last_order = stamps.first_order(epoch + 1) - 1
-        signer.order = max([stamps.first_order(epoch), *(each.order for each in kept.identities)])
+        self._last_order = svid_stamps.first_order(epoch + 1) - 1
+        signer.order = max([svid_stamps.first_order(epoch), *(each.order for each in kept.identities)])
         self._unwritten: dict[tuple[str, str], Revoked] = {}
         self._events: list[Event] = []  # that go with those
         self._writing = asyncio.Lock()
@@ -115,8 +115,10 @@ class Revocations:
             return True
         if not self._orders:
             return False
-        stamp = stamps.of_serial(svid_id) if kind == X509 else stamps.of_jti(svid_id)
-        latest = max(self._orders.get(str(spiffe_id), stamps.OLDEST - 1), self._orders.get(stamp.entry, stamps.OLDEST))
+        stamp = svid_stamps.of_serial(svid_id) if kind == X509 else svid_stamps.of_jti(svid_id)
+        latest = max(
+            self._orders.get(str(spiffe_id), svid_stamps.OLDEST - 1), self._orders.get(stamp.entry, svid_stamps.OLDEST)
+        )
         return stamp.order < latest
 
     def is_written(self, revoked: Revoked) -> bool:
@@ -215,8 +217,8 @@ class Revocations:
 
     def _hold(self, identity: RevokedIdentity) -> None:
         self._identities[identity.key] = identity
-        mark: str | bytes = stamps.entry_mark(identity.name) if identity.kind == ENTRY else identity.name
-        self._orders[mark] = max(identity.order, self._orders.get(mark, stamps.OLDEST))
+        mark: str | bytes = svid_stamps.entry_mark(identity.name) if identity.kind == ENTRY else identity.name
+        self._orders[mark] = max(identity.order, self._orders.get(mark, svid_stamps.OLDEST))
 
     def _has_room(self, kind: str, name: str) -> bool:
         return (kind, name) in self._identities or len(self._identities) < REVOKED_IDENTITIES
@@ -238,7 +240,7 @@ class Revocations:
         unlisted = [
             each
             for each in svids
-            if (X509, each.id) not in self._svids and stamps.of_serial(each.id).order < identity.order
+            if (X509, each.id) not in self._svids and svid_stamps.of_serial(each.id).order < identity.order
         ]
         latest = sorted(unlisted, key=lambda each: -each.expires_at)
         room = (REVOKED_SVIDS - self._alive(X509)) // 2
@@ -379,7 +381,7 @@ class Revocations:
                 del self._svids[each.key]
                 continue
             del self._identities[each.key]
-            self._orders.pop(stamps.entry_mark(each.name) if each.kind == ENTRY else each.name, None)
+            self._orders.pop(svid_stamps.entry_mark(each.name) if each.kind == ENTRY else each.name, None)
 
     def _forget_some(self) -> None:
         """Of what has ended by the wall clock and was revoked with its identity, which is revoked all the same, leave

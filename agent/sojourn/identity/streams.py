@@ -9,8 +9,8 @@ from math import inf
 from time import monotonic
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.looks import Looks
 from sojourn.attestation.peer import Peer
+from sojourn.attestation.proc_snapshot import Looks
 from sojourn.errors import NoIdentity, SojournError, SvidRevoked
 from sojourn.identity.entries import Entry
 from sojourn.limits import ATTESTOR_RETRY_SECONDS, PUSH_SECONDS, STREAM_ATTESTED_SECONDS, STREAMS_WOKEN_AT_ONCE

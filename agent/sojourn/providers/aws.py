@@ -20,17 +20,17 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sojourn.clock import Clock, SystemClock
-from sojourn.configtables import Duration, between
 from sojourn.errors import InvalidInput
 from sojourn.providers.answers import expiring, odd, time_of, token_of, unanswered, unfailing
-from sojourn.providers.awsanswers import fields_of, refusal_of
-from sojourn.providers.awspolicy import AwsAsk, RoleArn, policies_of, session_policy
+from sojourn.providers.aws_answers import fields_of, refusal_of
+from sojourn.providers.aws_session_policy import AwsAsk, RoleArn, policies_of, session_policy
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.http import Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask
-from sojourn.settings import read_settings
+from sojourn.runtime.clock import Clock, SystemClock
+from sojourn.settings.models import read_settings
+from sojourn.settings.tables import Duration, between
 
 AWS_CREDENTIALS: Final = "urn:sojourn:token-type:aws-credentials"
 _VERSION: Final = "2011-06-15"  # of the STS API

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from sojourn.providers.authserver import OAuthTable, Text
+from sojourn.providers.authorization_server import OAuthTable, Text
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
 from sojourn.providers.oidc import absolute
 from sojourn.providers.provider import Mint, Obtained, Wanted

@@ -9,18 +9,18 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from sojourn.background import Background
-from sojourn.clock import Clock
 from sojourn.limits import (
     PROVIDER_METADATA_KEPT_SECONDS,
     PROVIDER_METADATA_MAX_SECONDS,
     PROVIDER_METADATA_MIN_SECONDS,
     PROVIDER_METADATA_SECONDS,
 )
+from sojourn.net.urls import parse_url
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.http import Answer, Http
 from sojourn.providers.tokens import clock_note
-from sojourn.providers.urls import parse_url
+from sojourn.runtime.background import Background
+from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
 

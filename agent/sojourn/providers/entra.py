@@ -12,17 +12,17 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from sojourn.clock import Clock, SystemClock
-from sojourn.configtables import Duration, Table, between
 from sojourn.errors import SojournError
 from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ASSERTION_SECONDS, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.answers import code_of, life_of, odd, said, token_of, unanswered, unfailing
-from sojourn.providers.asks import by_action, chosen
+from sojourn.providers.ask_by_action import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask
-from sojourn.settings import read_settings
+from sojourn.runtime.clock import Clock, SystemClock
+from sojourn.settings.models import read_settings
+from sojourn.settings.tables import Duration, Table, between
 
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 _BEARER_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

@@ -17,18 +17,18 @@ from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
-from sojourn.clock import Clock, SystemClock
-from sojourn.configtables import Table
 from sojourn.errors import InvalidInput
 from sojourn.limits import ACTIONS_PER_GRANT
 from sojourn.providers.answers import expiring, life_of, odd, text_of, time_of, token_of, unfailing
-from sojourn.providers.asks import of_actions
+from sojourn.providers.ask_by_action import of_actions
 from sojourn.providers.errors import ProviderRefused
-from sojourn.providers.gcpanswers import refusal_of, sts_refusal_of
+from sojourn.providers.gcp_answers import refusal_of, sts_refusal_of
 from sojourn.providers.http import Http
 from sojourn.providers.provider import ACCESS_TOKEN, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask
-from sojourn.settings import read_settings
+from sojourn.runtime.clock import Clock, SystemClock
+from sojourn.settings.models import read_settings
+from sojourn.settings.tables import Table
 
 SUBJECT_MAX_BYTES: Final = 127  # of google.subject
 _HOUR: Final = timedelta(hours=1)  # the longest that Google gives without an organization's leave

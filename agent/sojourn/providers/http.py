@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sojourn.jose import strict_json
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.spiffe import strictjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Answer:
     def json(self, step: str) -> dict[str, Any]:
         """The body as a JSON object, strictly read. Raise ProviderUnavailable that names `step` if it is none."""
         try:
-            value = strictjson.loads(self.body.decode())
+            value = strict_json.loads(self.body.decode())
         except ValueError as error:
             raise ProviderUnavailable("the answer is not JSON", step=step, sent=True) from error
         if not isinstance(value, dict):

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from sojourn.providers.authserver import ClientAuth, Issuer, OAuthTable
+from sojourn.providers.authorization_server import ClientAuth, Issuer, OAuthTable
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
 from sojourn.providers.oidc import TOKEN_EXCHANGE

@@ -5,18 +5,18 @@ from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sojourn.clock import Clock, SystemClock
 from sojourn.errors import InvalidInput
 from sojourn.limits import PROVIDER_SCOPES
 from sojourn.providers.answers import unfailing
-from sojourn.providers.authserver import AuthorizationServer, OAuthTable, Text
-from sojourn.providers.checking import Check
+from sojourn.providers.authorization_server import AuthorizationServer, OAuthTable, Text
+from sojourn.providers.dry_run import Check
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.http import Http
 from sojourn.providers.provider import Ended, Mint, Obtained, Recall, Step, Wanted
 from sojourn.providers.settings import read_ask
 from sojourn.providers.tokens import Expected, Granted
-from sojourn.settings import read_settings
+from sojourn.runtime.clock import Clock, SystemClock
+from sojourn.settings.models import read_settings
 
 EXCHANGE: Final = "exchange"
 

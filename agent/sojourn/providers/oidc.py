@@ -5,12 +5,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
-from sojourn.clock import Clock
-from sojourn.providers.authserver import OAuthTable, Text
+from sojourn.providers.authorization_server import OAuthTable, Text
 from sojourn.providers.http import Http
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
 from sojourn.providers.provider import ACCESS_TOKEN, Mint, Obtained, Wanted
 from sojourn.providers.tokens import TYPE_PREFIX, Expected
+from sojourn.runtime.clock import Clock
 
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  # a name
 Kind = Literal["access_token", "jwt", "id_token"]

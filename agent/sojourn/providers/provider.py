@@ -14,9 +14,9 @@ from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import Field, field_validator
 
-from sojourn.configtables import Duration, FilePath, Table, between
 from sojourn.limits import PROVIDER_DEADLINE_MAX_SECONDS, PROVIDER_DEADLINE_SECONDS
 from sojourn.providers.http import Http
+from sojourn.settings.tables import Duration, FilePath, Table, between
 from sojourn.spiffe.ids import SpiffeId
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name

@@ -6,8 +6,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from sojourn.errors import InvalidInput
-from sojourn.providers.urls import parse_url
-from sojourn.settings import faults_of
+from sojourn.net.urls import parse_url
+from sojourn.settings.models import faults_of
 
 _Ask = TypeVar("_Ask", bound=BaseModel)
 

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from sojourn.errors import quoted
+from sojourn.jose import strict_json
 from sojourn.limits import (
     JWT_LEEWAY_SECONDS,
     PROVIDER_RETRY_AFTER_MAX_SECONDS,
@@ -19,7 +20,6 @@ from sojourn.providers.answers import retry_after
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer
 from sojourn.providers.provider import ACCESS_TOKEN, NOT_OAUTH
-from sojourn.spiffe import strictjson
 
 TYPE_PREFIX: Final = "urn:ietf:params:oauth:token-type:"
 _BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1: nothing else fits into a header
@@ -168,7 +168,7 @@ def unverified_claims(token: str, part: int = 1) -> dict[str, Any]:
     if len(segments) != 3 or not all(_SEGMENT.fullmatch(each) for each in segments):
         return {}
     try:
-        value = strictjson.loads(base64.urlsafe_b64decode(segments[part] + "==").decode())
+        value = strict_json.loads(base64.urlsafe_b64decode(segments[part] + "==").decode())
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -14,18 +14,18 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sojourn.clock import Clock, SystemClock
-from sojourn.configtables import Duration, Table, between
 from sojourn.errors import SojournError
 from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT, PROVIDER_STRANDED, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.answers import life_of, odd, table_of, token_of, unfailing
-from sojourn.providers.asks import by_action, chosen
+from sojourn.providers.ask_by_action import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask
-from sojourn.providers.vaultanswers import refusal_of
-from sojourn.settings import read_settings
+from sojourn.providers.vault_answers import refusal_of
+from sojourn.runtime.clock import Clock, SystemClock
+from sojourn.settings.models import read_settings
+from sojourn.settings.tables import Duration, Table, between
 
 VAULT_TOKEN: Final = "urn:sojourn:token-type:vault-token"  # noqa: S105  # a name
 VAULT_SECRET: Final = "urn:sojourn:token-type:vault-secret"  # noqa: S105  # a name

@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sojourn.errors import InvalidBundle, InvalidToken, quoted
+from sojourn.jose.jws import PublicKey
 from sojourn.spiffe.ids import TrustDomain
-from sojourn.spiffe.jose import PublicKey
 
 NUMBER_END = 2**63  # of a sequence number and a refresh hint
 

@@ -7,17 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, quoted
-from sojourn.limits import (
-    JWT_LEEWAY_SECONDS,
-    JWT_SVIDS_READ_KEPT,
-    JWT_SVIDS_READ_KEPT_BYTES,
-    JWT_SVIDS_READ_KEPT_PER_ID,
-    JWT_SVIDS_READ_KEPT_PER_ID_BYTES,
-    JWT_SVIDS_READ_SECONDS,
-)
-from sojourn.recent import Recent, Room
-from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import (
+from sojourn.jose.jws import (
     LAST_SECOND,
     PublicKey,
     SigningKey,
@@ -27,6 +17,16 @@ from sojourn.spiffe.jose import (
     numeric_date,
     parse_unverified,
 )
+from sojourn.limits import (
+    JWT_LEEWAY_SECONDS,
+    JWT_SVIDS_READ_KEPT,
+    JWT_SVIDS_READ_KEPT_BYTES,
+    JWT_SVIDS_READ_KEPT_PER_ID,
+    JWT_SVIDS_READ_KEPT_PER_ID_BYTES,
+    JWT_SVIDS_READ_SECONDS,
+)
+from sojourn.quota.lru import Recent, Room
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 TYPES = (None, "JWT", "JOSE")
 UNKNOWN_TRUST_DOMAIN = "unknown_trust_domain"

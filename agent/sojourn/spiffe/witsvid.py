@@ -8,8 +8,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from sojourn.jose.jws import SigningKey, private_jwk
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey, private_jwk
 
 TYP = "wit+jwt"
 

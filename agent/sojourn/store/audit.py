@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, text
 
-from sojourn.documents import canonical
+from sojourn.audit.journal import FIRST, Event, Record, digest_of
 from sojourn.errors import LimitExceeded, StoreFailed, StoreFull
+from sojourn.jose.canonical_json import canonical
 from sojourn.limits import AUDIT_KEPT_LEAST, AUDIT_LISTED
-from sojourn.oversight.audit import FIRST, Event, Record, digest_of
 from sojourn.store import settings
 from sojourn.store.database import Database
-from sojourn.store.prepared import Prepared
+from sojourn.store.prepared_statements import Prepared
 from sojourn.store.tables import audit
 
 _HEAD, _START = "audit_head", "audit_start"

@@ -5,10 +5,10 @@ import math
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
-from sojourn.outward.credentials import GONE, CredentialRecord, JournaledCredential
-from sojourn.oversight.audit import Event
+from sojourn.audit.journal import Event
+from sojourn.credentials.credential import GONE, CredentialRecord, JournaledCredential
 from sojourn.store.audit import AuditTable
-from sojourn.store.bootid import boot_id
+from sojourn.store.boot_id import boot_id
 from sojourn.store.database import Database
 from sojourn.store.tables import external_credentials
 

@@ -24,12 +24,12 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
-from sojourn.hooks import Hooks
+from sojourn.errors.oauth import DatabaseDamaged
 from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
-from sojourn.oautherrors import DatabaseDamaged
+from sojourn.runtime.hooks import Hooks
 from sojourn.store import tables
-from sojourn.store.files import DatabaseFiles
-from sojourn.store.prepared import Prepared
+from sojourn.store.database_files import DatabaseFiles
+from sojourn.store.prepared_statements import Prepared
 from sojourn.store.wal import TornTail, torn_tail
 
 T = TypeVar("T")

@@ -8,11 +8,11 @@ from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import IntegrityError
 
 from sojourn.attestation.selectors import Selector, text_of
+from sojourn.audit.journal import Event
 from sojourn.errors import AlreadyExists
-from sojourn.identity.claims import JwtClaims
+from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entries import Registration, registration
 from sojourn.identity.templates import parse_id
-from sojourn.oversight.audit import Event
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
-from sojourn.oversight.audit import Event
-from sojourn.oversight.publications import Key, StoredFact
+from sojourn.audit.journal import Event
+from sojourn.facts.publications import Key, StoredFact
 from sojourn.store.audit import AuditTable
-from sojourn.store.bootid import boot_id
+from sojourn.store.boot_id import boot_id
 from sojourn.store.database import Database
 from sojourn.store.tables import facts
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from sojourn.oversight.audit import Event
+from sojourn.audit.journal import Event
 from sojourn.spiffe import bundle as bundles_
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import TrustDomain

@@ -7,7 +7,6 @@ from typing import NoReturn
 
 import structlog
 
-from sojourn.clock import Clock
 from sojourn.errors import SojournError
 from sojourn.limits import (
     AUDIT_DISK_SHARE,
@@ -17,6 +16,7 @@ from sojourn.limits import (
     AUDIT_PRUNED_AT_ONCE,
     AUDIT_PRUNED_SHARE,
 )
+from sojourn.runtime.clock import Clock
 from sojourn.store.audit import AuditTable
 
 log = structlog.get_logger()

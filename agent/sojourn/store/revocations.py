@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, select
 
-from sojourn.identity.issued import IssuedSvid
-from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
-from sojourn.oversight.audit import Event
+from sojourn.audit.journal import Event
+from sojourn.identity.issued_svids import IssuedSvid
+from sojourn.identity.revocation_list import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
 from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database

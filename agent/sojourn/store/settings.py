@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, bindparam, select
 
 from sojourn.store.database import Database
-from sojourn.store.prepared import Prepared
+from sojourn.store.prepared_statements import Prepared
 from sojourn.store.tables import settings
 
 _GET = select(settings.c.value).where(settings.c.name == bindparam("named"))

@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
-from sojourn.oversight.audit import Event
+from sojourn.audit.journal import Event
 from sojourn.store.audit import AuditTable
-from sojourn.store.bootid import boot_id
+from sojourn.store.boot_id import boot_id
 from sojourn.store.database import Database
-from sojourn.store.prepared import Prepared
+from sojourn.store.prepared_statements import Prepared
 from sojourn.store.tables import tasks
 from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from sojourn.oversight.audit import Audit
+from sojourn.audit.journal import Audit
 
 log = structlog.get_logger()
 

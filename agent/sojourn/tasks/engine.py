@@ -10,24 +10,29 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sojourn.clock import Alarms, Clock
+from sojourn.audit.journal import Audit, Event
 from sojourn.errors import BudgetSpent, InvalidInput, NoTaskTypes, Refused, SojournError, TaskOver, UnknownTaskType
-from sojourn.oversight.audit import Audit, Event
-from sojourn.oversight.facts import ANYWHERE, Facts
-from sojourn.tasks import rules
-from sojourn.tasks.blocks import Blocks
-from sojourn.tasks.deadlines import Deadlines
+from sojourn.facts.facts import ANYWHERE, Facts
+from sojourn.policy import rules
+from sojourn.policy.cedar import Context, Param
+from sojourn.policy.task_types import TaskType, TypeSet
+from sojourn.runtime.clock import Alarms, Clock
+from sojourn.tasks.action_limits import offered
+from sojourn.tasks.delegation_tickets import Tickets
+from sojourn.tasks.expiry import Deadlines
 from sojourn.tasks.family import Family
-from sojourn.tasks.feed import Feed
-from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.holder_watch import Holding
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.holding import Holding
-from sojourn.tasks.issuing import TokenIssuing
 from sojourn.tasks.journal import Journal, TaskStore
-from sojourn.tasks.limiting import offered
-from sojourn.tasks.live import LiveTasks
-from sojourn.tasks.policy import Context, Param
-from sojourn.tasks.reasons import (
+from sojourn.tasks.kill_switch import Blocks
+from sojourn.tasks.pending import Waiting
+from sojourn.tasks.registry import LiveTasks
+from sojourn.tasks.shadow_policy import Decided, Shadow
+from sojourn.tasks.signing_keys import TokenKeys
+from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.token_issuer import TokenIssuing
+from sojourn.tasks.validator_feed import Feed
+from sojourn.tasktoken.end_reasons import (
     AGENT_STOPPED,
     BUDGET,
     CANCELLED,
@@ -36,13 +41,8 @@ from sojourn.tasks.reasons import (
     PARENT_ENDED,
     SUCCESS,
 )
-from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, ONE_SHOT, PENDING, REVOKED, Task
-from sojourn.tasks.tickets import Tickets
-from sojourn.tasks.tokenkeys import TokenKeys
-from sojourn.tasks.tokens import Binding, TaskToken
-from sojourn.tasks.types import TaskType, TypeSet
-from sojourn.tasks.waiting import Waiting
+from sojourn.tasktoken.grants import Authority, Grant
+from sojourn.tasktoken.tokens import Binding, TaskToken
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Which task was handed on from which. A living task stands here under its parent; nothing here decides anything."""
 
-from sojourn.tasks.live import LiveTasks
+from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.task import Task
 
 

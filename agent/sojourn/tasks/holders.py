@@ -12,9 +12,9 @@ import structlog
 
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed, LimitExceeded
-from sojourn.hooks import Hooks
 from sojourn.limits import TASKS_ENDED_AT_ONCE
-from sojourn.tasks.reasons import ATTESTATION_CHANGED, HOLDER_EXITED
+from sojourn.runtime.hooks import Hooks
+from sojourn.tasktoken.end_reasons import ATTESTATION_CHANGED, HOLDER_EXITED
 
 log = structlog.get_logger()
 

@@ -7,10 +7,10 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from sojourn.audit.journal import Event
 from sojourn.errors import SojournError, StoreFailed
+from sojourn.errors.oauth import NotOnDisk
 from sojourn.limits import WRITES_PER_COMMIT
-from sojourn.oautherrors import NotOnDisk
-from sojourn.oversight.audit import Event
 from sojourn.tasks.task import TaskRecord
 
 log = structlog.get_logger()

@@ -15,33 +15,18 @@ import structlog
 
 from sojourn.attestation.process import Process, Program
 from sojourn.attestation.selectors import Selector
-from sojourn.clock import Alarms
-from sojourn.documents import exactly, texts
+from sojourn.audit.journal import Audit, Event
 from sojourn.errors import AttestationFailed, InvalidInput, PolicyDenied, Refused, SojournError
 from sojourn.identity.registry import Registry
+from sojourn.jose.canonical_json import exactly, texts
 from sojourn.limits import DELEGATION_DEPTH, REATTACH_SECONDS
-from sojourn.oversight.audit import Audit, Event
+from sojourn.policy import rules
+from sojourn.policy.task_types import TaskType
+from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks import rules
-from sojourn.tasks.ending import Ending
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold, Holders
-from sojourn.tasks.reasons import (
-    AGENT_RESTART,
-    ATTESTATION_CHANGED,
-    BLOCKED,
-    DEADLINE,
-    HOLDER_EXITED,
-    IDLE,
-    JOURNAL_DAMAGED,
-    PARENT,
-    PARENT_ENDED,
-    PARENT_NARROWED,
-    PARENT_SUSPENDED,
-    POLICY_CHANGED,
-    RESTART,
-)
+from sojourn.tasks.mass_end import Ending
 from sojourn.tasks.task import (
     CASCADED,
     EXPIRED,
@@ -58,7 +43,22 @@ from sojourn.tasks.task import (
     TaskRecord,
     Use,
 )
-from sojourn.tasks.types import TaskType
+from sojourn.tasktoken.end_reasons import (
+    AGENT_RESTART,
+    ATTESTATION_CHANGED,
+    BLOCKED,
+    DEADLINE,
+    HOLDER_EXITED,
+    IDLE,
+    JOURNAL_DAMAGED,
+    PARENT,
+    PARENT_ENDED,
+    PARENT_NARROWED,
+    PARENT_SUSPENDED,
+    POLICY_CHANGED,
+    RESTART,
+)
+from sojourn.tasktoken.grants import Authority, Grant
 
 log = structlog.get_logger()
 

@@ -18,17 +18,17 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from sojourn.attestation.selectors import Selector, text_of
-from sojourn.clock import Alarm
 from sojourn.errors import ApprovalRequired, Bug, TaskOver
+from sojourn.jose.jws import SigningKey
 from sojourn.limits import GRANTS_PARSED_KEPT
-from sojourn.oversight.approvals import Approval
+from sojourn.policy.approvers import Approval
+from sojourn.policy.cedar import Param, Principal
+from sojourn.policy.task_types import TaskType
+from sojourn.runtime.clock import Alarm
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
-from sojourn.tasks.policy import Param, Principal
-from sojourn.tasks.reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
-from sojourn.tasks.types import TaskType
+from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
+from sojourn.tasktoken.grants import Authority, Grant
 
 STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
 PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"

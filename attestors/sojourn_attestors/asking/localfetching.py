@@ -13,9 +13,9 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 import h11
-from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import USER_SOCKETS_AT_ONCE
+from sojourn.net.sockets import take_no_descriptors
 
 from sojourn_attestors.asking.fetching import Late, Unwell, document
 

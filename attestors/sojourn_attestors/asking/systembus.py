@@ -19,9 +19,9 @@ from typing import Any, Final, Self
 from jeepney import DBusAddress, new_method_call
 from jeepney.auth import BEGIN, Authenticator
 from jeepney.low_level import Header, HeaderFields, Message, MessageFlag, MessageType, calc_msg_size
-from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import BUS_ANSWER_MAX_BYTES
+from sojourn.net.sockets import take_no_descriptors
 
 _BUS_NAME: Final = "org.freedesktop.DBus"
 _BUS: Final = DBusAddress("/org/freedesktop/DBus", bus_name=_BUS_NAME, interface=_BUS_NAME)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
-from sojourn.attestation.attestor import Answer, AttestationFailed, Subject, Table, parse_cgroups, read_settings
+from sojourn.plugins.attestor import Answer, AttestationFailed, Subject, Table, parse_cgroups, read_settings
 
 
 class SlurmTable(Table):

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from sojourn.attestation.attestor import PinnedSubject
-from sojourn.contracts.attestors import AttestorCase, AttestorContract, child
-from sojourn.contracts.promises import Promise
+from sojourn.plugins.attestor import PinnedSubject
+from sojourn.testing import AttestorCase, AttestorContract, Promise, child
 from sojourn_slurm import SlurmAttestor
 
 

@@ -21,10 +21,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError, field_validator
-from sojourn.errors import InvalidConfig, InvalidInput, SojournError
-from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer, Http
-from sojourn.providers.provider import Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
+from sojourn.plugins.provider import (
+    Answer,
+    Ended,
+    Http,
+    InvalidConfig,
+    InvalidInput,
+    Mint,
+    Obtained,
+    ProviderRefused,
+    ProviderTable,
+    ProviderUnavailable,
+    Recall,
+    SojournError,
+    Step,
+    Wanted,
+)
 
 LONGEST = timedelta(minutes=30)
 

@@ -3,10 +3,8 @@
 import secrets
 
 import pytest
-from sojourn.contracts.outside import Sent, answer_of
-from sojourn.contracts.promises import Promise
-from sojourn.contracts.providers import Case, ProviderContract
-from sojourn.providers.http import Answer
+from sojourn.plugins.provider import Answer
+from sojourn.testing import Case, Promise, ProviderContract, Sent, answer_of
 from sojourn_desk import DeskProvider
 
 

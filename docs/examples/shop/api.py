@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
-from sojourn import TaskTokenMiddleware
-from sojourn.sdk.guard import Action, body, path, query
+from sojourn.web import Action, TaskTokenMiddleware, body, path, query
 
 API = os.environ.get("SHOP_API", "http://localhost:8095")
 BEHIND_ENVOY = os.environ.get("SHOP_BEHIND_ENVOY", "http://localhost:8094")

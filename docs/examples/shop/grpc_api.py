@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import grpc
 import orders_pb2  # type: ignore[import-not-found]  # it is made when it is needed
 import orders_pb2_grpc  # type: ignore[import-not-found]
-from sojourn.sdk.grpcserver import TaskTokenInterceptor
-from sojourn.sdk.guard import Action, field
+from sojourn.grpc import Action, TaskTokenInterceptor, field
 
 GRPC_API = os.environ.get("SHOP_GRPC", "http://localhost:8097")
 

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from mcp.server import MCPServer
-from sojourn.sdk.guard import Action, argument
-from sojourn.sdk.mcpserver import McpGuard
+from sojourn.mcp import Action, McpGuard, argument
 
 TOOLS = os.environ.get("SHOP_MCP", "http://localhost:8098/mcp")
 server = MCPServer("shop")

@@ -8,7 +8,7 @@ import sys
 
 import httpx
 import sojourn
-from sojourn.errors import SojournError
+from sojourn import SojournError
 
 URL = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SHOP_API", "http://localhost:8095")
 

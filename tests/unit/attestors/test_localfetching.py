@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from harness.engineproxy import EngineProxy, on_the_wire
-from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import USER_SOCKETS_AT_ONCE
+from sojourn.net.sockets import take_no_descriptors
 from sojourn_attestors.asking.fetching import Late, NotThere, Unwell
 from sojourn_attestors.asking.localfetching import LocalJsonClient, SocketFinder
 

@@ -6,10 +6,10 @@ from importlib.metadata import entry_points
 import pytest
 from harness.agent import SAMPLES
 from sojourn.attestation.attestor import Closing
-from sojourn.attestation.loading import load_attestors
-from sojourn.clock import SystemClock
-from sojourn.config import load
-from sojourn.plugins import is_ours
+from sojourn.attestation.loader import load_attestors
+from sojourn.config.model import load
+from sojourn.runtime.clock import SystemClock
+from sojourn.settings.plugin_loader import is_ours
 
 FILES = sorted((SAMPLES / "attestors").glob("*.toml"))
 OURS = sorted(point.name for point in entry_points(group="sojourn.attestors") if is_ours(point))

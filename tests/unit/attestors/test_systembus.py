@@ -13,9 +13,9 @@ import time
 import pytest
 from fakes.systembus import BUS, Error, FakeSystemBus, signal_of
 from jeepney import DBusAddress, HeaderFields, new_error, new_method_return, new_signal
-from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import BUS_ANSWER_MAX_BYTES
+from sojourn.net.sockets import take_no_descriptors
 from sojourn_attestors.asking.systembus import Call, ErrorAnswer, SystemBus
 
 SECONDS = 10.0

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from fakes.systembus import SILENT, FakeSystemBus
 from fakes.systemd_room import CGROUP, UNITS, VALUES, Folders
-from sojourn.contracts.attestors import AttestorCase, AttestorContract
-from sojourn.contracts.attestors import child as contract_child
-from sojourn.contracts.promises import promises_of
 from sojourn.errors import InvalidConfig
+from sojourn.testing.attestors import AttestorCase, AttestorContract
+from sojourn.testing.attestors import child as contract_child
+from sojourn.testing.promises import promises_of
 from sojourn_attestors.systemd import SystemdAttestor
 
 

@@ -9,9 +9,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.authorities import authority_in
 from sojourn.authority.crl import RevokedLeaf
-from sojourn.authority.profile import signer_id
-from sojourn.sdk.parse import X509Context
+from sojourn.authority.x509_profile import signer_id
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.workloadapi.messages import X509Context
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
 HOUR = timedelta(hours=1)

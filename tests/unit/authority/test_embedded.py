@@ -6,13 +6,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.authorities import authority_in
 from fakes.registrations import TRUST_DOMAIN
-from sojourn import wholefile
 from sojourn.authority.embedded import JWT, RS256, X509
 from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, InvalidSvid, InvalidToken, Unavailable
+from sojourn.files import atomic
+from sojourn.jose.jws import parse_unverified
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.x509svid import verify_chain
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
@@ -219,7 +219,7 @@ class TestRestart:
     )
     def test_damaged_root(self, folder, clock, authority, damage):
         """A root that cannot be parsed is refused with what to do, never replaced."""
-        wholefile.write(folder / "root.pem", damage)
+        atomic.write(folder / "root.pem", damage)
         with pytest.raises(CannotStart, match="backup"):
             authority_in(folder, clock)
         assert damage == (folder / "root.pem").read_bytes()
@@ -229,7 +229,7 @@ class TestRestart:
         authority_in(tmp_path / "other", clock)
         mine, theirs = ((each / "root.pem").read_bytes() for each in (folder, tmp_path / "other"))
         mark = b"-----BEGIN PRIVATE KEY-----"
-        wholefile.write(folder / "root.pem", mine[: mine.index(mark)] + theirs[theirs.index(mark) :])
+        atomic.write(folder / "root.pem", mine[: mine.index(mark)] + theirs[theirs.index(mark) :])
         with pytest.raises(CannotStart, match="do not belong together"):
             authority_in(folder, clock)
 

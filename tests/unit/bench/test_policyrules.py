@@ -4,7 +4,7 @@ import pytest
 from harness.taskagent import PLACE_A
 from policylines import COUNTS, bare, sojourn
 from policyrules import ACTIONS, TYPE, cedar, questions, rego, rules
-from sojourn.tasks.types import parse
+from sojourn.policy.task_types import parse
 
 
 @pytest.mark.parametrize("count", COUNTS)

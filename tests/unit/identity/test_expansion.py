@@ -11,13 +11,13 @@ from fakes.identity_room import TTL, Room
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry, selectors
 from sojourn.attestation.attestor import Answer
 from sojourn.attestation.service import Attestation
-from sojourn.clock import Alarms
 from sojourn.errors import AttestationFailed, Bug, InvalidEntry, NoIdentity
-from sojourn.identity.claims import JwtClaims
+from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entries import Entry, IdentityKey, Registration, changed, check, registration
 from sojourn.identity.registry import Registry
 from sojourn.identity.templates import Unfilled, parse_id
 from sojourn.limits import ATTESTATION_FRESH_SECONDS
+from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 POD = "spiffe://example.org/ns/{k8s.ns}/sa/{k8s.sa}"

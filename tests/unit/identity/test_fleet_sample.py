@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from fakes.registrations import NODE, TRUST_DOMAIN
-from sojourn.identity import declared
+from sojourn.identity import entry_documents
 from sojourn.identity.entries import Registration, registration
-from sojourn.identity.plan import make
+from sojourn.identity.reconciliation import make
 
 SAMPLES = Path(__file__).parents[3] / "deploy" / "samples" / "entries"
 
@@ -14,7 +14,7 @@ SAMPLES = Path(__file__).parents[3] / "deploy" / "samples" / "entries"
 @pytest.mark.parametrize("sample", sorted(SAMPLES.iterdir()), ids=lambda path: path.name)
 def test_sample(sample):
     """What the sample says is read, checked and planned as it is."""
-    found = declared.collect([(sample.name, sample.read_text)])
+    found = entry_documents.collect([(sample.name, sample.read_text)])
     entries = [registration({"id": "", "parent_id": NODE, **each.fields}) for each in found]
     plan = make([], entries, TRUST_DOMAIN, prune=None)
     assert len(entries) == len(plan.steps) > 0

@@ -1,4 +1,4 @@
-"""identities.py, issuing.py: nothing that made a kept JWT-SVID, or a kept validation, untrue leaves it in use."""
+"""identities.py, svid_issuer.py: nothing that made a kept JWT-SVID, or a kept validation, untrue leaves it in use."""
 
 from dataclasses import replace
 
@@ -9,8 +9,8 @@ from fakes.identity_room import TTL, Room
 from fakes.registrations import entry
 from sojourn.authority.embedded import JWT
 from sojourn.errors import AttestationFailed, InvalidToken
-from sojourn.identity.issued import JWT as OF_JWT
-from sojourn.identity.issued import IssuedSvid
+from sojourn.identity.issued_svids import JWT as OF_JWT
+from sojourn.identity.issued_svids import IssuedSvid
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry, selectors
-from sojourn.clock import Alarms
 from sojourn.errors import AlreadyExists, InvalidEntry, NotFound, StoreFailed
 from sojourn.identity import registry as registry_module
-from sojourn.identity.changes import Change
+from sojourn.identity.entry_changes import Change
 from sojourn.identity.registry import Registry
+from sojourn.runtime.clock import Alarms
 
 ALIAS = OTHER_NODE
 CALLER = selectors("unix:uid:1000", "unix:gid:1000")

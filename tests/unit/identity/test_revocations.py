@@ -1,4 +1,4 @@
-"""revocations.py and issued.py: what was issued is found, and is no longer good once it is on the list, or its identity."""
+"""revocations.py and issued_svids.py: what was issued is found, and is no longer good once it is on the list, or its identity."""
 
 import asyncio
 from datetime import timedelta
@@ -9,15 +9,15 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.revocations import FakeRevocationStore
-from sojourn.authority.profile import signer_id
-from sojourn.clock import Alarms
+from sojourn.audit.journal import Audit, Event, Record
+from sojourn.authority.x509_profile import signer_id
 from sojourn.errors import InvalidToken, LimitExceeded, StoreFull
+from sojourn.errors.oauth import NotOnDisk
 from sojourn.identity import revocations as module
-from sojourn.identity.issued import Issued, IssuedSvid
+from sojourn.identity.issued_svids import Issued, IssuedSvid
+from sojourn.identity.revocation_list import ENTRY, NAME
 from sojourn.identity.revocations import LOOK_SECONDS, RETRY_SECONDS, UNSETTLED_SECONDS, Revocations
-from sojourn.identity.revoked import ENTRY, NAME
-from sojourn.oautherrors import NotOnDisk
-from sojourn.oversight.audit import Audit, Event, Record
+from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId
 
 WEB = SpiffeId.parse("spiffe://example.org/web")

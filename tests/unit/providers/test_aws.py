@@ -7,7 +7,7 @@ from fakes.aws import ACTIONS, ASK, READ_ONLY, ROLE, UNTIL, exchange, good, prov
 from fakes.outside import TASK, FakeHttp, FakeMint, wanted
 from sojourn.errors import InvalidConfig, InvalidInput
 from sojourn.providers.aws import session_name
-from sojourn.providers.awspolicy import AwsAsk, session_policy
+from sojourn.providers.aws_session_policy import AwsAsk, session_policy
 from sojourn.providers.errors import ProviderRefused
 
 

@@ -11,7 +11,7 @@ from fakes.mints import SPIFFE_ID, FakeMint, wanted
 from harness.authserver import AuthServer, changed, drop, held, refuse, status
 from sojourn.errors import InvalidInput
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.loading import load_providers
+from sojourn.providers.loader import load_providers
 from sojourn.providers.provider import ACCESS_TOKEN, Ended, Obtained, Provider, Step
 
 URN = "urn:ietf:params:oauth:"

@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes.ca import FakeCa
 from fakes.fake_agent import FakeAgent
-from sojourn.sdk.client import Client
+from sojourn.sdk.client.client import Client
 
 
 @pytest.fixture
@@ -24,13 +23,3 @@ async def agent(socket: Path) -> AsyncIterator[FakeAgent]:
 async def client(agent: FakeAgent, socket: Path) -> AsyncIterator[Client]:
     async with Client(str(socket), deadline_seconds=5) as opened:
         yield opened
-
-
-@pytest.fixture(scope="session")
-def ca() -> FakeCa:
-    return FakeCa.make("example.org")
-
-
-@pytest.fixture(scope="session")
-def other_ca() -> FakeCa:
-    return FakeCa.make("other.example")

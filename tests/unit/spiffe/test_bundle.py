@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from sojourn.errors import InvalidBundle, InvalidToken
+from sojourn.jose.jws import PublicKey, SigningKey
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle, parse
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import PublicKey, SigningKey
 from sojourn.spiffe.x509svid import parse_certificates
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -12,9 +12,9 @@ from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidToken
+from sojourn.jose.jws import SigningKey
 from sojourn.limits import JWT_LEEWAY_SECONDS
 from sojourn.spiffe import jwtsvid
-from sojourn.spiffe.jose import SigningKey
 
 # every claim set to each of these is refused, but for what is good for it
 WRONG = {

@@ -6,13 +6,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.jwtsvids import BUNDLES, FOREIGN, HERE, KEY, NOW, SECONDS, THERE, WEB, refusal, token, verify
 from sojourn.errors import InvalidToken
+from sojourn.jose.jws import SigningKey
 from sojourn.limits import JWT_LEEWAY_SECONDS, JWT_SVIDS_READ_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import TrustDomain
-from sojourn.spiffe.jose import SigningKey
 from sojourn.spiffe.jwtsvid import ReadTokens
-from sojourn.tasks import tokens
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken import tokens
+from sojourn.tasktoken.grants import Grant
 
 
 class TestTrustDomains:

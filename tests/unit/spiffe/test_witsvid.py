@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import ECKey
+from sojourn.jose.jws import PublicKey, SigningKey, parse_unverified
 from sojourn.spiffe import witsvid
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import PublicKey, SigningKey, parse_unverified
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, 600_000, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from sojourn.errors import InvalidToken
-from sojourn.oautherrors import InvalidProof
-from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import ALGORITHMS, PublicKey, UnverifiedJws, parse_unverified
-from sojourn.tasks import tokens
+from sojourn.errors.oauth import InvalidProof
+from sojourn.jose.jws import ALGORITHMS, PublicKey, UnverifiedJws, parse_unverified
+from sojourn.tasktoken import dpop, tokens
 
 VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors" / "wycheproof"
 SIGNATURE, ENCRYPTION = VECTORS / "json_web_signature_test.json", VECTORS / "json_web_encryption_test.json"

@@ -7,8 +7,8 @@ import sqlite3
 import pytest
 from fakes.databases import BlockedWriter, opened
 from fakes.journals import FakeAuditStore
+from sojourn.audit.journal import FIRST, Event, digest_of
 from sojourn.errors import AlreadyExists, StoreFailed
-from sojourn.oversight.audit import FIRST, Event, digest_of
 from sojourn.store import audit as audit_module
 from sojourn.store.audit import AuditTable
 

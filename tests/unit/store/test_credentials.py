@@ -9,11 +9,11 @@ from fakes.credentials import FakeCredentialStore
 from fakes.databases import BlockedWriter
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
-from sojourn.outward.credentials import GONE, HELD, Credential
-from sojourn.oversight.audit import Event
+from sojourn.audit.journal import Event
+from sojourn.credentials.credential import GONE, HELD, Credential
 from sojourn.store import tables
 from sojourn.store.credentials import CredentialTable
-from sojourn.tasks.grants import Grant
+from sojourn.tasktoken.grants import Grant
 from sqlalchemy import select
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from fakes.databases import BlockedWriter, opened
 from sojourn.errors import AlreadyExists, Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
-from sojourn.oautherrors import DatabaseDamaged
+from sojourn.errors.oauth import DatabaseDamaged
 from sojourn.store import database as database_module
 from sojourn.store import tables
 from sqlalchemy import event, select, text

@@ -9,7 +9,7 @@ from fakes.databases import BlockedWriter
 from fakes.registrations import FakeEntryStore, entry, selectors
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AlreadyExists
-from sojourn.identity.claims import JwtClaims
+from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.store.audit import AuditTable

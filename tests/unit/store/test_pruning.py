@@ -3,9 +3,9 @@
 import pytest
 from fakes.clock import FakeClock
 from fakes.databases import opened
+from sojourn.audit.journal import Event
 from sojourn.errors import StoreFailed
 from sojourn.limits import AUDIT_DISK_SHARE, AUDIT_MAX_BYTES
-from sojourn.oversight.audit import Event
 from sojourn.store import pruning as module
 from sojourn.store.audit import PRUNED, AuditTable
 from sojourn.store.pruning import Pruning, most_of

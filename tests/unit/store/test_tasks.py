@@ -12,14 +12,14 @@ from fakes.databases import BlockedWriter, opened
 from fakes.journals import FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_types import TICKETS, task_type
-from sojourn.oversight.audit import Event
+from sojourn.audit.journal import Event
 from sojourn.store import tables
 from sojourn.store.audit import AuditTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
-from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.task import Task
+from sojourn.tasktoken.grants import Authority, Grant
 from sqlalchemy import select
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -20,6 +20,7 @@ from fakes.task_room import (
 )
 from fakes.task_types import TICKETS, TRIAGE
 from harness.looking import descriptors
+from sojourn.audit.journal import Audit
 from sojourn.errors import (
     ActionOutsideType,
     AttestationFailed,
@@ -32,14 +33,13 @@ from sojourn.errors import (
     TaskOver,
     UnknownTaskType,
 )
-from sojourn.oautherrors import NotOnDisk
-from sojourn.oversight.audit import Audit
+from sojourn.errors.oauth import NotOnDisk
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import journal as journal_module
-from sojourn.tasks import live as live_module
-from sojourn.tasks.beginning import BeginRequest, Bond
+from sojourn.tasks import registry as live_module
+from sojourn.tasks.begin import BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasktoken.grants import Authority, Grant
 
 
 @pytest.fixture

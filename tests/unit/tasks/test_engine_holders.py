@@ -21,13 +21,13 @@ from sojourn.errors import (
     NotFound,
     TaskOver,
 )
-from sojourn.identity.changes import Change
-from sojourn.identity.claims import JwtClaims
+from sojourn.identity.custom_claims import JwtClaims
+from sojourn.identity.entry_changes import Change
 from sojourn.identity.registry import Registry
 from sojourn.limits import TASKS_ENDED_AT_ONCE
-from sojourn.tasks import holding as holding_module
-from sojourn.tasks.beginning import BeginRequest, Bond
-from sojourn.tasks.ending import Ending
+from sojourn.tasks import holder_watch as holding_module
+from sojourn.tasks.begin import BeginRequest, Bond
+from sojourn.tasks.mass_end import Ending
 
 
 @pytest.fixture

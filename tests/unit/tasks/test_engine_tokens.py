@@ -26,9 +26,9 @@ from sojourn.errors import (
     StoreFailed,
     TaskOver,
 )
-from sojourn.sdk.feed import TaskFeed
-from sojourn.tasks import tokens
-from sojourn.tasks.beginning import BeginRequest, Bond
+from sojourn.sdk.guard.task_feed import TaskFeed
+from sojourn.tasks.begin import BeginRequest, Bond
+from sojourn.tasktoken import tokens
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""recovery.py and attaching.py: tasks of an earlier run come up suspended, and go back to their holders."""
+"""recovery.py and reattachment.py: tasks of an earlier run come up suspended, and go back to their holders."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ from fakes.task_room import EPOCH
 from fakes.task_types import TICKETS, WIKI
 from sojourn.errors import LimitExceeded, StoreFailed, TaskOver, Unavailable
 from sojourn.limits import REATTACH_SECONDS
-from sojourn.tasks.changing import Changing
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.reasons import OPERATOR, RESTART
+from sojourn.tasks.suspension import Changing
+from sojourn.tasktoken.end_reasons import OPERATOR, RESTART
+from sojourn.tasktoken.grants import Authority, Grant
 
 
 class TestComesBack:

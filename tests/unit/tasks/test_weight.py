@@ -7,9 +7,9 @@ import tracemalloc
 import pytest
 from fakes.granting_room import TICKETS, Room
 from fakes.task_room import end_all, writing
-from sojourn.spiffe.jose import Signatures
-from sojourn.tasks.grants import Grant
+from sojourn.jose.jws import Signatures
 from sojourn.tasks.task import NOTHING
+from sojourn.tasktoken.grants import Grant
 
 TASKS = 400
 LIVE_BYTES, ENDED_BYTES = 1_280, 1_344  # with their places in the tables, which are half empty at worst

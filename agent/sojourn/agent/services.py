@@ -1,0 +1,211 @@
+"""Which services stand at which door, each built of the rooms that it is for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from sojourn.agent import process
+from sojourn.agent.build import Rooms
+from sojourn.config.model import Config
+from sojourn.config.reload import ConfigReload
+from sojourn.endpoints.admin import (
+    audit,
+    credentials,
+    policies,
+    provider_checks,
+    providers,
+    status,
+    svid_revocation,
+    svids_in_use,
+)
+from sojourn.endpoints.admin import tasks as task_admin
+from sojourn.endpoints.api import approvals, facts, task_tokens, tasks, validation, workload
+from sojourn.endpoints.api.task_messages import TaskMessages
+from sojourn.endpoints.api.trust_documents import TrustDocuments
+from sojourn.endpoints.envoy import ext_authz, route_guards, sds
+from sojourn.endpoints.grpc.calls import Method
+from sojourn.endpoints.listener.standstills import Standstills
+from sojourn.endpoints.listener.tls import Listener
+from sojourn.endpoints.listener.unix import Door
+from sojourn.endpoints.spire import agent, bundle, localauthority, logger_debug, svid, trustdomain
+from sojourn.endpoints.spire import entry as entries
+from sojourn.identity.issued_svids import Issued
+from sojourn.runtime.logs import Level
+from sojourn.runtime.recent_failures import Failures
+from sojourn.spiffe.ids import SpiffeId
+
+Methods = dict[str, Method]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What operators are told of this run beside its rooms."""
+
+    level: Level
+    failures: Failures
+    reload: ConfigReload
+    public: Door
+    listeners: Sequence[Listener]  # grows as they are opened
+    documents: TrustDocuments
+    standstills: Standstills
+
+
+class Services:
+    """The services of one run, by name. An API that stands at two doors is one object."""
+
+    def __init__(self, config: Config, rooms: Rooms) -> None:
+        self._config = config
+        self._rooms = rooms
+        self._message = TaskMessages(rooms.outlets)
+        self._facts = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
+        self._approvals = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities, self._message)
+
+    def of_workloads(self) -> dict[str, Methods]:
+        """On the public socket."""
+        rooms = self._rooms
+        said, engine = self._config.identity, rooms.engine
+
+        def reserving(spiffe_id: SpiffeId, audience: str) -> str:
+            if said.jwt_svid_for_providers:
+                return ""
+            if engine.no_types:  # which workloads' tasks have it cannot be told
+                return next(iter(rooms.outlets.taking(audience)), "")
+            return rooms.outlets.reserving(engine.types, spiffe_id, audience)
+
+        identity = workload.WorkloadApi(
+            rooms.identities,
+            rooms.audit,
+            rooms.clock,
+            wit=said.wit_svids,
+            reserving=reserving,
+        )
+        rooms.issuing.x509.on_forget(identity.forget_answers)
+        return {
+            workload.SERVICE: identity.methods(),
+            tasks.SERVICE: self._tasks(),
+            approvals.SERVICE: self._approvals.methods(),
+            validation.SERVICE: validation.ValidationApi(
+                rooms.judging,
+                rooms.engine,
+                rooms.audiences,
+                rooms.clock,
+                validation.AttestedCallers(rooms.identities, rooms.clock),
+                rooms.refusals,
+            ).methods(),
+        }
+
+    def of_envoy(self) -> dict[str, Methods]:
+        """There too, without SPIFFE's security header, which Envoy does not send."""
+        rooms = self._rooms
+        guards = route_guards.RouteGuards(rooms.judging, rooms.engine, rooms.clock, rooms.refusals)
+        return {
+            sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
+            ext_authz.SERVICE: ext_authz.ExtAuthzApi(guards, rooms.identities, rooms.audiences).methods(),
+        }
+
+    def of_operators(self, run: Run) -> dict[str, Methods]:
+        """On the admin socket: SPIRE's server API, and what that lacks."""
+        rooms, config = self._rooms, self._config
+        authority = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
+        entry = entries.EntryApi(rooms.registry, rooms.foreign, rooms.cautions, rooms.audit)
+        relationships = trustdomain.FederationApi(rooms.foreign, rooms.federating, rooms.audit)
+        return {
+            entries.SERVICE: entry.methods(),
+            bundle.SERVICE: bundle.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
+            trustdomain.SERVICE: relationships.methods(),
+            localauthority.SERVICE: authority.methods(),
+            agent.SERVICE: agent.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
+            svid.SERVICE: svid.MintingApi(
+                rooms.authority, rooms.audit, config.identity.x509_svid_ttl, config.identity.jwt_svid_ttl
+            ).methods(),
+            logger_debug.LOGGER: logger_debug.LoggerApi(run.level, rooms.audit).methods(),
+            logger_debug.DEBUG: logger_debug.DebugApi(
+                rooms.authority, rooms.registry, rooms.foreign, rooms.clock
+            ).methods(),
+            status.SERVICE: authority.admin_methods()
+            | entry.admin_methods()
+            | relationships.admin_methods()
+            | self._status(run)
+            | self._oversight()
+            | self._outside(),
+        }
+
+    def _tasks(self) -> Methods:
+        rooms = self._rooms
+        whole = tasks.TasksApi(
+            rooms.engine,
+            rooms.beginning,
+            rooms.delegating,
+            rooms.changing,
+            rooms.attaching,
+            rooms.identities,
+            self._message,
+        )
+        tokens = task_tokens.TaskTokensApi(rooms.engine, rooms.giving, rooms.attaching, rooms.identities, rooms.proving)
+        return whole.methods() | tokens.methods() | self._facts.public_methods()
+
+    def _status(self, run: Run) -> Methods:
+        rooms = self._rooms
+        listed = svids_in_use.InUseApi(rooms.identities, rooms.issuing, self._config.identity.x509_svid_ttl)
+        told = status.AdminApi(
+            attestation=rooms.attestation,
+            registry=rooms.registry,
+            issuing=rooms.issuing,
+            authority=rooms.authority,
+            engine=rooms.engine,
+            approving=rooms.approving,
+            audit=rooms.audit,
+            journal=rooms.journal,
+            door=run.public,
+            clock=rooms.clock,
+            followed=rooms.followed,
+            policies=rooms.policies,
+            signals=rooms.signals,
+            failures=run.failures,
+            reload=run.reload,
+            federating=rooms.federating,
+            foreign=rooms.foreign,
+            in_use=listed,
+            limitations=process.limitations(),
+            listeners=run.listeners,
+            documents=run.documents,
+            standstills=run.standstills,
+        )
+        return told.methods() | listed.admin_methods()
+
+    def _oversight(self) -> Methods:
+        """What operators see and decide of tasks, and take back."""
+        rooms = self._rooms
+        taken_back = svid_revocation.RevokingApi(
+            rooms.registry,
+            rooms.identities,
+            rooms.issuing,
+            Issued(rooms.journal, rooms.audit, rooms.clock),
+            rooms.revocations,
+            rooms.engine,
+            rooms.ending,
+            rooms.audit,
+        )
+        stopped = task_admin.TaskAdminApi(
+            rooms.engine, rooms.changing, rooms.blocks, self._message, rooms.audit, rooms.clock, rooms.refusals
+        )
+        engine = rooms.engine
+        journal = audit.AuditReadingApi(rooms.audit, rooms.journal_pages, lambda: engine.closing)
+        return (
+            self._approvals.admin_methods()
+            | self._facts.admin_methods()
+            | stopped.admin_methods()
+            | journal.admin_methods()
+            | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
+            | taken_back.admin_methods()
+        )
+
+    def _outside(self) -> Methods:
+        """Of providers, and of the credentials that they gave."""
+        rooms = self._rooms
+        given = providers.ProvidersApi(rooms.engine, rooms.outlets, rooms.asking, rooms.book.index, rooms.clock)
+        return (
+            given.admin_methods()
+            | credentials.CredentialsApi(rooms.book, rooms.outlets).admin_methods()
+            | provider_checks.ProviderChecksApi(rooms.checking).admin_methods()
+        )

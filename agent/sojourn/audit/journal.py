@@ -1,0 +1,179 @@
+"""The audit journal: a record of each issue, denial and task transition, chained by digests.
+
+Each record's digest is SHA-256 over the digest before it and the record, so that a change, a gap or another order
+anywhere shows. Records never hold tokens, keys or selectors.
+"""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from sojourn.errors import SojournError
+from sojourn.errors.oauth import NotOnDisk
+from sojourn.jose.canonical_json import canonical
+from sojourn.limits import WRITES_WAITING
+from sojourn.quota.rate import Allowance
+from sojourn.runtime.clock import Clock
+from sojourn.runtime.hooks import Hooks
+
+log = structlog.get_logger()
+FIRST = "0" * 64
+DENIALS_PER_SECOND = 20  # over that they are counted, and the count is recorded: refusals cost the refused nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, before it has its place in the journal."""
+
+    at_ms: int
+    event: str
+    fields: str  # JSON object, canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the journal. `digest` is lower-case hex."""
+
+    seq: int
+    at_ms: int
+    event: str
+    fields: str
+    digest: str
+
+
+def digest_of(before: str, seq: int, event: Event) -> str:
+    text = f"{before}\n{seq}\n{event.at_ms}\n{event.event}\n{event.fields}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def named(who: int | str) -> dict[str, int | str]:
+    """Who it was, as a record says it: a uid, or of a caller over the network its SPIFFE ID, or where it came from."""
+    if isinstance(who, int):
+        return {"uid": who}
+    return {"spiffe_id" if who.startswith("spiffe://") else "address": who}
+
+
+class AuditStore(Protocol):
+    """Where the journal is kept."""
+
+    async def append(self, events: Sequence[Event]) -> None: ...
+
+
+class Audit:
+    """Writes the journal. `note` returns at once, `commit` once the record is on disk."""
+
+    def __init__(self, store: AuditStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self.lost = 0  # records so far, of those that waited
+        self._lost_told = 0  # of those, in the journal
+        self._logged = Allowance(1, clock.boot)  # that some are lost: the log is not to fill another disk
+        self._waiting: deque[Event] = deque()
+        self._writing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._denials: dict[int | str, int] = {}  # who -> denials in this second
+        self._second = 0
+        self.on_event: Hooks[[str, Mapping[str, Any]]] = Hooks()  # each that happens, with its fields
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Record something that need not wait for the disk. What the disk does not take stays here for a while."""
+        if len(self._waiting) >= WRITES_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+            if self._logged.allow("lost"):
+                log.error(
+                    "audit_record_lost",
+                    reason="the journal cannot be written and too many records wait",
+                    lost=self.lost,
+                )
+        self._waiting.append(self.event(event, fields))
+        self._wake.set()
+
+    async def commit(self, event: str, **fields: Any) -> None:
+        """Record what was done in no database, and return when that is on disk. Raise NotOnDisk."""
+        self.note(event, **fields)
+        await self.recorded()
+
+    async def recorded(self) -> None:
+        """Return when what was noted is on disk. Raise NotOnDisk: the records wait then, as others do."""
+        try:
+            await self.flush()
+        except SojournError as error:
+            raise NotOnDisk(
+                f"it is done, and its record is not on disk yet: {error.public}", detail=error.detail
+            ) from error
+
+    def denied(self, event: str, who: int | str, **fields: Any) -> None:
+        """Record a refusal, up to DENIALS_PER_SECOND for each uid, SPIFFE ID, or network of callers that have none."""
+        self._note_suppressed()
+        count = self._denials[who] = self._denials.get(who, 0) + 1
+        if count <= DENIALS_PER_SECOND:
+            self.note(event, **{**named(who), **fields})
+        else:
+            self.on_event.tell(event, fields)
+
+    def _note_suppressed(self) -> None:
+        """Record how many denials of a second that is over were not recorded one by one."""
+        second = int(self._clock.boot())
+        if second != self._second:
+            suppressed = {who: count - DENIALS_PER_SECOND for who, count in self._denials.items()}
+            self._second, self._denials = second, {}
+            for noisy, count in suppressed.items():
+                if count > 0:
+                    self.note("denials_suppressed", **named(noisy), count=count)
+
+    def event(self, event: str, fields: Mapping[str, Any]) -> Event:
+        """Make an event that happens now; None values are left out."""
+        self.on_event.tell(event, fields)
+        kept = {name: value for name, value in fields.items() if value is not None}
+        return Event(int(self._clock.now().timestamp() * 1000), event, canonical(kept))
+
+    async def flush(self) -> None:
+        """Write what waits, and what another began to write. Raises what the store raises; nothing is lost then."""
+        async with self._writing:
+            self._note_suppressed()
+            batch, self._waiting = self._waiting, deque()
+            lost, self._lost_told = self.lost - self._lost_told, self.lost
+            told = [self.event("records_lost", {"count": lost})] if lost else []
+            try:
+                if batch or told:
+                    await self._store.append((*told, *batch))
+            except BaseException:
+                self._waiting.extendleft(reversed(batch))
+                self._lost_told -= lost
+                raise
+
+    async def settle(self) -> int:
+        """Write what waits, if the disk takes it now. Return how many records wait on, and are not in the journal."""
+        with suppress(SojournError):  # the log has it, by `run`
+            await self.flush()
+        return len(self._waiting)
+
+    async def finish(self) -> None:
+        """Write that the agent has stopped, and what waits. If that cannot be, the log says so."""
+        self.note("agent_stopped")
+        try:
+            await self.flush()
+        except SojournError as error:
+            log.error("audit_not_written", reason=error.public, detail=error.detail)
+
+    async def run(self) -> None:
+        """Write what is noted, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0 if self._denials else None):  # then their number may be to be told
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.flush()
+            except SojournError as error:
+                log.error("audit_not_written", reason=error.public, detail=error.detail, waiting=len(self._waiting))
+                await asyncio.sleep(1)
+                self._wake.set()
+            await asyncio.sleep(0.02)  # so that a burst shares a commit

@@ -1,0 +1,64 @@
+"""Giving a task what it asks for at a resource: a token of ours, or what a provider gives."""
+
+from collections.abc import Callable, Sequence
+from typing import Unpack
+
+from sojourn.credentials.hand_out import Handing
+from sojourn.errors.oauth import BindingNotOffered
+from sojourn.oauth.issued_tokens import Given, Terms
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.task import Task
+
+
+class Giving:
+    """For all doors."""
+
+    def __init__(self, engine: TaskEngine, handing: Handing) -> None:
+        self._engine = engine
+        self._handing = handing
+
+    def provider_of(self, target: str, task_id: str = "") -> str:
+        """The provider that gives what is for a target, by a task type in force, or for a task's only resource if no
+        target is named; '': there is none.
+        """
+        task = self._engine.tasks.find(task_id) if task_id and not target else None
+        return self._engine.types.providers.get(task.authority.named(target) if task is not None else target, "")
+
+    def is_outside(self, task: Task, resource: str) -> bool:
+        """Whether a provider gives the credentials for a resource of the task; '': for its only one."""
+        return task.authority.named(resource) in task.type.outside
+
+    def check_offered(self, task: Task, resource: str, *, bound: bool, params_digest: str) -> None:
+        """Raise BindingNotOffered if what is asked for is a provider's, and is to be bound or for one request alone."""
+        if not self.is_outside(task, resource):
+            return
+        if bound:
+            raise BindingNotOffered(
+                f"a provider gives the credentials for {resource[:200] or 'it'}, and they are not bound to their"
+                " sender: ask without a key, proof or certificate"
+            )
+        if params_digest:
+            raise BindingNotOffered(
+                f"a provider gives the credentials for {resource[:200] or 'it'}, and they are not for one request"
+                " alone: ask without params_digest"
+            )
+
+    async def give(
+        self,
+        task: Task,
+        resource: str,
+        actions: Sequence[str],
+        *,
+        fits: Callable[[str], None] = lambda _issued_type: None,
+        **terms: Unpack[Terms],
+    ) -> Given:
+        """A credential for one resource of a live task: see TaskEngine.token and Handing.give, and what those raise.
+
+        `fits` is of those of a provider alone: the type of ours is known. Raise BindingNotOffered for one of a provider
+        that is to be bound, or for one request alone.
+        """
+        bound = terms.get("agent_key", False) or terms.get("binding") is not None
+        self.check_offered(task, resource, bound=bound, params_digest=terms.get("params_digest", ""))
+        if self.is_outside(task, resource):
+            return await self._handing.give(task, resource, actions, not_after=terms.get("not_after"), fits=fits)
+        return Given.of(await self._engine.token(task, resource, actions, **terms))

@@ -1,0 +1,1 @@
+"""sojourn.v1.Admin, for operators: what SPIRE's server API lacks."""

@@ -1,0 +1,258 @@
+"""Of sojourn.v1.Admin: tasks, as operators and oversight see and stop them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from itertools import chain
+
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn._pb.sojourn.v1 import tasks_pb2
+from sojourn.attestation.selectors import Selector
+from sojourn.audit.journal import Audit
+from sojourn.endpoints.api.task_messages import TaskMessages, brief, shorten
+from sojourn.endpoints.grpc.calls import Call, Method
+from sojourn.endpoints.grpc.pages import Pages
+from sojourn.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound, SojournError, told_as
+from sojourn.limits import AUDITED_TEXT, OUTCOMES_TOLD, REDECIDED_AT_ONCE, TASK_BLOCKS
+from sojourn.runtime.clock import Clock
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.store.short_lists import KeptList
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.kill_switch import Block
+from sojourn.tasks.refusal_reports import Refusals
+from sojourn.tasks.suspension import Changing
+from sojourn.tasks.task import PENDING, Task
+from sojourn.tasktoken.end_reasons import ADMIN, BLOCKED, OPERATOR, explanation_of
+
+Change = Callable[[Task], Awaitable[None]]
+
+
+class TaskAdminApi:
+    """See, suspend, resume, end; and the kill switch. Nothing here grants anything."""
+
+    def __init__(
+        self,
+        engine: TaskEngine,
+        changing: Changing,
+        blocks: KeptList[Block],
+        message: TaskMessages,
+        audit: Audit,
+        clock: Clock,
+        refusals: Refusals,
+    ) -> None:
+        self._engine = engine
+        self._changing = changing
+        self._blocks = blocks
+        self._told = message
+        self._refusals = refusals
+        self._audit = audit
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._unwritten = False  # a switch is off that is not on disk
+        self._pages = Pages((datetime, str), _key, self._listed)
+
+    def admin_methods(self) -> dict[str, Method]:
+        return {
+            "ListTasks": Method("unary", pb.ListTasksRequest, self.list),
+            "GetTask": Method("unary", pb.GetTaskRequest, self.get),
+            "RevokeTask": Method("unary", pb.RevokeTaskRequest, self.revoke_one),
+            "RevokeTasks": Method("unary", pb.ChangeTasksRequest, self.revoke),
+            "SuspendTasks": Method("unary", pb.ChangeTasksRequest, self.suspend),
+            "ResumeTasks": Method("unary", pb.ChangeTasksRequest, self.resume),
+            "BlockTasks": Method("unary", pb.BlockTasksRequest, self.block),
+            "UnblockTasks": Method("unary", pb.UnblockTasksRequest, self.unblock),
+            "ListBlocks": Method("unary", pb.ListBlocksRequest, self.list_blocks),
+        }
+
+    async def list(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
+        live = self._engine.tasks.all()
+        tasks = chain(self._engine.tasks.ended(), live) if request.include_ended else live
+        page, token = await self._pages.page_of_many(tasks, request)
+        return pb.ListTasksResponse(tasks=page, next_page_token=token)
+
+    async def get(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
+        return self._message(self._find(request.task_id))
+
+    async def revoke_one(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
+        task = self._find(request.task_id)
+        await self._revoke(call, task)
+        return self._message(task)
+
+    async def revoke(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
+        return await self._change(request, lambda task: self._revoke(call, task, request.reason))
+
+    async def suspend(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
+        return await self._change(request, lambda task: self._suspend(call, task, request.reason))
+
+    async def resume(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
+        return await self._change(request, lambda task: self._resume(call, task, request.reason))
+
+    async def block(self, call: Call, request: pb.BlockTasksRequest) -> pb.BlockTasksResponse:
+        kind, name = _named(request.block)
+        if (
+            kind == "type" and not self._engine.no_types
+        ):  # what is switched on again may have lost its file meanwhile; what is switched off has one
+            self._engine.type_named(name)
+        reason = request.block.reason[:AUDITED_TEXT] or "no reason given"
+        async with self._lock:
+            known = self._engine.blocks.all()
+            off = any((block.kind, block.name) == (kind, name) for block in known)
+            if off and not self._unwritten:
+                raise AlreadyExists(f"{name!r} is switched off already")
+            if not off and len(known) >= TASK_BLOCKS:
+                raise LimitExceeded(f"more than {TASK_BLOCKS} blocks")
+            made = Block(kind, name, reason, int(self._clock.now().timestamp()))
+            # In force before it is on disk: what stops need not wait.
+            self._engine.blocks.replace([*known, made])
+            self._unwritten = True
+            ended = await self._stop(kind, name, explanation_of(request.block.reason))
+            event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
+            await self._blocks.save(self._engine.blocks.all(), event)
+            self._unwritten = False
+        left_out = max(0, len(ended) - OUTCOMES_TOLD)
+        return pb.BlockTasksResponse(ended=map(brief, ended[:OUTCOMES_TOLD]), left_out=left_out)
+
+    async def _stop(self, kind: str, name: str, said: str) -> Sequence[Task]:
+        """End the live tasks of what was switched off; none begins meanwhile. Others have their turn in between."""
+        found = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
+        for number, task in enumerate(found, 1):
+            if task.live:
+                self._engine.stop(task, BLOCKED, said)
+            if number % REDECIDED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found
+
+    async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
+        kind, name = _named(request.block)
+        async with self._lock:
+            known = self._engine.blocks.all()
+            left = [block for block in known if (block.kind, block.name) != (kind, name)]
+            if left == known:
+                raise NotFound(f"{name[:100]!r} is not switched off")
+            await self._blocks.save(left, self._audit.event("tasks_unblocked", {kind: name, **call.by}))
+            self._engine.blocks.replace(left)
+            self._unwritten = False
+        return pb.UnblockTasksResponse()
+
+    async def list_blocks(self, _call: Call, _request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:
+        return pb.ListBlocksResponse(
+            blocks=[
+                pb.Block(**{block.kind: block.name}, reason=block.reason, since=block.since)
+                for block in self._engine.blocks.all()
+            ]
+        )
+
+    async def _revoke(self, call: Call, task: Task, reason: str = "") -> None:
+        await self._record(call, task, "revoked", reason)  # with what is to come, in this very step if the task lives
+        await self._engine.revoke(task, ADMIN, explanation_of(reason))
+
+    async def _suspend(self, call: Call, task: Task, reason: str) -> None:
+        said = reason[:AUDITED_TEXT] or "suspended by an operator"
+        if task.state != PENDING:
+            self._changing.hold(task, OPERATOR, said)
+            await self._record(call, task, "suspended", reason)
+        await self._changing.suspend(task, OPERATOR, said)
+
+    async def _resume(self, call: Call, task: Task, reason: str) -> None:
+        await self._changing.resume(task, OPERATOR)
+        await self._record(call, task, "resumed", reason)
+        await self._engine.journal.told(task.id)
+
+    async def _record(self, call: Call, task: Task, done: str, reason: str) -> None:
+        """Have it written who changes a task, beside the change; of one that is over, return when it is on disk."""
+        event = self._audit.event(
+            f"task_{done}_by_operator", {"task": task.id, "reason": reason[:AUDITED_TEXT] or None, **call.by}
+        )
+        if task.live:
+            self._engine.journal.later(task.record(), event)
+        else:
+            await self._engine.journal.note(event)
+
+    async def _change(self, request: pb.ChangeTasksRequest, change: Change) -> pb.ChangeTasksResponse:
+        """Change each selected task; one that cannot be changed never fails the others."""
+        tasks = self._selected(request.selection)
+
+        async def changed(task: Task) -> Exception | None:
+            try:
+                await change(task)
+            except Exception as error:  # noqa: BLE001  # what is unforeseen is raised when all others are changed
+                return error
+            return None
+
+        async with asyncio.TaskGroup() as group:
+            changing = []
+            for number, task in enumerate(tasks, 1):
+                changing.append(group.create_task(changed(task)))
+                if number % REDECIDED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others have their turn
+        found = [(task, each.result()) for task, each in zip(tasks, changing, strict=True)]
+        return self._outcomes(found, self._message if request.selection.task_id else brief)
+
+    def _outcomes(
+        self, found: Sequence[tuple[Task, Exception | None]], message: Callable[[Task], tasks_pb2.Task]
+    ) -> pb.ChangeTasksResponse:
+        """What became of each task, of those that were not changed first: as many as there is room for."""
+        failed = sum(error is not None for _, error in found)
+        answer = pb.ChangeTasksResponse(changed=len(found) - failed, failed=failed)
+        for task, error in sorted(found, key=lambda each: each[1] is None):
+            if error is not None and not isinstance(error, SojournError):
+                raise error
+            if len(answer.outcomes) < OUTCOMES_TOLD:
+                answer.outcomes.add(task=message(task), error=error.public if error is not None else "")
+            else:
+                answer.left_out += 1
+        return answer
+
+    def _selected(self, selection: pb.TaskSelection) -> Sequence[Task]:
+        """The live tasks that are selected; a task that is named by its ID is there, or NotFound is raised."""
+        if not (selection.task_id or selection.type or selection.spiffe_id or selection.selector):
+            raise InvalidInput("which tasks must be specified: by ID, type, SPIFFE ID or selector")
+        selector = Selector.parse(selection.selector) if selection.selector else None
+        tasks = [self._find(selection.task_id)] if selection.task_id else self._engine.tasks.all()
+        return [
+            task
+            for task in tasks
+            if selection.type in {"", task.type.name}
+            and selection.spiffe_id in {"", str(task.spiffe_id)}
+            and (selector is None or selector in task.selectors)
+        ]
+
+    def _message(self, task: Task) -> tasks_pb2.Task:
+        """A task with what services refused of it, which is told to operators alone."""
+        made, tried = self._told(task), self._refusals.of(task.id)
+        made.refused = tried.count
+        for each in tried.last:
+            said = each.request
+            about = {"action": said.action, "method": said.method, "target": said.target}
+            made.refusals.add(refused_at=each.at, resource=each.resource, code=each.code, count=each.count, **about)
+        return made
+
+    def _listed(self, task: Task) -> tasks_pb2.Task:
+        made = self._message(task)
+        shorten(made)
+        return made
+
+    def _find(self, task_id: str) -> Task:
+        task = self._engine.tasks.find(task_id)
+        if task is None:
+            raise NotFound("there is no such task, or it ended long ago: see the audit journal")
+        return task
+
+
+def _key(task: Task) -> tuple[datetime, str]:
+    """Its place in a list, which stays when a task that waited begins, and so is created by its own account."""
+    return task.created_at if task.approval is None else task.approval.request.asked_at, task.id
+
+
+def _named(block: pb.Block) -> tuple[str, str]:
+    """Which kind of thing, and its name. Raise InvalidInput."""
+    if bool(block.type) == bool(block.spiffe_id):
+        raise InvalidInput("a task type or a SPIFFE ID must be specified, and not both")
+    if block.type:
+        return "type", block.type
+    with told_as(InvalidInput, "invalid SPIFFE ID"):
+        return "spiffe_id", str(SpiffeId.parse(block.spiffe_id))
+
+
+def _is_of(task: Task, kind: str, name: str) -> bool:
+    return name == (task.type.name if kind == "type" else str(task.spiffe_id))

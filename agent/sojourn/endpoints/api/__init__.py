@@ -1,0 +1,1 @@
+"""The APIs for workloads and services, metrics, and what outside parties fetch."""

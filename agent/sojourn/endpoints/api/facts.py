@@ -1,0 +1,116 @@
+"""Facts: said and seen by operators (of sojourn.v1.Admin), and said by workloads (of sojourn.v1.Tasks)."""
+
+from collections.abc import Sequence
+
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn._pb.sojourn.v1 import tasks_pb2
+from sojourn.endpoints.grpc.calls import Call, Method
+from sojourn.endpoints.grpc.pages import Pages, cut
+from sojourn.errors import InvalidInput, NotFound, PolicyDenied
+from sojourn.facts.facts import Facts
+from sojourn.facts.publications import Fact, Key, Publication
+from sojourn.identity.identities import Identities
+from sojourn.limits import FACTS_OTHERWISE_TOLD
+from sojourn.policy.cedar import Param
+from sojourn.policy.task_type_file import OPERATOR
+from sojourn.sdk.client.facts import fact_value
+from sojourn.tasks.reevaluation import Redeciding
+
+
+class FactApi:
+    """Operators may say anything; workloads what a task type believes them."""
+
+    def __init__(self, facts: Facts, redeciding: Redeciding, identities: Identities) -> None:
+        self._facts = facts
+        self._redeciding = redeciding
+        self._identities = identities
+        self._short = Pages((str, str, str), lambda key: key, lambda key: self._listed(key, cut_long=True))
+        self._whole = Pages((str, str, str), lambda key: key, lambda key: self._listed(key, cut_long=False))
+
+    def admin_methods(self) -> dict[str, Method]:
+        return {
+            "SetFact": Method("unary", pb.SetFactRequest, self.set),
+            "UnsetFact": Method("unary", pb.UnsetFactRequest, self.unset),
+            "ListFacts": Method("unary", pb.ListFactsRequest, self.list),
+        }
+
+    def public_methods(self) -> dict[str, Method]:
+        return {"PublishFact": Method("unary", tasks_pb2.PublishFactRequest, self.publish)}
+
+    async def set(self, call: Call, request: pb.SetFactRequest) -> pb.SetFactResponse:
+        await self._publish(call, request, OPERATOR)
+        said = self._facts.find((request.name, request.subject, OPERATOR))
+        others = [] if said is None else self._redeciding.otherwise(said)
+        told = [self._message(fact, types) for fact, types in others[:FACTS_OTHERWISE_TOLD]]
+        return pb.SetFactResponse(otherwise=told, otherwise_left_out=len(others) - len(told))
+
+    async def unset(self, call: Call, request: pb.UnsetFactRequest) -> pb.UnsetFactResponse:
+        if not await self._facts.unset(request.name, request.subject, request.source or OPERATOR, call.by):
+            raise NotFound("nothing was said under this name, subject and source: `sojourn fact list` shows what was")
+        return pb.UnsetFactResponse()
+
+    async def list(self, _call: Call, request: pb.ListFactsRequest) -> pb.ListFactsResponse:
+        if request.name:
+            page, token = self._whole.page((key for key in self._facts.known() if key[0] == request.name), request)
+        else:
+            page, token = self._short.page(self._facts.known(), request)
+        return pb.ListFactsResponse(facts=page, next_page_token=token)
+
+    def _listed(self, key: Key, *, cut_long: bool) -> pb.Fact | None:
+        """What was said last under a key, if it is not over."""
+        fact = self._facts.present(key)
+        if fact is None:
+            return None
+        made = self._message(fact)
+        if cut_long and len(made.value.string_value) > len(short := cut(made.value.string_value)):
+            made.value.string_value, made.cut = short, True
+        return made
+
+    async def publish(self, call: Call, request: tasks_pb2.PublishFactRequest) -> tasks_pb2.PublishFactResponse:
+        entries = await self._identities.of(call.peer)
+        own = [str(entry.spiffe_id) for entry in entries if request.spiffe_id in {"", str(entry.spiffe_id)}]
+        value = _value(request.value)
+        # The same answer whatever the reason, so that it does not tell a stranger what task types read.
+        for source in own:
+            rules = (kind.facts[request.name] for kind in self._redeciding.readers(request.name))
+            if any(source in rule.sources and rule.fits(value) for rule in rules):
+                await self._publish(call, request, source)
+                return tasks_pb2.PublishFactResponse()
+        raise PolicyDenied("no task type takes this fact, with a value of this type, from the caller")
+
+    async def _publish(self, call: Call, request: pb.SetFactRequest | tasks_pb2.PublishFactRequest, by: str) -> None:
+        name, subject = request.name, request.subject
+        publication = Publication(
+            name,
+            subject,
+            _value(request.value),
+            by,
+            request.valid_seconds or None,
+            self._facts.happens_now(name, subject, by),
+        )
+        await self._facts.publish(publication, call.by)
+
+    def _message(self, fact: Fact, read_by: Sequence[str] | None = None) -> pb.Fact:
+        age = self._facts.age(fact)
+        readers = self._redeciding.readers(fact.name)
+        if read_by is None:
+            read_by = [kind.name for kind in readers if fact.source in kind.facts[fact.name].sources]
+        return pb.Fact(
+            name=fact.name,
+            subject=fact.subject,
+            source=fact.source,
+            value=fact_value(fact.value),
+            age_seconds=age,
+            happened_at=int(fact.happened_at.timestamp()),
+            valid_seconds=None if fact.until is None else fact.until - fact.since - age,
+            unwritten=not self._facts.is_written(fact.key),
+            read_by=sorted(read_by),
+        )
+
+
+def _value(message: tasks_pb2.FactValue) -> Param:
+    which = message.WhichOneof("value")
+    if which is None:
+        raise InvalidInput("value must be specified")
+    value: Param = getattr(message, which)
+    return value

@@ -1,0 +1,92 @@
+"""Tasks and what belongs to them, as messages; and what messages ask of tasks, as our values."""
+
+from collections.abc import Iterable
+
+from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.credentials.provider_routes import Outlets
+from sojourn.endpoints.grpc.pages import cut
+from sojourn.policy.params import texts_of
+from sojourn.tasks.task import Task
+from sojourn.tasktoken.grants import Authority, Grant
+
+
+class TaskMessages:
+    """Tells of tasks, and of the outlets that their credentials come from."""
+
+    def __init__(self, outlets: Outlets) -> None:
+        self._outlets = outlets
+
+    def __call__(self, task: Task) -> pb.Task:
+        return pb.Task(
+            id=task.id,
+            type=task.type.name,
+            spiffe_id=str(task.spiffe_id),
+            state=task.state,
+            reason=task.reason,
+            explanation=task.explanation,
+            version=task.version,
+            grants=grant_messages(task.authority),
+            created_at=int(task.created_at.timestamp()),
+            expires_at=int(task.expires_at.timestamp()),
+            holder_pid=task.holder.pid,
+            tokens_issued=task.tokens_issued,
+            calls=task.calls,
+            uses=[pb.Use(**row) for row in task.usage()],
+            parent_id=task.parent_id,
+            depth=task.depth,
+            actors=map(str, task.actors),
+            params=texts_of(task.params),
+            approval=_approval(task),
+            passes=task.passes,
+            outside=[
+                pb.Outside(resource=resource, provider=outlet.name, kind=outlet.provider.kind, details=details)
+                for resource, outlet, details in self._outlets.described(task)
+            ],
+        )
+
+
+def shorten(made: "pb.Task") -> None:
+    """Cut what a workload may have made long, for a list: its parameters. Which, the message says."""
+    for name, text in sorted(made.params.items()):
+        if len(text) > len(short := cut(text)):
+            made.params[name] = short
+            made.cut.append(name)
+
+
+def brief(task: Task) -> pb.Task:
+    """What became of a task, and nothing of what it may do."""
+    return pb.Task(
+        id=task.id,
+        type=task.type.name,
+        spiffe_id=str(task.spiffe_id),
+        state=task.state,
+        reason=task.reason,
+        explanation=task.explanation,
+        version=task.version,
+        created_at=int(task.created_at.timestamp()),
+        expires_at=int(task.expires_at.timestamp()),
+    )
+
+
+def _approval(task: Task) -> pb.TaskApproval | None:
+    if task.approval is None:
+        return None
+    request = task.approval.request
+    return pb.TaskApproval(
+        approval_id=request.id,
+        expires_at=int(request.expires_at.timestamp()),
+        digest=request.digest,
+        approvers=request.approvers,
+        needed=request.count,
+        given=len(task.approval.given),
+        denial=task.approval.denial,
+    )
+
+
+def grant_messages(authority: Authority) -> list[pb.Grant]:
+    return [pb.Grant(resource=grant.resource, actions=grant.actions) for grant in authority.grants]
+
+
+def authority_of(grants: Iterable[pb.Grant]) -> Authority:
+    """Raise InvalidInput if a grant is none."""
+    return Authority.of(Grant.parse(grant.resource, grant.actions) for grant in grants)

@@ -1,0 +1,1 @@
+"""What an Envoy asks for: secrets (SDS), and whether a request may pass (ext_authz)."""

@@ -1,0 +1,237 @@
+"""Between the streams of gRPC and the handlers: who calls, the security header, and errors as status codes.
+
+Handlers raise `sojourn.errors`; only this file talks status codes. An error's stable code goes into the trailing
+metadata `sojourn-code`, and the nonce that a DPoP proof needs into `dpop-nonce`.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from google.protobuf.message import Message
+from prometheus_client import Counter as Metric
+
+from sojourn.attestation.peer import Peer
+from sojourn.audit.journal import Audit, named
+from sojourn.endpoints.grpc.statuses import STATUSES
+from sojourn.endpoints.http2.server import Handler
+from sojourn.endpoints.http2.stream import Stream
+from sojourn.endpoints.listener.admission import Concurrency
+from sojourn.endpoints.listener.caller import Visitor
+from sojourn.errors import Bug, InvalidInput, Refused, SojournError
+from sojourn.errors.oauth import NonceNeeded
+from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
+from sojourn.quota.rate import Allowance
+from sojourn.runtime.background import Background
+
+log = structlog.get_logger()
+CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and status.", ["method", "code"])
+Request = TypeVar("Request", bound=Message)
+HEADER = "workload.spiffe.io"
+_HEADER = HEADER.encode()
+
+
+class Requests:
+    """The requests of one call, as messages of their type."""
+
+    def __init__(self, stream: Stream, kind: type[Message]) -> None:
+        self._stream = stream
+        self._kind = kind
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next one has yet to come."""
+        return self._stream.waiting
+
+    def __aiter__(self) -> "Requests":
+        return self
+
+    async def __anext__(self) -> Any:
+        """Raise InvalidInput for what is no message of the type."""
+        data = await self._stream.message()
+        if data is None:
+            raise StopAsyncIteration
+        try:
+            return self._kind.FromString(data)
+        except Exception:  # noqa: BLE001  # hostile input: whatever the library raises
+            raise InvalidInput("request is not a message of the method's type") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: who makes it, and what it is."""
+
+    visitor: Visitor
+    method: str
+    requests: Requests
+    send_now: Callable[[bytes], bool]  # `Stream.send_now`
+
+    @property
+    def peer(self) -> Peer:
+        """The process of this machine that makes it."""
+        if not isinstance(self.visitor, Peer):
+            raise Bug("a call that is for processes of this machine came from elsewhere")
+        return self.visitor
+
+    @property
+    def by(self) -> dict[str, int]:
+        """Who made it, for the audit."""
+        return {"by_uid": self.peer.uid, "by_pid": self.peer.process.pid}
+
+
+Unary = Callable[[Call, Any], Awaitable[Any]]
+Streaming = Callable[[Call, Any], AsyncIterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes.
+
+    A `long` call waits for something: it counts among a user's streams, so that those who wait do not hold up others.
+    Whether it is may depend on the request. A `whole` one is gone through with although its caller goes meanwhile.
+    """
+
+    kind: str  # unary | stream (answers) | bidi
+    request: type[Message]
+    handler: Unary | Streaming
+    long: bool | Callable[[Any], bool] = False
+    whole: bool = False
+
+
+class Calls:
+    """Makes gRPC handlers of ours."""
+
+    def __init__(
+        self,
+        audit: Audit,
+        *,
+        header: bool,
+        streams: int = STREAMS_PER_UID,
+        check: Callable[[Visitor], None] | None = None,
+        whole: bool = False,
+    ) -> None:
+        """`header`: whether every call must carry the metadata `workload.spiffe.io: true` (Workload Endpoint, 3).
+
+        `streams`: how many streams one caller may hold. `check` raises what a caller's call is refused with.
+        `whole`: all that are answered once and wait for nothing are gone through with although their callers go: what
+        is half done is worse than what was interrupted too late.
+        """
+        self._whole = whole
+        self._going_on = Background("call_without_caller_failed")
+        self._check = check
+        self._audit = audit
+        self._header = header
+        self._unary_calls = Concurrency(CALLS_PER_UID, "calls under way")
+        self._streams = Concurrency(streams, "open streams")
+        self._silent = Concurrency(streams, "calls without a request")
+        self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
+
+    def service(self, name: str, methods: dict[str, Method]) -> dict[str, Handler]:
+        """Its methods by path."""
+        make = {"unary": self._unary, "stream": self._streaming, "bidi": self._streaming}
+        return {f"/{name}/{short}": make[method.kind](f"{name}/{short}", method) for short, method in methods.items()}
+
+    def _unary(self, path: str, method: Method) -> Handler:
+        ended_well = CALLS.labels(path, "OK")
+
+        async def call(stream: Stream) -> None:
+            try:
+                made = self._begin(path, stream, method)
+                request = await self._only_request(made)
+                long = method.long(request) if callable(method.long) else method.long
+                limit = self._streams if long else self._unary_calls
+                if method.whole or (self._whole and not long):
+                    answer = await asyncio.shield(self._going_on.run(self._answered(method, made, request, limit)))
+                else:
+                    answer = await self._answered(method, made, request, limit)
+                if not stream.answer_now(answer):  # a call whose caller takes no answer is held as streams are
+                    with self._streams.one(made.visitor.who):
+                        await stream.answer(answer)
+            except Exception as error:  # noqa: BLE001  # every error becomes a status
+                self._fail(path, stream, error)
+                return
+            ended_well.inc()
+
+        return call
+
+    async def _answered(self, method: Method, made: Call, request: Any, limit: Concurrency) -> bytes:
+        with limit.one(made.visitor.who):
+            return _serialize(await method.handler(made, request))  # type: ignore[misc]
+
+    def _streaming(self, path: str, method: Method) -> Handler:
+        ended_well = CALLS.labels(path, "OK")
+
+        async def call(stream: Stream) -> None:
+            try:
+                made = self._begin(path, stream, method)
+                request = None if method.kind == "bidi" else await self._only_request(made)
+                with self._streams.one(made.visitor.who):
+                    answers: Any = method.handler(made, request)
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            await stream.send(_serialize(answer))
+            except Exception as error:  # noqa: BLE001  # every error becomes a status
+                self._fail(path, stream, error)
+                return
+            ended_well.inc()
+            stream.end()
+
+        return call
+
+    def _begin(self, path: str, stream: Stream, method: Method) -> Call:
+        if self._header and stream.head.values(_HEADER) != [b"true"]:
+            raise InvalidInput("security header missing from request")
+        if isinstance(stream.visitor, Peer):
+            stream.visitor.check_not_confined()
+        if self._check is not None:
+            self._check(stream.visitor)
+        return Call(stream.visitor, path, Requests(stream, method.request), stream.send_now)
+
+    async def _only_request(self, call: Call) -> Any:
+        with self._silent.one(call.visitor.who) if call.requests.waiting else nullcontext():
+            return await first_of(call, REQUEST_SECONDS)
+
+    def _fail(self, path: str, stream: Stream, error: Exception) -> None:
+        """Answer first: whatever becomes of log and journal, the caller does not wait for ever."""
+        if isinstance(error, SojournError):
+            code, text, ours = error.grpc_status, error.public, error.code
+        else:
+            reference = uuid.uuid4().hex[:12]
+            code, text, ours = "INTERNAL", f"internal error; the log has it under {reference}", "internal"
+        said_too = [("sojourn-code", ours), *([("dpop-nonce", error.nonce)] if isinstance(error, NonceNeeded) else [])]
+        stream.fail(STATUSES[code], text, said_too)
+        CALLS.labels(path, code).inc()
+        by = stream.visitor
+        if not isinstance(error, SojournError):
+            log.error("call_failed", method=path, reference=reference, exc_info=error)
+        elif self._refusals.allow(by.who):
+            who = {**named(by.who), **by.details}
+            log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **who)
+        if isinstance(error, Refused):
+            self._audit.denied("call_denied", by.who, **by.details, method=path, code=ours, reason=text)
+
+
+def _serialize(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+async def next_of(requests: Requests) -> Any:
+    """The next request of a stream, or None if the caller has no more."""
+    with suppress(StopAsyncIteration):
+        return await anext(requests)
+    return None
+
+
+async def first_of(call: Call, deadline_seconds: float) -> Any:
+    """The first request of a call. Raise InvalidInput if none comes."""
+    try:
+        if not call.requests.waiting:
+            return await anext(call.requests)
+        async with asyncio.timeout(deadline_seconds):
+            return await anext(call.requests)
+    except (TimeoutError, StopAsyncIteration):
+        raise InvalidInput("the call ended or stayed silent before its first request") from None

@@ -1,0 +1,62 @@
+"""What the doors serve by gRPC."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from sojourn._pb.pool import POOL
+from sojourn.endpoints.grpc.calls import Call, Calls, Method
+from sojourn.endpoints.http2.server import Handler, Server
+from sojourn.endpoints.listener.turns import Turns
+from sojourn.errors import NotFound
+
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
+
+
+class _Common:
+    """What every server has. Health is without `Watch`, which would let anybody hold streams for nothing."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = list(services)
+        self._reflection: Any = None
+
+    async def check(self, _call: Call, request: Any) -> Any:
+        if request.service:
+            raise NotFound("health is told of the agent as a whole: leave the service out")
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    def reflect(self, call: Call, _request: None) -> Any:
+        if self._reflection is None:
+            # With it comes the whole of grpcio, which nothing else in the agent needs: for those who ask.
+            from grpc_reflection.v1alpha import reflection
+
+            self._reflection = reflection.aio.ReflectionServicer(self._services, pool=POOL)
+        return self._reflection.ServerReflectionInfo(call.requests, None)
+
+
+def serve(
+    services: Mapping[str, Mapping[str, Handler]],
+    calls: Calls,
+    *,
+    message_max_bytes: int,
+    reflects: bool = True,
+    turns: Turns | None = None,
+) -> Server:
+    """A server of these services, and by `calls` of gRPC health and, if it `reflects`, reflection.
+
+    `turns`: those in which its connections are read; None: some of their own.
+    """
+    common = _Common([*services, HEALTH, REFLECTION])
+    methods = {HEALTH: {"Check": Method("unary", health_pb2.HealthCheckRequest, common.check)}}
+    if reflects:
+        methods[REFLECTION] = {
+            "ServerReflectionInfo": Method("bidi", reflection_pb2.ServerReflectionRequest, common.reflect)
+        }
+    for library in (health_pb2, reflection_pb2):  # so that reflection can show their services too
+        POOL.AddSerializedFile(library.DESCRIPTOR.serialized_pb)
+    made = [*services.values(), *(calls.service(name, methods[name]) for name in methods)]
+    handlers = {path: handler for service in made for path, handler in service.items()}
+    return Server(handlers, message_max=message_max_bytes, turns=turns)

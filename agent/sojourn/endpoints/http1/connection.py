@@ -1,0 +1,174 @@
+"""One HTTP/1.1 connection, by uvicorn. Imported when the first comes: most callers speak gRPC alone."""
+
+import asyncio
+from collections import deque
+from time import monotonic
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from sojourn.endpoints.http1.scope import HELD, SENDER
+from sojourn.endpoints.listener.admission import Held
+from sojourn.endpoints.listener.turns import Turn, Turns
+from sojourn.errors import InvalidInput, LimitExceeded
+from sojourn.limits import (
+    HTTP_BODY_MAX_BYTES,
+    HTTP_KEEP_ALIVE_SECONDS,
+    HTTP_PIPELINE,
+    HTTP_READ_BYTES,
+    HTTP_REQUEST_SECONDS,
+    METADATA_MAX_BYTES,
+    REFUSALS_LOGGED_PER_SECOND,
+    REQUESTS_HELD_BYTES,
+)
+from sojourn.oauth.client_auth import Sender
+from sojourn.quota.rate import Allowance
+
+log = structlog.get_logger()
+_VERSIONS = frozenset({"1.0", "1.1"})
+
+
+class Conversations:
+    """Makes uvicorn's protocol, and knows those that are open."""
+
+    def __init__(self, app: ASGIApp, turns: Turns) -> None:
+        self.config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=HTTP_KEEP_ALIVE_SECONDS,
+            log_level="error",  # below that it has a line or two for each request that is malformed
+        )
+        self.config.load()
+        self.state = ServerState()
+        self.logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self.turns = turns
+        self.held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
+
+    def make(self, sender: Sender) -> "Conversation":
+        return Conversation(sender, self)
+
+    def close(self) -> None:
+        """Close idle connections; those that are being answered close after it."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+
+
+class Conversation(HttpToolsProtocol):
+    """uvicorn's protocol, with the Sender in each request's scope, and limits that it lacks.
+
+    What has come is read in the sender's turns: those of one would else all be worked off before others are heard.
+    """
+
+    def __init__(self, sender: Sender, others: Conversations) -> None:
+        super().__init__(config=others.config, server_state=others.state, app_state={})
+        self._sender = sender
+        self._others = others
+        self._came: deque[bytes] = deque()  # and is not read yet
+        self._waits = False  # for a turn; until then nothing more is taken
+        self._head_bytes = 0
+        self._whole = 0  # requests that have come whole, without those that are answered
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        waited = bool(self._came)
+        self._came.extend(data[at : at + HTTP_READ_BYTES] for at in range(0, len(data), HTTP_READ_BYTES))
+        if not waited:
+            self._others.turns.ask(self._sender.who, self)
+        if self._came and not self.transport.is_closing():
+            self._waits = True
+            self.transport.pause_reading()
+
+    def read(self, turn: Turn) -> bool:
+        """Read what has come. Return whether there is more."""
+        if not self._came:  # the connection has ended meanwhile
+            return False
+        begun = monotonic()
+        try:
+            self._read(self._came[0])
+        finally:
+            if self._came:
+                self._came.popleft()
+            turn.spend(monotonic() - begun, calls=1)
+        if self._came:
+            return True
+        if self._waits:
+            self._waits = False
+            if not self.flow.read_paused and not self.transport.is_closing():
+                self.transport.resume_reading()
+        return False
+
+    def _read(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES:
+            self.transport.abort()  # a head without end; the body has its own limit
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unexpect()
+        self._came.clear()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.transport.is_closing():
+            return
+        if self._others.logged.allow(self._sender.who):
+            log.info("http_malformed", who=self._sender.who, **self._sender.details)
+        super().send_400_response(msg)
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) > HTTP_PIPELINE:  # each waits with an object of its own
+            self.transport.abort()
+            raise LimitExceeded("too many requests were sent ahead")  # or the parser would go on with what has come
+        super().on_message_begin()
+        self._expect()
+
+    def on_headers_complete(self) -> None:
+        version, hosts = self.parser.get_http_version(), [1 for name, _ in self.headers if name == b"host"]
+        # RFC 9112, 2.3 and 3.2: who takes another version, or another host than we, is misled by our answer.
+        if version not in _VERSIONS or len(hosts) > 1 or (version == "1.1" and not hosts):
+            raise InvalidInput("the request is of another version, or names no host or several")  # which is a 400
+        ours = {SENDER: self._sender, HELD: self._others.held}
+        self.scope.update(ours)  # type: ignore[typeddict-item]  # beside ASGI's
+        super().on_headers_complete()
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request that has come whole waits for its answer."""
+        return self._whole > 0
+
+    def on_response_complete(self) -> None:
+        self._whole -= 1
+        super().on_response_complete()
+
+    def on_message_complete(self) -> None:
+        self._unexpect()
+        self._whole += 1
+        self._head_bytes = 0  # what may be there of the next one in the same piece goes free
+        super().on_message_complete()
+
+    def _expect(self) -> None:
+        """A request must be complete by then."""
+        self._unexpect()
+        self._deadline = asyncio.get_running_loop().call_later(HTTP_REQUEST_SECONDS, self._late)
+
+    def _unexpect(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self.transport.abort()

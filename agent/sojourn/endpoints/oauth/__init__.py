@@ -1,0 +1,1 @@
+"""The endpoints of the token service: token, introspection, revocation, metadata, status lists, events."""

@@ -1,0 +1,1 @@
+"""Facts: what is said of the world, and read by policies."""

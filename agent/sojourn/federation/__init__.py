@@ -1,0 +1,1 @@
+"""The bundles of other trust domains: fetched, and kept fresh."""

@@ -1,0 +1,1 @@
+"""JOSE: compact JWS and strict JSON. Values alone."""

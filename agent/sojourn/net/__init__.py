@@ -1,0 +1,1 @@
+"""Addresses, URLs, sockets and TLS, without a word of what they are used for."""

@@ -1,0 +1,1 @@
+"""Notices of requests for approval, to people."""

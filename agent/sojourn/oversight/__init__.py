@@ -1,1 +1,0 @@
-"""What oversight sees: the audit journal."""

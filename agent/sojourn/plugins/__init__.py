@@ -1,0 +1,1 @@
+"""What plugins are made of: `sojourn.plugins.attestor` and `sojourn.plugins.provider`."""

@@ -1,0 +1,1 @@
+"""Policy as code: task types, their Cedar policies, and what these answer. Rules alone."""

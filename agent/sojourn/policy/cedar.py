@@ -1,0 +1,334 @@
+"""Asking Cedar, so that anything but a clean yes is a no.
+
+One policy set for each task type: our own forbids and the type's policies. An error inside a `forbid` would make that
+forbid vanish; so a decision with any error in its diagnostics is a deny.
+"""
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+import cedarpy
+
+from sojourn.errors import Fault, InvalidPolicy
+from sojourn.limits import ALLOWED_KEPT, ENTITIES_KEPT
+from sojourn.policy import clauses
+from sojourn.policy.clauses import NAMESPACE, Clause
+
+_SOME_TASK = "tsk_some"
+OWN = tuple(clauses.ours())
+Param = str | int | bool
+PARAM_TYPES = {"string": "String", "long": "Long", "boolean": "Bool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Policy said yes; `policies` are the ids that decided, sorted."""
+
+    policies: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Policy said no, or could not be asked cleanly."""
+
+    reason: str
+    policies: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A fact as a decision reads it. `age`: seconds since it was published, on the boot clock."""
+
+    value: Param
+    source: str = ""
+    age: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What policies may read beside the task. `absent` says of facts why they are not there: missing, or stale.
+
+    `also`: what it would be with facts that were said and are not on disk yet. Policy must allow in each of them too.
+    """
+
+    params: Mapping[str, Param] = field(default_factory=dict)
+    facts: Mapping[str, Reading] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    also: "tuple[Context, ...]" = ()
+
+    def document(self) -> dict[str, Any]:
+        """As Cedar reads it."""
+        return {"params": dict(self.params), "facts": {name: fact.value for name, fact in self.facts.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A task, as policies see it. `depth`: how many delegations lie between it and a task that was begun."""
+
+    task_id: str
+    task_type: str
+    workload: str  # SPIFFE ID
+    state: str
+    tokens_issued: int
+    reported_calls: int
+    depth: int = 0
+    uses: tuple[tuple[str, int], ...] = ()  # of actions that are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a record of the context may have: names with PARAM_TYPES' keys, and those of them that it always has."""
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    required: Collection[str] = ()
+
+    def schema(self) -> str:
+        """As a record type of Cedar's schema language."""
+        each = (
+            f"{json.dumps(name)}{'' if name in self.required else '?'}: {PARAM_TYPES[kind]}"
+            for name, kind in self.types.items()
+        )
+        return f"{{ {', '.join(each)} }}"
+
+
+NO_FIELDS = Fields()
+_SEEN = tuple(each.name for each in fields(Principal))
+_SEEN_OF: Callable[[Principal], tuple[object, ...]] = attrgetter(*_SEEN)
+_Question = tuple[object, ...]
+
+
+class Policy:
+    """The compiled policies of one task type: `clauses` are the type's own, which ours stand before."""
+
+    def __init__(
+        self,
+        text: str,
+        actions: Sequence[str],
+        params: Fields,
+        facts: Fields = NO_FIELDS,
+        limited: Sequence[str] = (),
+        beside: Sequence[Clause] = (),
+    ) -> None:
+        """Parse and validate. Raise InvalidPolicy with what is wrong.
+
+        `limited`: the actions whose uses are counted. `beside`: what else `ask` will be asked with, see `beside`.
+        """
+        self.clauses = clauses.read(text)
+        self._required_facts = sorted(facts.required)
+        self._schema_text = schema = schema_text(actions, params, facts, limited)
+        every = [*OWN, *self.clauses]
+        faults = [
+            Fault("", clause.line, f"policy {clause.id!r} is about action {action!r}, which is not in the ceiling")
+            for clause in self.clauses
+            for action in sorted((clause.actions or frozenset()) - set(actions))
+        ]
+        faults += [
+            Fault("", clause.line, f"policy {clause.id!r}: principal.calls is now principal.reported_calls")
+            for clause in self.clauses
+            if "calls" in clause.of_principal
+        ]
+        if faults:
+            raise InvalidPolicy(faults)
+        try:
+            result = cedarpy.validate_policies(clauses.joined(every), schema)
+            self._schema = cedarpy.Schema.from_str(schema)
+        except Exception as error:
+            raise InvalidPolicy(f"policy cannot be validated: {error}") from error
+        if not result.validation_passed:
+            raise InvalidPolicy(_faults(result.errors, every))
+        self.whole = compiled(every)
+        # Tasks that are alike in all that policies name or read are one to them: making entities is half of what a
+        # decision costs.
+        names_tasks = any(clause.names_tasks for clause in (*self.clauses, *beside))
+        read = frozenset[str]().union(*(clause.attributes for clause in (*self.clauses, *beside)))
+        self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
+        self._alike |= {count: 0 for count in ("tokens_issued", "reported_calls") if count not in read}
+        self._alike |= {} if limited and "uses" in read else {"uses": ()}
+        self._limited = tuple(limited)
+        self._made = lru_cache(ENTITIES_KEPT)(self._entities)
+        self._alike_at = [(_SEEN.index(name), like) for name, like in self._alike.items()]
+        self._allowed: OrderedDict[_Question, Allow] = OrderedDict()
+        # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
+        cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
+        made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
+        ready = {ids: compiled(cut) for ids, cut in made.items()}
+        self._cut = {action: ready[tuple(each.id for each in cut)] for action, cut in cuts.items()}
+
+    def beside(self, clause: Clause) -> cedarpy.PolicySet:
+        """Compile a policy that is none of the type's, but valid by its schema. Raise InvalidPolicy if it is not."""
+        try:
+            result = cedarpy.validate_policies(clause.text, self._schema_text)
+        except Exception as error:
+            raise InvalidPolicy(f"it cannot be validated: {error}") from error
+        if not result.validation_passed:
+            raise InvalidPolicy([Fault("", 0, _told(each)) for each in result.errors])
+        return compiled([clause])
+
+    def decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+        """Ask whether a task may do `action` at `resource`. Without a fact that is required it may not."""
+        decision = self._decide(principal, action, resource, context)
+        for other in context.also if decision else ():
+            if not (decision := self._decide(principal, action, resource, other)):
+                break
+        return decision
+
+    def lacking(self, context: Context) -> str:
+        """Which required fact is not there, and why; empty: all are."""
+        for name in self._required_facts:
+            if name not in context.facts:
+                return f"fact {name!r} is {context.absent.get(name, 'missing')}"
+        return ""
+
+    def _decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+        lacking = self.lacking(context)
+        if lacking:
+            return Deny(lacking)
+        # Cedar has no clock and no memory: to the very same question it says the same again. Only a clean yes is kept.
+        question = self._question(principal, action, resource, context)
+        kept = self._allowed.get(question) if question is not None else None
+        if kept is not None and question is not None:
+            self._allowed.move_to_end(question)
+            return kept
+        decision = self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
+        if question is not None and isinstance(decision, Allow):
+            self._allowed[question] = decision
+            if len(self._allowed) > ALLOWED_KEPT:
+                self._allowed.popitem(last=False)
+        return decision
+
+    def _question(self, principal: Principal, action: str, resource: str, context: Context) -> _Question | None:
+        """All that Cedar reads beside policies and schema. None: it cannot be told, and asking will say why."""
+        try:
+            seen = list(_SEEN_OF(principal))
+            for place, like in self._alike_at:
+                if type(seen[place]) is type(like):
+                    seen[place] = like
+            # With their types: in Python 1 and true are equal.
+            facts = tuple([(name, type(fact.value), fact.value) for name, fact in context.facts.items()])
+            params = tuple([(name, type(value), value) for name, value in context.params.items()])
+            question = (*seen, *map(type, seen), action, resource, params, facts)
+            hash(question)
+        except Exception:  # noqa: BLE001  # whatever it is, `ask` meets it too, and denies
+            return None
+        return question
+
+    def ask(
+        self,
+        policies: cedarpy.PolicySet,
+        principal: Principal,
+        action: str,
+        resource: str,
+        context: Context,
+    ) -> Allow | Deny:
+        """What other policies than the type's would say, by the same schema. Only `decide` grants anything."""
+        try:
+            principal = self._as_told_apart(principal)
+            entities = self._made(principal)
+            request = {
+                "principal": _uid("Task", principal.task_id),
+                "action": _uid("Action", action),
+                "resource": _uid("Resource", resource),
+                "context": context.document(),
+            }
+            result = cedarpy.is_authorized(request, policies, entities, schema=self._schema)
+            diagnostics = result.diagnostics
+            named = diagnostics.id_annotations_by_reason
+            decided = tuple(sorted(named.get(reason) or reason for reason in diagnostics.reasons))
+            if diagnostics.errors:
+                return Deny(f"policy could not be evaluated: {diagnostics.errors[0]}", decided)
+            if result.decision is cedarpy.Decision.Allow and decided:  # no permit without a policy that says so
+                return Allow(decided)
+        except BaseException as error:  # noqa: BLE001  # whatever goes wrong is a deny; a panic of Cedar is no Exception
+            return Deny(f"policy could not be asked: {type(error).__name__}")
+        return Deny("a policy forbids it" if decided else "no policy permits it", decided)
+
+    def _as_told_apart(self, principal: Principal) -> Principal:
+        """The task as the policies can tell it from others. What is not of its type is left to be found out."""
+        alike = {name: value for name, value in self._alike.items() if type(getattr(principal, name)) is type(value)}
+        return replace(principal, **alike)
+
+    def _entities(self, principal: Principal) -> cedarpy.Entities:
+        """The entities of a decision: the task alone. Of its parents, and of resources, there is nothing to read."""
+        return cedarpy.Entities.from_json_str(json.dumps([_entity(principal, self._limited)]), self._schema)
+
+
+def _is_about(clause: Clause, action: str) -> bool:
+    return clause.actions is None or action in clause.actions
+
+
+def compiled(some: Sequence[Clause]) -> cedarpy.PolicySet:
+    """Make a set of policies that can be asked."""
+    return cedarpy.PolicySet.from_str(clauses.joined(some))
+
+
+def _faults(errors: Sequence[Any], every: Sequence[Clause]) -> list[Fault]:
+    """What Cedar's validator found, each once, with the policy's id and line."""
+    found = []
+    for error in errors:
+        number = re.fullmatch(r"policy([0-9]+)", str(error.policy_id))
+        clause = every[int(number[1])] if number and int(number[1]) < len(every) else None
+        named = f"policy {clause.id!r}: {_told(error)}" if clause else _told(error)
+        found.append(Fault("", clause.line if clause else 0, named))
+    return list(dict.fromkeys(found))
+
+
+def _told(error: Any) -> str:
+    """What the validator says, without its own name of the policy."""
+    return re.sub(r"^for policy `[^`]*`, ", "", str(error.error))
+
+
+def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS, limited: Sequence[str] = ()) -> str:
+    """The Cedar schema of a task type: its actions, and its parameters and facts in the context."""
+    named = ", ".join(json.dumps(action) for action in actions)
+    return f"""
+namespace {NAMESPACE} {{
+  entity TaskType;
+  entity Workload;
+  entity Resource;
+  entity Task in [TaskType, Workload] {{
+    type: String, state: String, workload: Workload, tokens_issued: Long, reported_calls: Long, depth: Long,
+    uses: {_uses(limited)}
+  }};
+  action {named} appliesTo {{
+    principal: [Task], resource: [Resource], context: {{ params: {params.schema()}, facts: {facts.schema()} }}
+  }};
+}}
+"""
+
+
+def _uses(limited: Sequence[str]) -> str:
+    return Fields(dict.fromkeys(limited, "long"), limited).schema()
+
+
+def _uid(kind: str, name: str) -> dict[str, str]:
+    return {"type": f"{NAMESPACE}::{kind}", "id": name}
+
+
+def _entity(principal: Principal, limited: Sequence[str] = ()) -> dict[str, Any]:
+    used = dict(principal.uses)
+    workload, task_type = _uid("Workload", principal.workload), _uid("TaskType", principal.task_type)
+    return {
+        "uid": _uid("Task", principal.task_id),
+        "attrs": {
+            "type": principal.task_type,
+            "state": principal.state,
+            "workload": {"__entity": workload},
+            "tokens_issued": principal.tokens_issued,
+            "reported_calls": principal.reported_calls,
+            "depth": principal.depth,
+            "uses": {action: used.get(action, 0) for action in limited},
+        },
+        "parents": [workload, task_type],
+    }

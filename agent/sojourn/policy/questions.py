@@ -1,0 +1,102 @@
+"""Asking a task type a question as a whole, without a task: for cases, explanations, and a candidate beside.
+
+The rules are those that a real request meets, in its order: workload, binding, parameters, ceiling, facts, policy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sojourn.errors import InvalidInput
+from sojourn.limits import USES_MAX
+from sojourn.policy.cedar import Allow, Context, Deny, Param, Principal, Reading
+from sojourn.policy.rules import NOT_HANDED_ON, may_hold
+from sojourn.policy.task_types import TaskType
+from sojourn.tasktoken.grants import Authority, Grant
+
+RULES = ("workload", "binding", "params", "ceiling", "limits", "facts", "policy")
+ACTIVE = "active"
+
+
+@dataclass(frozen=True)
+class Question:
+    """May a task of this workload, with these parameters, do `action` at `resource`? `params` are as in a request.
+
+    `facts` are what the type's sources say; `absent` says why others are not there.
+    """
+
+    workload: str  # SPIFFE ID
+    action: str
+    resource: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    binding: str = ""  # '': one that the type allows
+    state: str = ACTIVE
+    tokens_issued: int = 0
+    reported_calls: int = 0
+    facts: Mapping[str, Param] = field(default_factory=dict)
+    depth: int = 0  # how often the task was handed on; then `workload` is who has it now
+    absent: Mapping[str, str] = field(default_factory=dict)
+    uses: Mapping[str, int] = field(default_factory=dict)  # of actions that the type limits
+
+    def principal(self, kind: TaskType) -> Principal:
+        used = (self.tokens_issued, self.reported_calls, self.depth, tuple(self.uses.items()))
+        return Principal("tsk_asked", kind.name, self.workload, self.state, *used)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered, and by which of RULES. `context` is what policies could read.
+
+    `approval`: whether its type would have somebody agree before a task begins that asks for this.
+    """
+
+    rule: str
+    decision: Allow | Deny
+    context: Context = field(default_factory=Context)
+    approval: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.decision)
+
+
+def ask(kind: TaskType, question: Question, *, limits: bool = True) -> Answer:
+    """Answer as the agent would, to a task that wants a token for this, or without `limits` to one that may keep it."""
+    if not may_hold(kind, question.workload, question.depth):
+        if question.depth:
+            return Answer("workload", Deny(NOT_HANDED_ON))
+        return Answer("workload", Deny(f"workload {question.workload[:200]!r} may not begin this type"))
+    if question.binding and question.binding not in kind.bindings:
+        return Answer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
+    try:
+        context = _context(kind, question)
+    except InvalidInput as error:
+        return Answer("params", Deny(error.public))
+    if question.action not in kind.ceiling.at(question.resource):
+        return Answer("ceiling", Deny("the ceiling does not have this action at this resource"), context)
+    if limits and question.uses.get(question.action, 0) >= kind.limits.get(question.action, USES_MAX + 1):
+        return Answer("limits", Deny("the task has made all the uses of this action that its type allows"), context)
+    unknown = sorted(set(question.facts) - set(kind.facts))
+    if unknown:
+        return Answer("facts", Deny(f"task type {kind.name!r} reads no fact {unknown[0][:64]!r}"), context)
+    for name, why in context.absent.items():
+        if kind.facts[name].required:
+            return Answer("facts", Deny(f"fact {name!r} is {why}"), context)
+    principal = question.principal(kind)
+    decision = kind.policy.decide(principal, question.action, question.resource, context)
+    asked = Authority((Grant(question.resource, (question.action,)),))
+    return Answer("policy", decision, context, bool(decision) and kind.needs_approval(principal, asked, context))
+
+
+def _context(kind: TaskType, question: Question) -> Context:
+    """What policies may read. Raise InvalidInput if a parameter is wrong."""
+    params = kind.read_params(question.params)
+    facts: dict[str, Reading] = {}
+    absent: dict[str, str] = {}
+    for name, rule in kind.facts.items():
+        value = question.facts.get(name)
+        if value is None:
+            absent[name] = question.absent.get(name, "missing")
+        elif not rule.fits(value):
+            absent[name] = "of another type"
+        else:
+            facts[name] = Reading(value)
+    return Context(params, facts, absent)

@@ -1,0 +1,1 @@
+"""Limits that are counted by owner: rates, shares, and caches of a size."""

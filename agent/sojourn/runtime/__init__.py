@@ -1,0 +1,1 @@
+"""What runs everything else: time, hooks, work in the background, the log."""

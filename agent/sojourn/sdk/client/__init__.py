@@ -1,0 +1,1 @@
+"""Clients of the agent, on this machine and on another one."""

@@ -1,0 +1,133 @@
+"""gRPC statuses as Sojourn's errors."""
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+
+import grpc
+
+from sojourn import errors
+from sojourn.errors import SojournError, oauth
+from sojourn.errors.oauth import NonceNeeded
+
+NONCE_KEY = "dpop-nonce"  # trailing metadata: the nonce that a DPoP proof must have
+UNKNOWN_METHOD = "unknown method "  # so an agent's socket answers a call that it does not serve
+CODE_KEY = "sojourn-code"  # trailing metadata: the stable code of the error at the agent
+_STATUSES: dict[grpc.StatusCode, type[SojournError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
+    grpc.StatusCode.UNIMPLEMENTED: errors.Refused,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.TaskOver,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitExceeded,
+}
+_CODES: dict[str, type[SojournError]] = {
+    each.code: each
+    for each in (
+        errors.InvalidSpiffeId,
+        errors.InvalidToken,
+        errors.InvalidPolicy,
+        errors.InvalidAuthorizationDetails,
+        errors.UnknownTaskType,
+        errors.NoIdentity,
+        errors.PolicyDenied,
+        errors.ActionOutsideType,
+        errors.InvalidTarget,
+        errors.StoreFull,
+        errors.AttestationFailed,
+        errors.ApprovalRequired,
+        errors.NeedsApproval,
+        errors.ReviewOwed,
+        errors.StoreFailed,
+        errors.NoTaskTypes,
+        errors.SvidExpired,
+        errors.SvidRefused,
+        errors.InvalidSvid,
+        oauth.Confined,
+        oauth.DatabaseDamaged,
+        oauth.InvalidProof,
+        oauth.BindingNeeded,
+        oauth.DigestNeeded,
+        oauth.NotOnDisk,
+    )
+}
+
+
+def translate(error: grpc.aio.AioRpcError, unreachable: Callable[[], str]) -> SojournError:
+    """Return our error for a status that a call ended with. `unreachable` says why nobody answers, and what to do.
+
+    `remote_code` on it is the agent's own stable code, or empty if the agent sent none.
+    """
+    status, details = error.code(), error.details() or ""
+    code = _trailing(error, CODE_KEY)
+    made: SojournError
+    if status is grpc.StatusCode.UNAVAILABLE and not code and "failed to connect" in details:
+        made = errors.Unreachable(unreachable(), detail=details)
+    elif code == NonceNeeded.code:
+        made = NonceNeeded(details, _trailing(error, NONCE_KEY))
+    else:
+        made = _kind(status, code, details)(details or f"agent answered {status.name}")
+    made.remote_code = code
+    return made
+
+
+def unreachable_sentence(path: str) -> str:
+    """Say why nobody answers at `path`, and what to do."""
+    cure = "start the agent with `sojourn agent run`, or name its socket (SPIFFE_ENDPOINT_SOCKET, SOJOURN_ADMIN_SOCKET)"
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except PermissionError:
+        is_socket = True  # and the next sentence says what is wrong
+    except OSError:
+        return f"no socket at {path!r}: {cure}"
+    if not is_socket:
+        return f"{path!r} is not a socket: {cure}"
+    if not os.access(path, os.W_OK):
+        return (
+            f"no permission to connect to the socket {path!r}: an admin socket is for root and the agent's user, so run"
+            " this as one of them"
+        )
+    if _listened_on(path):
+        return (
+            f"the socket {path!r} is there, but nothing answered in time: its agent is stopped or very busy; look at"
+            " its process and its log"
+        )
+    return f"nobody answers on the socket {path!r}: {cure}"
+
+
+def _listened_on(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # so many wait there already that there is no room
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def other_socket_sentence(path: str) -> str:
+    """Say why who answers at `path` does not know a call, and what to do."""
+    return (
+        f"the socket {path!r} does not serve this call: workloads' calls go to an agent's public socket (--socket,"
+        " SPIFFE_ENDPOINT_SOCKET), operators' to its admin socket (--admin-socket, SOJOURN_ADMIN_SOCKET)"
+    )
+
+
+def _kind(status: grpc.StatusCode, code: str, details: str) -> type[SojournError]:
+    exact = _CODES.get(code)
+    if exact is not None and exact.grpc_status == status.name:
+        return exact
+    if status is grpc.StatusCode.PERMISSION_DENIED and "no identity issued" in details:
+        return errors.NoIdentity
+    return _STATUSES.get(status, errors.Unavailable)
+
+
+def _trailing(error: grpc.aio.AioRpcError, name: str) -> str:
+    for key, value in error.trailing_metadata() or ():
+        if key == name:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""

@@ -1,0 +1,1 @@
+"""Starting a command that gets nothing of the agent."""

@@ -1,0 +1,1 @@
+"""Guards of services, whatever their framework."""

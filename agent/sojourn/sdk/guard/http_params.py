@@ -1,0 +1,199 @@
+"""What an HTTP request states of a parameter: in its path, query, headers and content, however often.
+
+Of two readings of a request that some server or other may have, both must agree with the task. Content that must be
+compared is read whole; it is JSON in UTF-8 or a form, as it is sent: whatever is packed, or encoded in another way, is
+refused.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from sojourn.errors import InvalidInput
+from sojourn.errors.oauth import ContentUnknown, ParamNotBound
+from sojourn.jose import strict_json
+from sojourn.limits import GUARDED_FIELDS_MAX
+from sojourn.sdk.guard.param_places import (
+    ABSENT,
+    BODY,
+    FORM,
+    HEADER,
+    PATH,
+    QUERY,
+    Place,
+    alike,
+    in_json,
+    nearest,
+    others_alike,
+    tokens_of,
+)
+from sojourn.sdk.guard.routes import Action
+from sojourn.tasktoken.checks import Exact
+
+JSON, URLENCODED, OTHER, UNSAID = "JSON", "a form", "other", "unsaid"
+_CHARSET: Final = re.compile(r";\s*charset[^=;]*=\s*\"?([^\";]*)", re.IGNORECASE)  # also `charset*` (RFC 2231)
+_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+_BEFORE_JSON: Final = b"\xef\xbb\xbf\xfe\xff\x00 \t\r\n"  # byte order marks, the zeros of UTF-16, spaces
+Headers = Iterable[tuple[str, str]]
+
+
+Field = tuple[str, str | None, str]  # its name, its value, and what its name is like; None: no text that is agreed on
+
+
+class HttpStated:
+    """A request as a Source (see `comparing`)."""
+
+    def __init__(
+        self,
+        query: str,
+        headers: Headers,
+        segments: Mapping[str, str],
+        *,
+        document: object = ABSENT,
+        form: bytes = b"",
+        has_content: bool = False,
+    ) -> None:
+        """`document` or `form` is the content, as far as it was read and is one of them."""
+        self.has_content = has_content
+        self._query = query
+        self._headers = headers
+        self._segments = segments
+        self._document = document
+        self._form = form
+
+    @cached_property
+    def _in_query(self) -> list[Field]:
+        return _fields(self._query.encode("latin-1", "replace"))
+
+    @cached_property
+    def _in_form(self) -> list[Field]:
+        return _fields(self._form)
+
+    @cached_property
+    def _in_headers(self) -> list[Field]:
+        lines = [(name.lower(), value.strip(" \t")) for name, value in self._headers]
+        return [(name, value if value.isascii() else None, alike(name)) for name, value in lines]
+
+    def at(self, place: Place) -> Sequence[object]:
+        """See Source."""
+        if place.kind == PATH:
+            return [self._segments.get(place.name, ABSENT)]
+        if place.kind == QUERY:
+            return _found(self._in_query, place.name)
+        if place.kind == FORM:
+            return _found(self._in_form, place.name)
+        if place.kind == HEADER:
+            return _found(self._in_headers, place.name.lower())
+        if place.kind == BODY and self._document is not ABSENT:
+            return [each if each is ABSENT else Exact(each) for each in in_json(self._document, tokens_of(place.name))]
+        return [ABSENT]
+
+    def named(self, name: str) -> Sequence[object]:
+        """See Source. A segment of the route is what the service itself names; what else has that name must agree."""
+        if name not in self._segments:
+            return ()
+        like = alike(name)
+        found: list[object] = [self._segments[name]]
+        found += [value for _, value, each in (*self._in_query, *self._in_form) if each == like]
+        if isinstance(self._document, Mapping):
+            own = [self._document[name]] if name in self._document else []
+            found += [Exact(value) for value in own + others_alike(self._document, name)]
+        return found
+
+    def likely(self, name: str) -> Place:
+        """See Source."""
+        if (near := nearest(name, self._segments)) is not None:
+            return near
+        if any(each == alike(name) for _, _, each in self._in_query):
+            return Place(QUERY)
+        return Place(FORM if kind_of(self._headers) == URLENCODED else BODY).of(name)
+
+
+async def read_stated(
+    query: str, headers: Headers, action: Action, names: Collection[str], content: Callable[[], Awaitable[bytes]]
+) -> HttpStated:
+    """Read a request as far as these parameters need it. Raise InvalidInput, TooLarge, or ParamNotBound."""
+    check_charset(headers)  # some frameworks read the query by it too
+    segments = action.segments
+    places = {name: action.params.get(name) for name in names}
+    kinds = {place.kind: name for name, place in places.items() if isinstance(place, Place)}
+    kind = kind_of(headers)
+    for wanted, fitting, said in ((BODY, {JSON, UNSAID}, JSON), (FORM, {URLENCODED}, URLENCODED)):
+        if wanted in kinds and kind not in fitting:
+            raise ParamNotBound(
+                f"the task's parameter {kinds[wanted][:64]!r} stands in {said}, and the content's type is another"
+            )
+    asked = BODY in kinds or FORM in kinds
+    own = any(place is None and name in segments for name, place in places.items())
+    if not asked and not (own and kind != OTHER):
+        return HttpStated(query, headers, segments)
+    try:
+        found = await content()
+    except ContentUnknown:  # then it cannot contradict the segment, which is where the route has the parameter
+        if asked:
+            raise
+        return HttpStated(query, headers, segments)
+    if not found or (kind == UNSAID and not asked and not found.lstrip(_BEFORE_JSON).startswith(b"{")):
+        return HttpStated(query, headers, segments, has_content=True)
+    check_encoding(headers)
+    if kind == URLENCODED:
+        return HttpStated(query, headers, segments, form=found, has_content=True)
+    try:
+        document = strict_json.loads(found.decode("utf-8"))
+    except ValueError as error:
+        raise InvalidInput("content that is compared is JSON, in UTF-8, with each member once") from error
+    return HttpStated(query, headers, segments, document=document, has_content=True)
+
+
+def values_of(headers: Headers, name: str) -> list[str]:
+    return [value.strip() for each, value in headers if each.lower() == name]
+
+
+def kind_of(headers: Headers) -> str:
+    """What the content is by its type. Raise InvalidInput for two types."""
+    said = values_of(headers, "content-type")
+    if len(said) > 1 or "," in "".join(said).partition(";")[0]:
+        raise InvalidInput("the request has more than one Content-Type")
+    kind = said[0].partition(";")[0].strip().lower() if said else ""
+    if kind in {"application/json", "text/json"} or kind.endswith("+json"):
+        return JSON
+    if kind == "application/x-www-form-urlencoded":
+        return URLENCODED
+    return OTHER if kind else UNSAID
+
+
+def check_encoding(headers: Headers) -> None:
+    if any(value.lower() not in {"", "identity"} for value in values_of(headers, "content-encoding")):
+        raise InvalidInput("content that is compared is sent as it is, without a Content-Encoding")
+
+
+def check_charset(headers: Headers) -> None:
+    charsets = [each for value in values_of(headers, "content-type") for each in _CHARSET.findall(value)]
+    if any(each.strip().lower() not in _CHARSETS for each in charsets):
+        raise InvalidInput("a request that is compared is in UTF-8")
+
+
+def _fields(text: bytes) -> list[Field]:
+    """The fields of a query or a form, as those read it who end one at `&`, and as those who do at `;` as well."""
+    if not text.isascii():  # two servers make two texts of it
+        raise InvalidInput("what is not ASCII is escaped in a query or a form that is compared")
+    parts = text.split(b"&")
+    if b";" in text:
+        parts += re.split(b"[&;]", text)
+    if len(parts) > GUARDED_FIELDS_MAX:
+        raise InvalidInput(f"a query or a form that is compared has at most {GUARDED_FIELDS_MAX} fields")
+    cut = [each.partition(b"=") for each in parts if each]
+    return [(plain := _plain(name), _plain(value), alike(plain)) for name, _, value in cut]
+
+
+def _plain(text: bytes) -> str:
+    return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "replace")
+
+
+def _found(fields: Iterable[Field], name: str) -> list[object]:
+    """The values of a name and of those that are like it; ABSENT if none has the name itself."""
+    wanted = alike(name)
+    like = [(each, value) for each, value, found in fields if found == wanted]
+    return [value for _, value in like] if any(each == name for each, _ in like) else [ABSENT]

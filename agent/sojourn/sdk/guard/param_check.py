@@ -1,0 +1,121 @@
+"""Holds a request against the task of its token: each parameter that concerns the action, where the service says it is.
+
+What a client can put anywhere binds nothing by its name alone: who refunds 9900 cents by `amount` could send
+`?cents=2500` beside it. So a parameter stands where the service's author says, by a place or because the service itself
+names it there: a segment of the route, a field of the message's type, an argument of the function. What else in the
+request has its name must agree with it.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from sojourn.errors.oauth import ParamNotBound
+from sojourn.sdk.guard.param_places import ABSENT, Place, argument, in_json, tokens_of
+from sojourn.sdk.guard.routes import Action
+from sojourn.tasktoken.checks import Exact, check_stated
+from sojourn.tasktoken.tokens import TaskToken
+
+Hint = Callable[[str, str, Place], str]
+
+
+class Source(Protocol):
+    """A request, as what it states."""
+
+    @property
+    def has_content(self) -> bool:
+        """Whether its content was waited for."""
+
+    def at(self, place: Place) -> Sequence[object]:
+        """What stands at a place: its value, or ABSENT, and whatever some reader could take for it."""
+
+    def named(self, name: str) -> Sequence[object]:
+        """The same of a name that the service itself gives a place; empty if it does not."""
+
+    def likely(self, name: str) -> Place:
+        """Where a parameter most likely stands that is not found."""
+
+
+Stated = Callable[[Action, Collection[str]], Awaitable[Source | None]]
+
+
+def stating(source: Source | None) -> Stated:
+    """A source that is there already, or None, as the guard asks for it."""
+
+    async def stated(action: Action, names: Collection[str]) -> Source | None:
+        del action, names
+        return source
+
+    return stated
+
+
+def compare(token: TaskToken, action: Action, source: Source, hint: Hint) -> None:
+    """Raise WrongParams, or ParamNotBound for a parameter that concerns the action and is compared with nothing."""
+    for name, bound in token.concerning(action.name).items():
+        if name not in action.unchecked:
+            check_stated(name, bound, _stated(action, name, source, hint))
+
+
+def _stated(action: Action, name: str, source: Source, hint: Hint) -> Sequence[object]:
+    given = action.params.get(name)
+    if given is None:
+        stated = source.named(name)
+        if not stated:
+            said = f"the task's parameter {name[:64]!r} is compared with nothing in this request"
+            raise ParamNotBound(f"{said}: {hint(action.name, name, source.likely(name))}")
+    else:
+        stated = source.at(given) if isinstance(given, Place) else [given]
+    if ABSENT in stated:
+        where = f" at {given}" if isinstance(given, Place) else ""
+        raise ParamNotBound(f"the task is for one {name[:64]!r}, and the request has none{where}")
+    return stated
+
+
+def in_python(action: str, name: str, place: Place) -> str:
+    """How whoever writes the service in Python says where a parameter stands."""
+    where = f"params={{{name[:64]!r}: {place.shown(name)}}}"
+    return (
+        f"map it, as Action({action[:64]!r}, {where}), or say that requests do not have it: unchecked=({name[:64]!r},)"
+    )
+
+
+class Nothing:
+    """No request: what there is to compare the action itself says."""
+
+    has_content = False
+
+    def at(self, place: Place) -> Sequence[object]:
+        """See Source."""
+        del place
+        return (ABSENT,)
+
+    def named(self, name: str) -> Sequence[object]:
+        """See Source."""
+        del name
+        return ()
+
+    def likely(self, name: str) -> Place:
+        """See Source."""
+        return argument(name)
+
+
+class Arguments:
+    """The arguments of a tool, as JSON. Which of them the tool has nobody says here: it may mind none of that name."""
+
+    has_content = False
+
+    def __init__(self, arguments: Mapping[str, object]) -> None:
+        self._arguments = arguments
+
+    def at(self, place: Place) -> Sequence[object]:
+        """See Source."""
+        tokens = tokens_of(place.name) if place.name.startswith("/") else [place.name]
+        return [each if each is ABSENT else Exact(each) for each in in_json(self._arguments, tokens)]
+
+    def named(self, name: str) -> Sequence[object]:
+        """See Source."""
+        del name
+        return ()
+
+    def likely(self, name: str) -> Place:
+        """See Source."""
+        return argument(name)

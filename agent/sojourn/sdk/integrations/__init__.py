@@ -1,0 +1,1 @@
+"""The guards and clients for frameworks: ASGI, WSGI, gRPC, MCP, httpx, requests."""

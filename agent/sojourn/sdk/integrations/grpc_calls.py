@@ -1,0 +1,98 @@
+"""What gRPC calls show of their sender and their request, and how a refusal of one is told."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
+
+from sojourn.sdk.guard.challenges import Answer
+from sojourn.sdk.guard.guard import HttpRequest
+from sojourn.sdk.guard.param_places import ABSENT, FIELD, Place
+from sojourn.tasktoken import request_digest
+
+METHOD: Final = "POST"  # as gRPC is sent, and as a proof for it says
+_STATUS: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_ABOUT: Final = frozenset({"www-authenticate", "dpop-nonce", "retry-after"})
+
+
+def request_of(method: str, context: Any) -> HttpRequest:
+    """A call as a request by HTTP, which it is."""
+    metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+    return HttpRequest(METHOD, method, "", metadata, certificate_of(context))
+
+
+def digest_of(method: str, raw: bytes | None) -> str:
+    """Of the one request of a call, as it came. None: the call streams them, and has none."""
+    return request_digest.of_grpc(method, raw) if raw is not None else ""
+
+
+def status_of(refusal: Answer) -> grpc.StatusCode:
+    return _STATUS.get(refusal.status, grpc.StatusCode.UNAVAILABLE)
+
+
+def trailers(refusal: Answer) -> tuple[tuple[str, str], ...]:
+    """The challenge, as trailing metadata."""
+    return tuple((name.lower(), value) for name, value in refusal.headers() if name.lower() in _ABOUT)
+
+
+def certificate_of(context: Any) -> bytes | None:
+    """The leaf that the connection was made with, DER."""
+    found: Mapping[str, Sequence[bytes]] = context.auth_context() or {}
+    chain = found.get("x509_pem_cert") or ()
+    return ssl.PEM_cert_to_DER_cert(chain[0].decode("ascii")) if chain else None
+
+
+def said(refusal: Answer) -> str:
+    return getattr(refusal, "description", "")
+
+
+def fields_at(method: str) -> frozenset[str] | None:
+    """The fields of a method's request, by what generated code has told of it; None if nothing was told."""
+    try:
+        found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+    except KeyError:
+        return None
+    return frozenset(each.name for each in found.input_type.fields)
+
+
+class Fields:
+    """The request's message as a Source (see `comparing`). What its type has as a field is what the service reads."""
+
+    has_content = False
+
+    def __init__(self, message: object) -> None:
+        self._message = message
+
+    def at(self, place: Place) -> Sequence[object]:
+        """See Source."""
+        inner, names = self._message, place.name.split(".")
+        for name in names[:-1]:
+            inner = _field(inner, name)
+        return [_field(inner, names[-1])]
+
+    def named(self, name: str) -> Sequence[object]:
+        """See Source. A field that is not set is what its reader finds in it."""
+        has = isinstance(self._message, Message) and name in self._message.DESCRIPTOR.fields_by_name
+        return [_field(self._message, name)] if has else ()
+
+    def likely(self, name: str) -> Place:
+        """See Source."""
+        return Place(FIELD, name)
+
+
+def _field(message: object, name: str) -> object:
+    """A field's value. ABSENT where there is none, or where whoever reads it can tell that it was not set."""
+    if not isinstance(message, Message):
+        return ABSENT
+    found = message.DESCRIPTOR.fields_by_name.get(name)
+    if found is None or (found.has_presence and not message.HasField(name)):
+        return ABSENT
+    return getattr(message, name)

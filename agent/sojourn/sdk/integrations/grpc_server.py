@@ -1,0 +1,406 @@
+"""gRPC server interceptors: no call without a live task whose token allows its action.
+
+A token comes as metadata, as over HTTP: `authorization: Bearer …`, or `authorization: DPoP …` with a proof in `dpop`,
+whose method is POST and whose URL is the audience's origin and the method's full name. A token for one request is
+compared with the request's bytes as they came, so it is of no use for a call that streams requests. Of a stream no
+message passes, either way, once the token's task is over.
+"""
+
+import contextlib
+import contextvars
+import inspect
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, Unpack
+
+import grpc
+
+from sojourn.errors import InvalidInput, Refused, SojournError
+from sojourn.errors.oauth import ActionUsedUp, ParamNotBound, WrongParams
+from sojourn.sdk.guard.attempts import Attempt
+from sojourn.sdk.guard.challenges import Answer, Refusal
+from sojourn.sdk.guard.lazy import UNREADY, GuardOptions, LoopGuard, warn_of_absent_agent
+from sojourn.sdk.guard.param_check import Stated, compare, in_python, stating
+from sojourn.sdk.guard.param_places import FIELD, placed
+from sojourn.sdk.guard.routes import Action, Route
+from sojourn.sdk.guard.serving_token import serve_from_here, serving
+from sojourn.sdk.guard.sync import SyncGuard
+from sojourn.sdk.integrations.grpc_calls import (
+    METHOD,
+    Fields,
+    digest_of,
+    fields_at,
+    request_of,
+    said,
+    status_of,
+    trailers,
+)
+from sojourn.tasktoken.tokens import TaskToken
+
+AnyGuard = TypeVar("AnyGuard", bound=SyncGuard | LoopGuard)
+ActionsOfMethods = Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
+_NO_REQUEST: Final = Refusal(403, ParamNotBound.oauth_error, "the stream has no request to compare with the task")
+_UNREADABLE: Final = Refusal(400, "invalid_request", "request is no message of its type")
+
+
+class _Methods:
+    """Which action a method is, by its full name."""
+
+    def __init__(self, actions: ActionsOfMethods, open_methods: Iterable[str]) -> None:
+        named = {method: Action(each) if isinstance(each, str) else each for method, each in actions.items()}
+        self.actions = {method: replace(each, params=placed(each.params, {FIELD})) for method, each in named.items()}
+        self.open = frozenset(open_methods) - set(actions)
+        for method in {*self.actions, *self.open}:
+            if not method.startswith("/") or method.count("/") != 2:
+                raise InvalidInput(f"method {method[:200]!r} is not like /package.Service/Method")
+
+    @property
+    def routes(self) -> list[Route]:
+        """What is known before any call: the methods whose messages are those of generated code."""
+        named = {method: fields_at(method) for method in self.actions}
+        return [Route(each, self.actions[each], found, FIELD) for each, found in named.items() if found is not None]
+
+
+class TaskTokenInterceptor(grpc.ServerInterceptor):
+    """Guards a server of threads: `grpc.server(…, interceptors=[TaskTokenInterceptor(…)])`.
+
+    `actions` says which action a method is, by its full name, `/package.Service/Method`; another method is refused but
+    for the `open_methods`. The task's parameters are compared with the fields of the request's message that have their
+    names, or those that an `Action("order:read", params={"order": field("order.id")})` names; of a stream of requests
+    each is, and it begins with the first. The method finds its token by `serving_token()`. Each process has a guard of
+    its own, from its first call on.
+    """
+
+    def __init__(
+        self,
+        *,
+        actions: ActionsOfMethods,
+        audience: str,
+        open_methods: Iterable[str] = (),
+        **options: Unpack[GuardOptions],
+    ) -> None:
+        self._methods = _Methods(actions, open_methods)
+        self._guard = SyncGuard({}, audience=audience, metadata=False, routes=self._methods.routes, **options)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method in self._methods.open:
+            return handler
+        return _SyncCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+
+    def start(self) -> None:
+        """Begin before the first call. Raise what keeps the guard from that: one that is `strict`, RoutesNotBound."""
+        self._guard.start()
+
+    def close(self) -> None:
+        """Let go of the connection to the agent. Reports that wait are sent first."""
+        self._guard.close()
+
+
+class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
+    """TaskTokenInterceptor for `grpc.aio.server`, whose methods are coroutines."""
+
+    def __init__(
+        self,
+        *,
+        actions: ActionsOfMethods,
+        audience: str,
+        open_methods: Iterable[str] = (),
+        **options: Unpack[GuardOptions],
+    ) -> None:
+        self._methods = _Methods(actions, open_methods)
+        warn_of_absent_agent(audience, options.get("socket"))
+        self._guard = LoopGuard(audience, routes=self._methods.routes, **options)
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method in self._methods.open:
+            return handler
+        return _AioCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+
+    async def start(self) -> None:
+        """See TaskTokenInterceptor."""
+        await self._guard.start()
+
+    async def close(self) -> None:
+        """See TaskTokenInterceptor."""
+        await self._guard.close()
+
+
+class _Call(Generic[AnyGuard]):
+    """One call: a handler is made for each. Its methods are named as gRPC names the kinds of calls."""
+
+    def __init__(self, guard: AnyGuard, method: str, action: Action | None, handler: Any) -> None:
+        self._guard = guard
+        self._method = method
+        self._action = action
+        self._inner = handler
+        self._passed = 0  # requests of the stream
+
+    def handler(self) -> Any:
+        """The same kind of handler, with requests as they came."""
+        inner = self._inner
+        kind = "_".join("stream" if many else "unary" for many in (inner.request_streaming, inner.response_streaming))
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        read = inner.request_deserializer if inner.request_streaming else None
+        return make(getattr(self, kind), request_deserializer=read, response_serializer=inner.response_serializer)
+
+    def needs_first(self, token: TaskToken) -> bool:
+        """Whether a stream of requests is compared, so that what it is for is only known by its first."""
+        names = token.concerning(self._action.name) if self._action is not None else {}
+        return bool(names.keys() - set(self._action.unchecked if self._action is not None else ()))
+
+    def stated(self, raw: bytes | None, request: object) -> Stated:
+        """What the one request of a call states; requests that are streamed are compared when they come."""
+        later = raw is None or request is _UNREADABLE  # which is refused for what it is
+        return stating(None if later else Fields(request))
+
+    def read(self, raw: bytes) -> Any:
+        """The request, or the refusal of what is none."""
+        if self._inner.request_deserializer is None:
+            return raw
+        try:
+            return self._inner.request_deserializer(raw)
+        except Exception:  # noqa: BLE001  # whatever a service's own reader raises
+            return _UNREADABLE
+
+    def ended(self, token: TaskToken) -> Refusal | None:
+        """The refusal of what a stream goes on with after the token's task is over."""
+        why = self._guard.over(token)
+        return Refusal(401, "invalid_token", why) if why else None
+
+    def fits(self, token: TaskToken, request: object) -> Refusal | None:
+        """The refusal of a streamed request whose task is over, or that is for another parameter than its token."""
+        refusal = self.ended(token)
+        if refusal is not None:
+            return refusal
+        try:
+            compare(token, self._action or Action(""), Fields(request), in_python)
+        except (WrongParams, ParamNotBound) as error:
+            return self._refused(token, error)
+        if self._action is not None and self._action.name in token.asks and self._passed:
+            return self._refused(
+                token, ActionUsedUp("uses of this action are counted, and a call is one: send one request")
+            )
+        self._passed += 1
+        return None
+
+    def _refused(self, token: TaskToken, error: Refused) -> Refusal:
+        tried = Attempt(METHOD, self._method, verified=token, wanted=self._action)
+        return self._guard.tell(tried, Refusal(403, error.oauth_error, error.public), error.code)
+
+
+class _SyncCall(_Call[SyncGuard]):
+    def unary_unary(self, raw: bytes, context: Any) -> Any:
+        token, request = self._admit(raw, context)
+        with serving(token):
+            return self._inner.unary_unary(request, context)
+
+    def unary_stream(self, raw: bytes, context: Any) -> Iterator[Any]:
+        token, request = self._admit(raw, context)
+        return self._going_on(token, _stepwise(token, lambda: self._inner.unary_stream(request, context)), context)
+
+    def stream_unary(self, requests: Iterator[Any], context: Any) -> Any:
+        token = self._judge(None, None, context)
+        fitting = self._begun(token, requests, context)
+        with serving(token):
+            return self._inner.stream_unary(fitting, context)
+
+    def stream_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        token = self._judge(None, None, context)
+        fitting = self._begun(token, requests, context)
+        return self._going_on(token, _stepwise(token, lambda: self._inner.stream_stream(fitting, context)), context)
+
+    def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
+        request = self.read(raw)
+        token = self._judge(raw, request, context)
+        if request is _UNREADABLE:
+            _abort(_UNREADABLE, context)
+        return token, request
+
+    def _judge(self, raw: bytes | None, request: object, context: Any) -> TaskToken:
+        try:
+            verdict = self._guard.check_request(
+                request_of(self._method, context),
+                lambda: self._action,
+                lambda: digest_of(self._method, raw),
+                self.stated(raw, request),
+            )
+        except SojournError:  # there is no socket to go by
+            verdict = UNREADY
+        if not isinstance(verdict, TaskToken):
+            raise _abort(verdict, context)
+        return verdict
+
+    def _going_on(self, token: TaskToken, answers: Generator[Any], context: Any) -> Iterator[Any]:
+        with contextlib.closing(answers):
+            for answer in answers:
+                refusal = self.ended(token)
+                if refusal is not None:
+                    _abort(refusal, context)
+                yield answer
+
+    def _begun(self, token: TaskToken, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        """The requests that fit; if they are compared the first has come and does."""
+        fitting = self._fitting(token, requests, context)
+        if not self.needs_first(token):
+            return fitting
+        first = list(itertools.islice(fitting, 1))
+        if not first:
+            _abort(_NO_REQUEST, context)
+        return itertools.chain(first, fitting)
+
+    def _fitting(self, token: TaskToken, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        for request in requests:
+            refusal = self.fits(token, request)
+            if refusal is not None:
+                _abort(refusal, context)
+            yield request
+
+
+def _abort(refusal: Answer, context: Any) -> Exception:
+    """Does not return: gRPC ends the call by an exception of its own."""
+    context.set_trailing_metadata(trailers(refusal))
+    context.abort(status_of(refusal), said(refusal))
+    return InvalidInput("the call was ended")
+
+
+def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Generator[Any]:
+    """An iterator whose every step knows its token: gRPC may take each step in another context."""
+    inside = contextvars.copy_context()
+
+    def first() -> Iterator[Any]:
+        serve_from_here(token)
+        return iter(begin())
+
+    steps = inside.run(first)
+    end = object()
+    try:
+        while (each := inside.run(next, steps, end)) is not end:
+            yield each
+    finally:
+        close = getattr(steps, "close", None)
+        if close is not None:
+            inside.run(close)
+
+
+class _AioCall(_Call[LoopGuard]):
+    async def unary_unary(self, raw: bytes, context: Any) -> Any:
+        token, request = await self._admit(raw, context)
+        with serving(token):
+            return await _answer(self._inner.unary_unary, request, context)
+
+    async def unary_stream(self, raw: bytes, context: Any) -> None:
+        token, request = await self._admit(raw, context)
+        with serving(token):
+            await _write_all(self._inner.unary_stream, request, self._checked(token, context))
+
+    async def stream_unary(self, requests: AsyncIterator[Any], context: Any) -> Any:
+        token = await self._judge(None, None, context)
+        checked = self._checked(token, context)
+        if self.needs_first(token):
+            await checked.begin()
+        with serving(token):
+            return await _answer(self._inner.stream_unary, checked.all(requests), checked)
+
+    async def stream_stream(self, requests: AsyncIterator[Any], context: Any) -> None:
+        token = await self._judge(None, None, context)
+        checked = self._checked(token, context)
+        if self.needs_first(token):
+            await checked.begin()
+        with serving(token):
+            await _write_all(self._inner.stream_stream, checked.all(requests), checked)
+
+    async def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
+        request = self.read(raw)
+        token = await self._judge(raw, request, context)
+        if request is _UNREADABLE:
+            await _abort_aio(_UNREADABLE, context)
+        return token, request
+
+    async def _judge(self, raw: bytes | None, message: object, context: Any) -> TaskToken:
+        request = request_of(self._method, context)
+
+        async def digest() -> str:
+            return digest_of(self._method, raw)
+
+        verdict = await self._guard.judge(
+            lambda guard: guard.check_request(request, lambda: self._action, digest, self.stated(raw, message))
+        )
+        if not isinstance(verdict, TaskToken):
+            raise await _abort_aio(verdict, context)
+        return verdict
+
+    def _checked(self, token: TaskToken, context: Any) -> "_Checked":
+        return _Checked(context, partial(self.fits, token), partial(self.ended, token))
+
+
+class _Checked:
+    """A context whose `read` and `write` check each message, as its `all` does."""
+
+    def __init__(
+        self, context: Any, fits: Callable[[Any], Refusal | None], ended: Callable[[], Refusal | None]
+    ) -> None:
+        self._context = context
+        self._fits = fits
+        self._ended = ended
+        self._first: list[Any] = []
+
+    async def begin(self) -> None:
+        """Wait for the first request, and check it. What was sent without one is refused."""
+        request = await self._context.read()
+        if request is grpc.aio.EOF:
+            await _abort_aio(_NO_REQUEST, self._context)
+        self._first.append(await self._check(request))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        if self._first:
+            return self._first.pop()
+        request = await self._context.read()
+        return request if request is grpc.aio.EOF else await self._check(request)
+
+    async def write(self, answer: Any) -> None:
+        refusal = self._ended()
+        if refusal is not None:
+            await _abort_aio(refusal, self._context)
+        await self._context.write(answer)
+
+    async def all(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        if self._first:
+            yield self._first.pop()
+        async for request in requests:
+            yield await self._check(request)
+
+    async def _check(self, request: Any) -> Any:
+        refusal = self._fits(request)
+        if refusal is not None:
+            await _abort_aio(refusal, self._context)
+        return request
+
+
+async def _abort_aio(refusal: Answer, context: Any) -> Exception:
+    """See _abort."""
+    await context.abort(status_of(refusal), said(refusal), trailers(refusal))
+    return InvalidInput("the call was ended")
+
+
+async def _answer(behavior: Callable[[Any, Any], Any], request: Any, context: Any) -> Any:
+    if inspect.iscoroutinefunction(behavior):
+        return await behavior(request, context)
+    raise InvalidInput("a guarded method of a grpc.aio server is a coroutine")
+
+
+async def _write_all(behavior: Callable[[Any, Any], Any], request: Any, context: Any) -> None:
+    if inspect.isasyncgenfunction(behavior):
+        async with contextlib.aclosing(behavior(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+        return
+    await _answer(behavior, request, context)

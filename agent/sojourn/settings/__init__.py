@@ -1,0 +1,1 @@
+"""What tables of settings are made of, for the agent's own and for plugins'."""

@@ -1,0 +1,1 @@
+"""Shared Signals (SSF, CAEP): signed events of outside issuers, and the facts that they tell."""

@@ -1,0 +1,35 @@
+"""What is left of the actions that a task type limits, and which actions a token is for if none is named."""
+
+from collections.abc import Iterable, Sequence
+
+from sojourn.errors.oauth import ActionUsedUp
+from sojourn.tasks.task import Task
+from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.tokens import NORMAL
+
+
+def check_left(task: Task, actions: Iterable[str]) -> None:
+    """Raise ActionUsedUp if the task, or its family, has made all uses of one of these actions."""
+    for action in actions:
+        limit = task.type.limits.get(action)
+        if limit is not None and task.spent.counted.get(action, 0) >= limit:
+            times = "once" if limit == 1 else f"{limit} times"
+            raise ActionUsedUp(f"a task of type {task.type.name!r} may do {action!r} {times}, and has done so")
+
+
+def offered(task: Task, grant: Grant, named: Sequence[str], params_digest: str) -> Grant:
+    """What a token is for. Where actions were `named` it is those, and ActionUsedUp is raised if one is used up.
+
+    Else it is what the task may do there now. Without a digest that is what needs none, if there is such.
+    """
+    if named:
+        check_left(task, grant.actions)
+        return grant
+    actions: Sequence[str] = grant.actions
+    if not params_digest:
+        actions = [each for each in actions if task.type.class_of((each,)) == NORMAL] or actions
+    limits, counted = task.type.limits, task.spent.counted
+    actions = [each for each in actions if each not in limits or counted.get(each, 0) < limits[each]]
+    if not actions:
+        check_left(task, grant.actions)
+    return grant if len(actions) == len(grant.actions) else Grant(grant.resource, tuple(actions))

@@ -1,0 +1,242 @@
+"""How tasks begin: who asks, what of it policy allows, and on disk before anything is true."""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sojourn.attestation.process import Process
+from sojourn.errors import Refused, SojournError, TaskOver, Unavailable
+from sojourn.identity.entries import Entry
+from sojourn.policy import rules
+from sojourn.policy.cedar import Context, Param, Principal
+from sojourn.policy.task_types import TaskType
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.approval import Approving
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.holders import Hold
+from sojourn.tasks.idempotency import Repeats
+from sojourn.tasks.requester import Asker, owner_of
+from sojourn.tasks.task import ACTIVE, NOTHING, PENDING, REVOKED, Task
+from sojourn.tasktoken.end_reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
+from sojourn.tasktoken.grants import Authority
+from sojourn.tasktoken.task_id import new_task_id
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRequest:
+    """What a caller wants to begin. `wanted` None: all that the type allows. `max_seconds` 0: as long as the type.
+
+    A request that is repeated with the same `key` by the same process begins one task.
+    """
+
+    type_name: str
+    params: Mapping[str, str]
+    wanted: Authority | None = None
+    spiffe_id: SpiffeId | None = None
+    max_seconds: float = 0
+    key: str = ""
+    svids: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by which: it ends with one of them
+
+
+@dataclass(frozen=True, slots=True)
+class Bond:
+    """What a task will live with: `holder`, and `heir`, who takes a one-shot task over. Whoever gets it owns both."""
+
+    holder: Process
+    binding: str  # STREAM | PROCESS | ONE_SHOT
+    session: bool = False
+    heir: Process | None = None
+
+    def close(self) -> None:
+        for each in (self.holder, self.heir):
+            if each is not None:
+                each.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A bond whose processes are held."""
+
+    holder: Hold
+    heir: Hold | None
+    bond: Bond
+
+    def release(self) -> None:
+        for each in (self.holder, self.heir):
+            if each is not None:
+                each.release()
+
+
+class Beginning:
+    """Begins tasks of the engine."""
+
+    def __init__(self, engine: TaskEngine, approving: Approving) -> None:
+        self._engine = engine
+        self._approving = approving
+        self._repeats = Repeats(engine.tasks)
+
+    def waits(self, entries: Sequence[Entry], request: BeginRequest) -> bool:
+        """Whether a task that is begun in this very step by a caller with these identities waits for someone to agree.
+
+        Of a request that is refused nothing is said.
+        """
+        kind = self._engine.type_named(request.type_name)
+        rule = self._approving.rule(kind)
+        if rule is None or rule.when is None:
+            return rule is not None
+        try:
+            workload = str(rules.entry_for(kind, entries, request.spiffe_id).spiffe_id)
+            context = self._engine.known(kind, workload, params=kind.read_params(request.params))
+            principal = Principal("tsk_asked", kind.name, workload, ACTIVE, 0, 0)
+            authority = rules.authorize(kind, principal, request.wanted, context)
+        except SojournError:
+            return True
+        return self._approving.needed(kind, principal, authority, context) is not None
+
+    def check_handed_on(self, task: Task, parent: Task, context: Context) -> None:
+        """Raise NeedsApproval if nobody has agreed to what `task` was handed on by, and by now somebody must."""
+        self._approving.check_handed_on(task, (parent, *self._engine.family.line(parent)), context)
+
+    async def begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+        """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
+        task is pending.
+
+        Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
+        the store raises; nothing has begun then.
+        """
+        name = (peer.process.pid, peer.process.start_time, request.key)
+
+        def begin() -> Awaitable[Task]:
+            return self._begin(peer, entries, request, bond)
+
+        if not request.key:
+            return await begin()
+        try:
+            known = self._repeats.known(name, request)
+        except BaseException:
+            bond.close()
+            raise
+        if known is None:
+            return await self._repeats.once(name, request, begin)
+        bond.close()
+        return await known
+
+    async def _begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+        held = self.hold(bond, peer.uid)
+        try:
+            task = self._authorized(peer, entries, request, held)
+        except BaseException:
+            held.release()
+            raise
+        await self.start(task)
+        return task
+
+    def hold(self, bond: Bond, uid: int) -> Held:
+        """Hold the processes of a bond, all or none."""
+        try:
+            holder = self._engine.holders.hold(bond.holder, uid)
+        except BaseException:
+            if bond.heir is not None:
+                bond.heir.close()
+            raise
+        try:
+            heir = None if bond.heir is None else self._engine.holders.hold(bond.heir, uid)
+        except BaseException:
+            holder.release()
+            raise
+        return Held(holder, heir, bond)
+
+    async def start(self, task: Task, event: str = "task_begun", **fields: Any) -> None:
+        """Take a task among the live ones and have it written; it has not begun if that fails."""
+        engine = self._engine
+        engine.adopt(task)
+        pending = task.state == PENDING
+        said = {"pid": task.holder.pid, **task.decided_on, **fields, **(self._approving.asked(task) if pending else {})}
+        begun = engine.event("task_pending" if pending else event, task, **said)
+        task.decided_on = NOTHING
+        version = task.version
+        try:
+            await engine.journal.now(task.record(), begun)
+        except SojournError:
+            if task.live and task.version != version:  # its change may be written although its beginning was not
+                engine.end(task, REVOKED, NOT_WRITTEN)
+            engine.forget(task)
+            raise
+        except BaseException:  # the caller has gone while the record is being written
+            if task.live:
+                engine.end(task, REVOKED, HOLDER_DISCONNECTED)
+            raise
+        boot = engine.clock.boot()
+        if pending:
+            task.check_live(boot)
+            engine.waiting.show(task)
+            return
+        try:
+            task.check_active(boot)  # the holder may have gone meanwhile
+        except TaskOver:
+            if task.live:  # suspended before anybody had it: nobody gets to know it
+                engine.end(task, REVOKED, task.reason or DEADLINE)
+            raise
+        engine.feed.publish(task)
+
+    def make(
+        self,
+        kind: TaskType,
+        entry: Entry,
+        peer: Asker,
+        params: Mapping[str, Param],
+        max_seconds: float,
+        held: Held,
+    ) -> Task:
+        """A task that has no authority yet, and that nobody knows of. Raise PolicyDenied if it may not be held so."""
+        engine = self._engine
+        now, boot = engine.clock.now(), engine.clock.boot()
+        life = min(kind.max_duration.total_seconds(), max_seconds or float("inf"))
+        task = Task(
+            id=new_task_id(),
+            type=kind,
+            spiffe_id=entry.spiffe_id,
+            entry_id=entry.id,
+            uid=peer.uid,
+            authority=Authority(()),
+            params=params or NOTHING,
+            created_at=now,
+            expires_at=now + timedelta(seconds=life),
+            deadline=boot + life,
+            holder=held.holder,
+            binding=held.bond.binding,
+            session=held.bond.session,
+            version=engine.next_version(),
+            last_used=boot,
+            selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
+            heir=held.heir,
+        )
+        rules.check_binding(kind, task.held_as)
+        held.holder.of = task  # of the heir nobody needs to be told: it is looked at when the holder has gone
+        return task
+
+    def _authorized(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
+        engine = self._engine
+        if engine.closing:
+            raise Unavailable("the agent is shutting down")
+        kind = engine.type_named(request.type_name)
+        entry = rules.entry_for(kind, entries, request.spiffe_id)
+        engine.blocks.check(kind.name, entry.spiffe_id)
+        self._approving.check(kind)
+        params = kind.read_params(request.params)
+        kind.params_in_tokens(params)  # now, and not when the first token is needed
+        engine.tasks.check_room(owner_of(peer, entry))
+        rules.check_life(request.max_seconds)
+        task = self.make(kind, entry, peer, params, request.max_seconds, held)
+        task.svids = request.svids
+        decided = engine.decided(task)
+        try:
+            task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
+        except Refused as error:
+            engine.denied("begin_denied", task, error, **decided.record())
+            raise
+        task.decided_on = decided.record()
+        self._approving.prepare(task, peer, entries, decided.context)
+        held.holder.process.check_alive()
+        return task

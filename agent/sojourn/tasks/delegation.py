@@ -1,0 +1,210 @@
+"""Handing a part of a task on to another workload: a ticket for it, and the task that the ticket begins.
+
+What the other has is never more than the ticket says, than its parent has at that moment, or than policy gives it; and
+it ends with its parent, at the latest.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sojourn.attestation.peer import Peer
+from sojourn.errors import InvalidInput, LimitExceeded, NotFound, PolicyDenied, Refused, SojournError, Unavailable
+from sojourn.identity.entries import Entry
+from sojourn.limits import DELEGATION_TICKET_SECONDS
+from sojourn.policy import rules
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.begin import Beginning, Bond, Held
+from sojourn.tasks.delegation_tickets import Ticket, digest_of
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.requester import Asker, owner_of
+from sojourn.tasks.task import ONE_SHOT, Task
+from sojourn.tasktoken.end_reasons import NOT_WRITTEN
+from sojourn.tasktoken.grants import Authority, Grant
+
+# The same words whatever the reason: to whom it is not given, a ticket shall not say that it is one.
+_NO_TICKET = "there is no such delegation ticket for the caller: each is good once, not for long, and for one workload"
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A ticket for the other workload. `ticket` is a credential: the repr hides it."""
+
+    ticket: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Issued(exp={self.expires_at.isoformat()})"
+
+
+class Delegating:
+    """Hands tasks of the engine on."""
+
+    def __init__(self, engine: TaskEngine, beginning: Beginning) -> None:
+        self._engine = engine
+        self._beginning = beginning
+
+    async def delegate(self, task: Task, to: SpiffeId, wanted: Authority | None, max_seconds: float = 0) -> Issued:
+        """Make a ticket by which `to`, and nobody else, may begin a task that has `wanted` of this one (None: all).
+
+        Raises TaskOver, PolicyDenied, ActionOutsideType, LimitExceeded, InvalidInput, or what the store raises; there
+        is no ticket then.
+        """
+        engine = self._engine
+        engine.check_active(task)
+        await engine.journal.written(task.id)
+        engine.check_active(task)
+        authority = task.authority if wanted is None else wanted
+        try:
+            self._check(task, to, authority, max_seconds)
+        except Refused as error:
+            engine.denied("delegation_denied", task, error, to=str(to))
+            raise
+        life = min(DELEGATION_TICKET_SECONDS, task.deadline - engine.clock.boot())
+        expires_at = engine.clock.now() + timedelta(seconds=life)
+        text, ticket = engine.tickets.make(task, to, authority, max_seconds, life)
+        fields = {"ticket": ticket.name, "to": str(to), "grants": authority.document()}
+        try:
+            await engine.journal.now(task.record(), engine.event("task_delegated", task, **fields))
+            engine.check_active(task)  # it may have ended, or been suspended, meanwhile
+        except BaseException:
+            engine.tickets.drop(ticket)
+            raise
+        return Issued(text, expires_at)
+
+    def _check(self, task: Task, to: SpiffeId, authority: Authority, max_seconds: float) -> None:
+        """Raise unless the task may hand `authority` on to `to` now."""
+        if task.binding == ONE_SHOT:
+            raise PolicyDenied(f"a task of type {task.type.name!r} that is {task.binding} cannot be handed on")
+        rules.check_delegate(task.type, to, task.line)
+        rules.check_life(max_seconds)
+        if not authority.grants:
+            raise InvalidInput("nothing would be handed on")
+        rules.check_held(task.authority, authority)
+        _check_room(task, 1)
+
+    async def accept(
+        self, peer: Peer, entries: Sequence[Entry], unverified_ticket: str, spiffe_id: SpiffeId | None, bond: Bond
+    ) -> Task:
+        """Begin the task that a ticket is for. Takes ownership of `bond`.
+
+        Raises NotFound for a ticket that is not this caller's, whatever the reason; and what beginning a task raises.
+        """
+        engine, beginning = self._engine, self._beginning
+        held = beginning.hold(bond, peer.uid)
+        try:
+            ticket = self._ticket(entries, unverified_ticket, spiffe_id)
+            entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
+            task = self._made(peer, entry, ticket.parent, ticket.authority, ticket.max_seconds, held, more=0)
+            # From here to the first await of `start` nobody else has a turn: the ticket is used up, the parent is
+            # active, and the task stands among its children, all at once.
+            if not engine.tickets.use(ticket):
+                raise NotFound(_NO_TICKET)
+        except BaseException as error:
+            held.release()
+            if isinstance(error, NotFound | Refused):
+                engine.audit.denied(
+                    "delegation_denied",
+                    peer.uid,
+                    pid=peer.process.pid,
+                    ticket=digest_of(unverified_ticket)[:16],
+                    reason=error.public,
+                )
+            raise
+        return await self._start(task, ticket.parent, {"ticket": ticket.name})
+
+    # --- by exchange ------------------------------------------------------------------------------------------------
+
+    async def exchange(
+        self,
+        parent: Task,
+        asker: Asker,
+        entry: Entry,
+        grant: Grant,
+        bond: Bond,
+        *,
+        max_seconds: float,
+        svids: Mapping[tuple[str, str], float],
+        jti: str,
+    ) -> Task:
+        """Begin the task of a service that was given a token of `parent`, for a call of its own. Takes ownership of
+        `bond`. `grant`: what of the token it asks for; `max_seconds`: what is left of the token; `jti`: the token's.
+
+        Raises what `accept` raises, but NotFound.
+        """
+        engine, beginning = self._engine, self._beginning
+        held = beginning.hold(bond, asker.uid)
+        try:
+            engine.check_active(parent)
+            authority = Authority((grant,))
+            rules.check_held(parent.authority, authority)
+            task = self._made(asker, entry, parent, authority, max_seconds, held, more=1)
+            task.svids = svids
+            parent.handed_on += 1
+        except BaseException:
+            held.release()
+            raise
+        return await self._start(task, parent, {"by_token": jti})
+
+    async def _start(self, task: Task, parent: Task, by: Mapping[str, str]) -> Task:
+        """Begin what `parent` has handed on; if that was never written, it has handed on nothing."""
+        fields = {**by, "parent": parent.id, "depth": task.depth, "grants": task.authority.document()}
+        actors = [str(each) for each in task.actors]
+        try:
+            await self._beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
+        except SojournError:
+            if task.reason == NOT_WRITTEN:
+                parent.handed_on -= 1
+            raise
+        return task
+
+    def _ticket(self, entries: Sequence[Entry], unverified_ticket: str, spiffe_id: SpiffeId | None) -> Ticket:
+        """The ticket, if it is this caller's and its parent is active. NotFound says nothing of why it is not."""
+        ticket = self._engine.tickets.find(unverified_ticket)
+        theirs = {entry.spiffe_id for entry in entries if spiffe_id in {None, entry.spiffe_id}}
+        if ticket is not None and ticket.to in theirs:
+            with suppress(SojournError):
+                self._engine.check_active(ticket.parent)
+                return ticket
+        raise NotFound(_NO_TICKET)
+
+    def _made(
+        self,
+        asker: Asker,
+        entry: Entry,
+        parent: Task,
+        authority: Authority,
+        max_seconds: float,
+        held: Held,
+        *,
+        more: int,
+    ) -> Task:
+        """A task under `parent` that nobody knows of yet. `more`: children by which it has one more, if it counts not
+        already.
+        """
+        engine = self._engine
+        if engine.closing:
+            raise Unavailable("the agent is shutting down")
+        kind = parent.type
+        rules.check_delegate(kind, entry.spiffe_id, parent.line)  # the type may be another by now
+        _check_room(parent, more)
+        engine.blocks.check(kind.name, entry.spiffe_id)
+        engine.tasks.check_room(owner_of(asker, entry))
+        task = self._beginning.make(kind, entry, asker, parent.params, max_seconds, held)
+        task.stand_under(parent)
+        decided = engine.decided(task)
+        left = authority.within(parent.authority)
+        task.authority = rules.still_allowed(kind, task.principal(), left, decided.context, decided)
+        task.decided_on = decided.record()
+        if not task.authority.grants:
+            raise PolicyDenied("policy leaves nothing of what was handed on")
+        self._beginning.check_handed_on(task, parent, decided.context)
+        held.holder.process.check_alive()
+        return task
+
+
+def _check_room(task: Task, more: int) -> None:
+    rule = task.type.delegation
+    if rule is None or task.handed_on + more > rule.max_children:
+        raise LimitExceeded("the task has been handed on as often as its type allows")

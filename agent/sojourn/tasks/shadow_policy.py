@@ -1,0 +1,166 @@
+"""A candidate set of task types that is asked beside the one in force, and what it would answer otherwise.
+
+It decides nothing: whatever goes wrong in it is counted, and changes no answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from sojourn.jose.canonical_json import digest_of
+from sojourn.limits import SHADOW_DIFFERENCES
+from sojourn.policy.cedar import Allow, Context, Deny, Principal
+from sojourn.policy.params import texts_of
+from sojourn.policy.questions import Answer, Question, ask
+from sojourn.policy.task_types import TaskType, TypeSet
+from sojourn.runtime.clock import Clock
+from sojourn.tasks.task import Task
+
+log = structlog.get_logger()
+_SEEN = tuple(each.name for each in fields(Principal))
+Read = Callable[[Task, TaskType], Context]  # what the policies of a type may read about a task
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One question that the two sets answer differently. The policies are those that decided."""
+
+    type: str
+    spiffe_id: str
+    action: str
+    resource: str
+    allowed: bool
+    policies: tuple[str, ...]
+    candidate_allows: bool
+    candidate_rule: str
+    candidate_policies: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Seen:
+    """How often a difference came up."""
+
+    first_at: datetime
+    last_at: datetime
+    count: int = 0
+
+
+class Shadow:
+    """Compares, and remembers SHADOW_DIFFERENCES differences; `told` hears of each once."""
+
+    def __init__(self, clock: Clock, told: Callable[[Difference, str], None]) -> None:
+        self.types: TypeSet | None = None  # None: there is no candidate that could be asked
+        self.differences: dict[Difference, Seen] = {}
+        self.compared = 0
+        self.errors = 0
+        self.beyond = 0  # differences that there was no room for
+        self._clock = clock
+        self._told = told
+
+    def replace(self, types: TypeSet | None) -> None:
+        """Have another candidate, or another set in force: what was seen before is of no account."""
+        self.types = types
+        self.differences = {}
+        self.compared = self.errors = self.beyond = 0
+
+    def compare(self, task: Task, action: str, resource: str, decision: Allow | Deny, read: Read) -> None:
+        """Ask the candidate what was just decided, with the facts that it reads. Never raises."""
+        if self.types is None:
+            return
+        try:
+            self._compare(self.types, task, action, resource, decision, read)
+        except Exception:
+            self.errors += 1
+            log.exception("shadow_failed", task_type=task.type.name)
+
+    def _compare(
+        self, types: TypeSet, task: Task, action: str, resource: str, decision: Allow | Deny, read: Read
+    ) -> None:
+        kind = types.get(task.type.name)
+        facts = read(task, kind).facts if kind is not None else {}
+        question = Question(
+            str(task.spiffe_id),
+            action,
+            resource,
+            texts_of(task.params),
+            task.held_as,
+            tokens_issued=task.spent.tokens,
+            reported_calls=task.spent.calls,
+            uses=task.spent.counted,
+            depth=task.depth,
+            facts={name: fact.value for name, fact in facts.items()},
+        )
+        answer = (
+            Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question, limits=False)
+        )
+        self.compared += 1
+        if bool(answer) == bool(decision):
+            return
+        found = Difference(
+            task.type.name,
+            question.workload,
+            action,
+            resource,
+            bool(decision),
+            decision.policies,
+            bool(answer),
+            answer.rule,
+            answer.decision.policies,
+        )
+        now = self._clock.now()
+        if found not in self.differences:
+            if len(self.differences) >= SHADOW_DIFFERENCES:
+                self.beyond += 1
+                return
+            self.differences[found] = Seen(now, now)
+            self._told(found, types.digest)
+        seen = self.differences[found]
+        seen.count, seen.last_at = seen.count + 1, now
+
+
+class Decided:
+    """Hears the decisions on one request of a task, and has the candidate asked the same. `context`: what it is on."""
+
+    def __init__(self, task: Task, shadow: Shadow | None, read: Read, policy_set: str) -> None:
+        self.context = read(task, task.type)
+        self._task = task
+        self._shadow = shadow
+        self._read = read
+        self._policy_set = policy_set
+        self.principal = task.principal()
+        self._asked: list[tuple[str, str]] = []
+        self._policies: set[str] = set()
+
+    def __call__(self, action: str, resource: str, decision: Allow | Deny) -> None:
+        self._asked.append((resource, action))
+        self._policies.update(decision.policies)
+        if self._shadow is not None:
+            self._shadow.compare(self._task, action, resource, decision, self._read)
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The ids of all policies that decided."""
+        return tuple(sorted(self._policies))
+
+    def record(self) -> dict[str, Any]:
+        """For the audit: the digest of all that was decided on, by which policies, and the facts with their ages."""
+        read = (self.context.also or (self.context,))[-1].facts  # the newest, on disk or not
+        inputs = {
+            "principal": {name: getattr(self.principal, name) for name in _SEEN},
+            "asked": sorted(self._asked),
+            "params": dict(self.context.params),
+            "facts": {name: fact.value for name, fact in read.items()},
+        }
+        facts = {
+            name: {"value": fact.value, "source": fact.source, "age_seconds": round(fact.age, 3)}
+            for name, fact in read.items()
+        }
+        return {
+            "inputs": digest_of(inputs),
+            "policies": list(self.policies),
+            "policy_set": self._policy_set,
+            "facts": facts or None,
+        }

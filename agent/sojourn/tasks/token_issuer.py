@@ -1,0 +1,136 @@
+"""Issuing the tokens of tasks: what must be true of one, until when it is good, and what stands in it."""
+
+from datetime import datetime, timedelta
+
+from sojourn.errors import Bug, InvalidInput, TaskOver
+from sojourn.errors.oauth import BindingNeeded, DigestNeeded
+from sojourn.jose.jws import Signatures, SigningKey, UnverifiedJws
+from sojourn.limits import (
+    TASK_SIGNATURES_KEPT,
+    TOKEN_TTL_HIGH_CLASS_SECONDS,
+    TOKEN_TTL_MAX_SECONDS,
+    TOKENS_READ_KEPT,
+)
+from sojourn.runtime.clock import Clock
+from sojourn.tasks.signing_keys import TokenKeys
+from sojourn.tasks.status_lists import StatusLists
+from sojourn.tasks.task import Task
+from sojourn.tasktoken import tokens
+from sojourn.tasktoken.grants import DIGEST, Grant
+from sojourn.tasktoken.times import steady_origin
+from sojourn.tasktoken.tokens import HIGH, JKT, UNPROVEN, X5T, Binding, Proven, TaskToken
+
+APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that someone has agreed to (RFC 9470)
+
+
+class TokenIssuing:
+    """Signs tokens of tasks that have been decided on."""
+
+    def __init__(self, keys: TokenKeys, issuer: str, epoch: int, clock: Clock, boot_id: str = "") -> None:
+        self.keys = keys
+        self.issuer = issuer
+        self.lists = StatusLists(keys, issuer, epoch, clock)
+        # Of the tokens that come back: a signature is checked once.
+        self.signatures = Signatures(TASK_SIGNATURES_KEPT, read=TOKENS_READ_KEPT)
+        self._clock = clock
+        self._origin = steady_origin(boot_id)
+
+    def steady(self) -> float:
+        """What the clock reads by which tokens end however the wall clock is set."""
+        return self._clock.boot() + self._origin
+
+    def binding_of(
+        self, task: Task, grant: Grant, binding: Binding | None, agent_key: bool, params_digest: str
+    ) -> Binding | None:
+        """To what a token of the task for this grant is bound.
+
+        Raise BindingNeeded or DigestNeeded for a token that its type does not give so.
+        """
+        if agent_key and binding is not None:
+            raise Bug("a token was to be bound twice")
+        if binding is not None and binding.kind == X5T and binding.not_after is None:
+            raise Bug("a token was to be bound to a certificate of unknown end")
+        if params_digest and not DIGEST.fullmatch(params_digest):
+            raise InvalidInput("params_digest is not a SHA-256 digest in base64url")
+        high = task.type.class_of(grant.actions) == HIGH
+        if (task.type.bound or high) and binding is None and not agent_key:
+            raise BindingNeeded(
+                f"tokens of task type {task.type.name!r} are bound to their sender: show a DPoP proof or a certificate,"
+                " or have it bound to the task's key in the agent"
+            )
+        if high and not params_digest:
+            raise DigestNeeded(
+                f"a token of task type {task.type.name!r} for {', '.join(grant.actions)[:200]} is for one request:"
+                " name that by params_digest"
+            )
+        return Binding(JKT, own_key(task).public.thumbprint) if agent_key else binding
+
+    def sign(
+        self, task: Task, grant: Grant, not_after: datetime | None, binding: Binding | None, params_digest: str
+    ) -> TaskToken:
+        """Sign a token for one grant. It ends with what ends first: its type's life for tokens, the task, `not_after`,
+        or the certificate that it is bound to. Raise TaskOver if that is less than a second away.
+        """
+        now = self._clock.now()
+        left = timedelta(seconds=max(0.0, task.deadline - self._clock.boot()))
+        task_class = task.type.class_of(grant.actions)
+        ends = min(
+            now + task.type.token_ttl,
+            now + timedelta(seconds=TOKEN_TTL_HIGH_CLASS_SECONDS if task_class == HIGH else TOKEN_TTL_MAX_SECONDS),
+            now + left,
+            *(each for each in (not_after, binding.not_after if binding else None) if each is not None),
+        )
+        if int(ends.timestamp()) <= now.timestamp():
+            raise TaskOver("less than a second is left for a token")
+        key = self.keys.active
+        token = tokens.issue(
+            key,
+            issuer=self.issuer,
+            spiffe_id=task.subject,
+            actors=task.actors,
+            grant=grant,
+            task_id=task.id,
+            task_type=task.type.name,
+            task_version=task.version,
+            task_class=task_class,
+            issued_at=now,
+            expires_at=ends,
+            steady=self.steady(),
+            binding=binding,
+            params=task.type.params_in_tokens(task.params),
+            params_digest=params_digest,
+            status=self.lists.claim(task),
+            acr=APPROVED if task.approved else "",
+            bind=task.type.bind,
+            asks=tuple(action for action in grant.actions if action in task.type.limits),
+        )
+        self.signatures.made(token.token, key.public)
+        return token
+
+    def verify(
+        self,
+        token: str | UnverifiedJws,
+        *,
+        audience: str | None = None,
+        proven: Proven | None = UNPROVEN,
+        late_seconds: float = 0,
+    ) -> TaskToken:
+        """A token of this agent that came back: see `tokens.verify`."""
+        return tokens.verify(
+            token,
+            keys=self.keys.published,
+            issuer=self.issuer,
+            audience=audience,
+            now=self._clock.now(),
+            proven=proven,
+            late_seconds=late_seconds,
+            signatures=self.signatures,
+            steady=self.steady(),
+        )
+
+
+def own_key(task: Task) -> SigningKey:
+    """The task's own key, made when it is first needed. It never leaves the agent, and is gone with the task."""
+    if task.key is None:
+        task.key = SigningKey.generate("task")
+    return task.key

@@ -1,0 +1,271 @@
+"""The folder of task types that the agent follows: what it says is in force, whole, a moment after it has changed.
+
+A set that cannot be used leaves the one in force as it is, and is told: in the log, the audit and `sojourn status`. At
+the start that is the last good set, which the agent keeps; without it there are none until the folder is mended.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from sojourn.audit.journal import Audit
+from sojourn.errors import Fault, InvalidPolicy, SojournError, joined
+from sojourn.files.folder_watch import WatchedFolder
+from sojourn.limits import (
+    AUDITED_TEXT,
+    FOLLOWED_LOOK_SECONDS,
+    FOLLOWED_RETRY_SECONDS,
+    FOLLOWED_SETTLED_SECONDS,
+    TASK_TYPES,
+)
+from sojourn.policy import cases, task_types
+from sojourn.policy.task_types import TypeSet
+from sojourn.runtime.clock import Clock
+from sojourn.tasks.last_good_types import Kept, LastGood
+from sojourn.tasks.policy_reload import END, NARROW, Consequence
+
+log = structlog.get_logger()
+Take = Callable[[TypeSet], Awaitable[list[Consequence]]]
+Check = Callable[[TypeSet], Sequence[Fault]]
+FOLDER, LAST_GOOD, NONE = "folder", "last_good", "none"  # from where the set in force is
+_INTERNAL = "internal error; the log has it"
+_FILES_PER_TYPE = 3
+_CHANGED_SHOWN = 100
+
+
+class TypeFolder:
+    """Keeps a set of task types that of a folder. `fault` is why the newest set is not in force, empty if it is."""
+
+    def __init__(
+        self,
+        folder: Path,
+        take: Take,
+        audit: Audit,
+        clock: Clock,
+        *,
+        event: str,
+        optional: bool,
+        check: Check = lambda _types: (),
+        require_cases: bool = False,
+        last_good: LastGood | None = None,
+    ) -> None:
+        """`take` brings a set into force. Events are named `event`_loaded, `event`_refused and so on.
+
+        With `optional` the folder need not be there until it has been. `check` says what else is wrong with a set, in
+        a thread: each fault names its file alone. With `require_cases` so do the cases of each type. `last_good` keeps
+        the set in force for the next start.
+        """
+        self.types = TypeSet()
+        self.loaded_at: datetime | None = None
+        self.fault = ""
+        self.origin = FOLDER
+        self.accepted_at: datetime | None = None  # when the last good set came into force, while that is in force
+        self.without = ""  # why there was no last good set, while none is in force
+        self.require_cases = require_cases
+        self._take = take
+        self._check = check
+        self._audit = audit
+        self._clock = clock
+        self._event, self._failed = event, f"{event}_failed"
+        self._last_good = last_good
+        self._unkept = False  # the set in force could not be kept: its database did not take it
+        self._retry_at = 0.0
+        self._point_at(folder, optional=optional)
+        self._turn = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    def _point_at(self, folder: Path, *, optional: bool) -> None:
+        self.folder = Path(os.path.abspath(folder))
+        self._optional = optional
+        self._watched = WatchedFolder(self.folder, self._is_ours, TASK_TYPES * _FILES_PER_TYPE)
+
+    async def move(self, folder: Path, *, optional: bool, require_cases: bool) -> None:
+        """Follow another folder, or by another rule. What is in force stays until what that says can be used."""
+        async with self._turn:
+            self.require_cases = require_cases
+            self._point_at(folder, optional=optional)
+        await self.look(again=True)
+
+    def wake(self) -> None:
+        """Have the folder read soon, whether or not it has changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look at the folder again and again, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOWED_LOOK_SECONDS):
+                    await self._wake.wait()
+            again = self._wake.is_set()
+            self._wake.clear()
+            await self.look(settled_seconds=FOLLOWED_SETTLED_SECONDS, again=again)
+
+    async def look(self, *, settled_seconds: float = 0.0, again: bool = False) -> None:
+        """Bring the folder into force if it has changed, and has not changed further for `settled_seconds`."""
+        try:
+            async with self._turn:
+                await self._look(settled_seconds, again)
+        except InvalidPolicy as error:
+            self._refused(joined(error.faults))
+        except SojournError as error:
+            self._refused(error.public)
+        except Exception:
+            log.exception(self._failed, folder=str(self.folder))
+            self._refused(_INTERNAL)
+
+    async def _look(self, settled_seconds: float, again: bool) -> None:
+        due = bool(self.fault) and self._clock.boot() >= self._retry_at
+        found = await self._watched.changed(lambda: self._read(self.folder), settled_seconds, again=again or due)
+        if found is not None:
+            await self._bring(found)
+        elif self._unkept:
+            await self._keep()
+
+    async def read(self, other: Path | None = None) -> TypeSet:
+        """What the folder says now, or `other`. Raise InvalidPolicy."""
+        found = await asyncio.to_thread(self._read, other or self.folder)
+        if isinstance(found, InvalidPolicy):
+            raise found
+        return found
+
+    async def start(self) -> None:
+        """Bring into force what the folder says as the agent starts; else the last good set, if there is one."""
+        async with self._turn:
+            if self._last_good is not None and self._last_good.belongs_to(self.folder):
+                self._optional = False
+            try:
+                found = await self.read()
+            except InvalidPolicy as error:
+                self._refused(joined(error.faults))
+            except Exception:
+                log.exception(self._failed, folder=str(self.folder))
+                self._refused(_INTERNAL)
+            else:
+                await self._bring(found)
+                return
+            await self._fall_back()
+
+    async def _fall_back(self) -> None:
+        """Bring the last good set into force. If that cannot be used either, there is none, and `without` says why."""
+        said = {"folder": str(self.folder), "reason": self.fault[:AUDITED_TEXT]}
+        try:
+            kept = await self._kept()
+        except InvalidPolicy as error:
+            self.origin, self.without = NONE, joined(error.faults)
+            event, said = f"{self._event}_none", {**said, "last_good": self.without[:AUDITED_TEXT]}
+        else:
+            self.origin, self.types, self.loaded_at = LAST_GOOD, kept.types, self._clock.now()
+            self.accepted_at = kept.accepted_at
+            await self._take(kept.types)
+            event = f"{self._event}_last_good"
+            said = {**said, "digest": kept.types.digest, "accepted_at": kept.accepted_at.isoformat()}
+            if kept.folder != self.folder:  # the configuration names another since: as under a running agent, it stays
+                said["of_folder"] = str(kept.folder)
+        log.error(event, **said)
+        self._audit.note(event, **said)
+
+    async def _kept(self) -> Kept:
+        """The last good set, checked as that of the folder is. Raise InvalidPolicy, whatever is wrong with it."""
+        if self._last_good is None:
+            raise InvalidPolicy("no set is kept")
+        try:
+            kept = await self._last_good.read()
+            faults = await asyncio.to_thread(self._faults, kept.folder, kept.types)
+        except InvalidPolicy:
+            raise
+        except Exception as error:
+            log.exception(self._failed, folder=str(self.folder))
+            raise InvalidPolicy(_INTERNAL) from error
+        if faults:
+            raise InvalidPolicy(faults)
+        return kept
+
+    async def reload(self, **by: Any) -> list[Consequence]:
+        """Bring into force what the folder says now; `by` is recorded. Raise InvalidPolicy: all is as it was then."""
+        try:
+            async with self._turn:
+                return await self._bring(await self.read(), **by)
+        except InvalidPolicy as error:
+            self._refused(joined(error.faults))
+            raise
+
+    async def take(self, found: TypeSet, /, **by: Any) -> list[Consequence]:
+        """Bring a set into force that was just read; `by` is recorded."""
+        async with self._turn:
+            return await self._bring(found, **by)
+
+    async def _bring(self, found: TypeSet | InvalidPolicy, **by: Any) -> list[Consequence]:
+        if isinstance(found, InvalidPolicy):
+            raise found
+        was, self.fault = self.fault, ""
+        if found.digest == self.types.digest and self.loaded_at is not None and not was:
+            self.types = found  # its cases may be others
+            await self._keep()
+            return []
+        before, first = self.types, self.loaded_at is None and not was
+        changed = [name for name in sorted({*found, *before}) if _digest(found, name) != _digest(before, name)]
+        self.types, self.loaded_at = found, self._clock.now()
+        self.origin, self.accepted_at, self.without = FOLDER, None, ""
+        consequences = await self._take(found)
+        await self._keep()
+        outcomes = [each.outcome for each in consequences]
+        said = {
+            "folder": str(self.folder),
+            "digest": found.digest,
+            "task_types": len(found),
+            "changed": changed[:_CHANGED_SHOWN],
+            "ended": outcomes.count(END),
+            "narrowed": outcomes.count(NARROW),
+        }
+        event = f"{self._event}_loaded"
+        self._audit.note(event, **said, **by)
+        # At the start it is what is expected, and the command's words stand alone there.
+        (log.debug if first else log.info)(event, **said)
+        return consequences
+
+    async def _keep(self) -> None:
+        """Keep the set in force for the next start."""
+        if self._last_good is not None:
+            self._unkept = not await self._last_good.try_to_keep(self.folder, self.types)
+
+    def _refused(self, fault: str) -> None:
+        """Tell why a set is not in force: once, and again when the reason is another."""
+        self._retry_at = self._clock.boot() + FOLLOWED_RETRY_SECONDS
+        if fault == self.fault:
+            return
+        self.fault = fault
+        in_force = self.types.digest if self.loaded_at is not None else None
+        event = f"{self._event}_refused"
+        log.error(event, folder=str(self.folder), reason=fault, in_force=in_force)
+        self._audit.note(event, folder=str(self.folder), reason=fault[:AUDITED_TEXT], in_force=in_force)
+
+    def _read(self, folder: Path) -> TypeSet | InvalidPolicy:
+        if self._optional and not self.types and not os.path.exists(folder):  # also if it may not be seen
+            return TypeSet()
+        try:
+            found = task_types.load(folder)
+            if self.require_cases:
+                found = cases.read_all(folder, found)
+        except InvalidPolicy as error:
+            return error
+        faults = self._faults(folder, found)
+        return InvalidPolicy(faults) if faults else found
+
+    def _faults(self, folder: Path, types: TypeSet) -> Sequence[Fault]:
+        """What is wrong with a set of task types that are each in order."""
+        faults = task_types.placed(folder, self._check(types))
+        return [*faults, *cases.unmet(folder, types)] if self.require_cases else faults
+
+    def _is_ours(self, name: str) -> bool:
+        is_case = name.endswith(task_types.CASES)
+        return self.require_cases if is_case else name.endswith((".toml", ".cedar"))
+
+
+def _digest(types: TypeSet, name: str) -> str:
+    return types[name].digest if name in types else ""

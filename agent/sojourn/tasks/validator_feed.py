@@ -1,0 +1,130 @@
+"""Telling validators which tasks live: each hears of the tasks at its audiences, as soon as anything changes."""
+
+import asyncio
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sojourn.limits import FEED_CHANGES_HELD, STREAMS_WOKEN_AT_ONCE
+from sojourn.runtime.hooks import Hooks
+from sojourn.tasks.task import ACTIVE, PENDING, SUSPENDED, Task
+from sojourn.tasktoken.end_reasons import with_explanation
+from sojourn.tasktoken.grants import Authority
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What a validator knows of a task: a token of it must carry `version` or a later one, and it must live."""
+
+    id: str
+    version: int
+    live: bool
+    reason: str
+    suspended: bool
+
+
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """One validator. What it has not read yet waits here; when that is too much it starts anew from a snapshot."""
+
+    audiences: frozenset[str]
+    who: Hashable = None  # whose it is
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    due: bool = False  # to be woken
+    lost: bool = False
+    keys_changed: bool = False  # the keys of tokens are others than it was told last
+    _waiting: dict[str, TaskState] = field(default_factory=dict)
+
+    def push(self, state: TaskState) -> None:
+        if len(self._waiting) >= FEED_CHANGES_HELD and state.id not in self._waiting:
+            self._waiting.clear()
+            self.lost = True
+        if not self.lost:
+            self._waiting[state.id] = state
+
+    def take(self) -> list[TaskState]:
+        """What changed since the last time; the newest state of each task."""
+        self.changed.clear()
+        taken, self._waiting = list(self._waiting.values()), {}
+        return taken
+
+
+class Feed:
+    """All validators that watch.
+
+    They are woken in turns: one of each caller, then the next of each, and of all no more than STREAMS_WOKEN_AT_ONCE in
+    a step of the event loop. However many watches somebody holds, others hear of an end as soon as before.
+    """
+
+    def __init__(self) -> None:
+        self._watchers: set[Watcher] = set()
+        self._due: dict[Hashable, deque[Watcher]] = {}  # by whose they are, in the order of the callers' turns
+        self._coming = False
+        self.on_publish: Hooks[[Task]] = Hooks()  # something is told of it
+
+    @contextmanager
+    def watch(self, audiences: Sequence[str], who: Hashable = None) -> Iterator[Watcher]:
+        watcher = Watcher(frozenset(audiences), who)
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def publish(self, task: Task, before: Authority | None = None) -> None:
+        """Tell everyone who watches one of the task's resources, or of those `before`, what has become of it.
+
+        Of a pending task nobody hears: it has no token, and whoever heard that it does not live would believe it over.
+        """
+        if task.state == PENDING:
+            return
+        self.on_publish.tell(task)
+        state = state_of(task)
+        resources = {*task.authority.resources, *(before.resources if before is not None else ())}
+        for watcher in self._watchers:
+            if not watcher.audiences.isdisjoint(resources):
+                watcher.push(state)
+                self._is_due(watcher)
+        self._wake()
+
+    def keys_changed(self) -> None:
+        """Tell everyone of the keys that tokens are signed with."""
+        for watcher in self._watchers:
+            watcher.keys_changed = True
+            self._is_due(watcher)
+        self._wake()
+
+    def _is_due(self, watcher: Watcher) -> None:
+        if not watcher.due:
+            watcher.due = True
+            self._due.setdefault(watcher.who, deque()).append(watcher)
+
+    def _wake(self) -> None:
+        """Wake the first of those that are due now, and the others behind the steps that these have then."""
+        if not self._coming:
+            self._wake_some()
+
+    def _wake_some(self) -> None:
+        for _ in range(STREAMS_WOKEN_AT_ONCE):
+            if not self._due:
+                break
+            who, line = next(iter(self._due.items()))
+            del self._due[who]
+            watcher = line.popleft()
+            watcher.due = False
+            watcher.changed.set()
+            if line:
+                self._due[who] = line  # behind those of others
+        self._coming = bool(self._due)
+        if self._coming:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+
+def state_of(task: Task) -> TaskState:
+    why = with_explanation(task.reason, task.explanation)
+    reason = f"{task.state}: {why}" if why else task.state
+    return TaskState(task.id, task.version, task.state == ACTIVE, reason, task.state == SUSPENDED)

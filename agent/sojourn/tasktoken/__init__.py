@@ -1,0 +1,1 @@
+"""Task tokens and their proofs, as values: claims, grants, binding, DPoP."""

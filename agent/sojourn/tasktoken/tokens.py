@@ -1,0 +1,384 @@
+"""Task tokens: access tokens (RFC 9068) that name the task they live and die with."""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Self
+
+from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
+from sojourn.jose.jws import (
+    ASKS,
+    LAST_SECOND,
+    PublicKey,
+    Signatures,
+    SigningKey,
+    UnverifiedJws,
+    VerifiedClaims,
+    audiences,
+    parse_unverified,
+)
+from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasktoken import times
+from sojourn.tasktoken.duties import duties_claimed, read_asks, read_bind
+from sojourn.tasktoken.grants import DIGEST, Grant, from_details
+from sojourn.tasktoken.times import AT, check_times
+
+TYP = "at+jwt"
+NORMAL, HIGH = "normal", "high"  # the classes of tasks
+
+
+JKT, X5T = "jkt", "x5t#S256"  # how a token is bound (RFC 9449, 6.1; RFC 8705, 3.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """To what a token is bound: the thumbprint (SHA-256, base64url) of a key (JKT) or of a certificate (X5T)."""
+
+    kind: str
+    thumbprint: str
+    not_after: datetime | None = field(default=None, compare=False)  # of a certificate: its tokens end with it
+
+    @classmethod
+    def to_certificate(cls, der: bytes, not_after: datetime) -> Self:
+        """For a token that is to be issued."""
+        return cls(X5T, thumbprint_of(der), not_after)
+
+    def claim(self) -> dict[str, str]:
+        return {self.kind: self.thumbprint}
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What the sender of a token has proved to hold, as thumbprints: by a DPoP proof, by a TLS connection. '': nothing.
+
+    A request with a proof has a token that is bound to the proof's key, and no other.
+    """
+
+    jkt: str = ""
+    x5t: str = ""
+
+    def check(self, binding: Binding | None) -> None:
+        """Raise InvalidToken unless the token with this binding is its sender's."""
+        if binding is None:
+            if self.jkt:
+                raise InvalidToken("token is not bound to the key of the DPoP proof", reason_code="wrong_binding")
+            return
+        held = {JKT: self.jkt, X5T: self.x5t}.get(binding.kind, "")
+        if not held or (self.jkt and binding.kind != JKT):
+            what = "a DPoP proof" if binding.kind == JKT else "the certificate that it is bound to"
+            raise InvalidToken(
+                f"token is bound, and came without {what}", reason_code="unproved_binding", detail=binding.kind
+            )
+        if not secrets.compare_digest(held.encode(), binding.thumbprint.encode()):
+            raise InvalidToken("token is bound to something that its sender does not hold", reason_code="wrong_binding")
+
+
+UNPROVEN = Proven()
+
+
+def thumbprint_of(certificate_der: bytes) -> str:
+    """The `x5t#S256` of a certificate."""
+    return base64.urlsafe_b64encode(hashlib.sha256(certificate_der).digest()).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True)
+class TaskToken:
+    """A task token as issued or as verified. `token` is a credential: the repr hides it.
+
+    `spiffe_id` is the subject, on whose behalf something is done; who does it is the `actor`.
+    """
+
+    token: str
+    spiffe_id: SpiffeId  # `sub`: the workload that began the first task
+    resource: str  # the one audience
+    actions: tuple[str, ...]
+    task_id: str
+    task_type: str
+    task_version: int
+    task_class: str  # NORMAL | HIGH
+    expires_at: datetime
+    claims: VerifiedClaims
+    actors: tuple[SpiffeId, ...] = ()  # `act`: who acts for the subject, the present one first; none without delegation
+    binding: Binding | None = None  # `cnf`; None: whoever holds the token may use it
+    params: Mapping[str, str | int | bool] = field(default_factory=dict)  # of the task, as far as tokens carry them
+    params_digest: str = ""  # of the one request that it is for; '': it is for more
+    bind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which parameters concern which action
+
+    def concerning(self, action: str) -> dict[str, str | int | bool]:
+        """The parameters that an action is to be compared with: all, where the task's type does not say which."""
+        names = self.bind.get(action)
+        return {name: value for name, value in self.params.items() if names is None or name in names}
+
+    asks: tuple[str, ...] = ()  # those of its actions whose uses the agent counts: it must be asked about each
+
+    @property
+    def actor(self) -> SpiffeId:
+        """The workload whose task the token is of: the subject itself, unless it handed the task on."""
+        return self.actors[0] if self.actors else self.spiffe_id
+
+    @property
+    def token_type(self) -> str:
+        """With which scheme it is sent (RFC 9449, 5; RFC 6750)."""
+        return "DPoP" if self.binding is not None and self.binding.kind == JKT else "Bearer"
+
+    def __repr__(self) -> str:
+        return f"TaskToken({self.task_id}, {self.resource}, exp={self.expires_at.isoformat()})"
+
+
+def issue(
+    key: SigningKey,
+    *,
+    issuer: str,
+    spiffe_id: SpiffeId,
+    grant: Grant,
+    task_id: str,
+    task_type: str,
+    task_version: int,
+    task_class: str,
+    issued_at: datetime,
+    expires_at: datetime,
+    steady: float | None = None,
+    actors: tuple[SpiffeId, ...] = (),
+    binding: Binding | None = None,
+    params: Mapping[str, str | int | bool] | None = None,
+    params_digest: str = "",
+    status: Mapping[str, Any] | None = None,
+    acr: str = "",
+    bind: Mapping[str, tuple[str, ...]] | None = None,
+    asks: tuple[str, ...] = (),
+) -> TaskToken:
+    """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
+    `steady`: what the agent's steady clock reads; None: it does not say.
+
+    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `bind`: what
+    the type says of which parameters concern which action. `scope` has the actions for those who read no
+    authorization_details. With `asks` it is critical: whoever does not know that must refuse it.
+    """
+    seconds = int(issued_at.timestamp())
+    bind = {action: names for action, names in (bind or {}).items() if action in grant.actions}
+    duties = duties_claimed(bind, asks)
+    began = {} if steady is None else {AT: times.issued_at(steady, issued_at.timestamp())}
+    claims = {
+        "iss": issuer,
+        "sub": str(spiffe_id),
+        "client_id": str(actors[0] if actors else spiffe_id),
+        "aud": grant.resource,
+        "iat": seconds,
+        "nbf": seconds,
+        "exp": int(expires_at.timestamp()),
+        "jti": secrets.token_urlsafe(16),
+        "scope": " ".join(grant.actions),
+        "authorization_details": [grant.detail(task_type, params, params_digest)],
+        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class, **began, **duties},
+    }
+    if actors:
+        claims["act"] = _act(actors)
+    if binding is not None:
+        claims["cnf"] = binding.claim()
+    if status is not None:
+        claims["status"] = dict(status)
+    if acr:
+        claims["acr"] = acr
+    token = key.sign(claims, typ=TYP, critical=ASKS if asks else "")
+    return TaskToken(
+        token,
+        spiffe_id,
+        grant.resource,
+        grant.actions,
+        task_id,
+        task_type,
+        task_version,
+        task_class,
+        expires_at,
+        VerifiedClaims(claims),
+        actors,
+        binding,
+        params or {},
+        params_digest,
+        bind,
+        asks,
+    )
+
+
+def verify(
+    token: str | UnverifiedJws,
+    *,
+    keys: Mapping[str, PublicKey],
+    issuer: str,
+    audience: str | None,
+    now: datetime,
+    proven: Proven | None = UNPROVEN,
+    late_seconds: float = 0,
+    signatures: Signatures | None = None,
+    steady: float | None = None,
+) -> TaskToken:
+    """Check type, signature, issuer, the one audience, times, and binding; raise InvalidToken otherwise.
+
+    `audience` None: the one that it names, whichever that is. `proven` None: the sender has been judged elsewhere.
+    `late_seconds`: so long ago it may have expired. `steady`: what the agent's steady clock reads, if that is known.
+    This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
+    """
+    unverified = parse_unverified(token) if isinstance(token, str) else token
+    claims = _signed(unverified, keys, issuer, signatures)
+    if audience is None:
+        audience = next(iter(audiences(claims)), "")
+    return read_vouched(unverified.text, claims, audience, now, proven, late_seconds, steady)
+
+
+def read_issued(
+    token: str | UnverifiedJws,
+    *,
+    keys: Mapping[str, PublicKey],
+    issuer: str,
+    now: datetime,
+    signatures: Signatures | None = None,
+) -> TaskToken:
+    """Read a token that `issuer` signed, for whomever, for whatever time, and bound to whatever it is.
+
+    For the issuer alone, which knows whom it may tell of it: nobody may act on what this returns. Raises InvalidToken.
+    """
+    unverified = parse_unverified(token) if isinstance(token, str) else token
+    claims = _signed(unverified, keys, issuer, signatures)
+    audience = audiences(claims)
+    if len(audience) != 1:
+        raise InvalidToken("token is for more than one audience, or none", reason_code="malformed")
+    return _read(unverified.text, claims, audience[0], now, _binding(claims))
+
+
+def _signed(
+    unverified: UnverifiedJws, keys: Mapping[str, PublicKey], issuer: str, signatures: Signatures | None
+) -> VerifiedClaims:
+    """The claims of a token that one of `keys` signed for `issuer`. Raise InvalidToken."""
+    if unverified.typ != TYP:
+        raise InvalidToken(
+            f"token is not a task token: its type is {(unverified.typ or '')[:32]!r}", reason_code="wrong_type"
+        )
+    key = keys.get(unverified.kid or "")
+    if key is None:
+        raise InvalidToken("token is signed by an unknown key", reason_code="unknown_key")
+    if signatures is None:
+        unverified.check_signature(key)
+    else:
+        signatures.check(unverified, key)
+    claims = VerifiedClaims(unverified.unverified_claims)
+    if claims.get("iss") != issuer:
+        raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
+    return claims
+
+
+def has_expired(token: TaskToken, now: datetime, steady: float | None) -> bool:
+    """Whether its time is up, or has not come."""
+    try:
+        check_times(token.claims, now.timestamp(), steady)
+    except InvalidToken:
+        return True
+    return False
+
+
+def class_of(claims: Mapping[str, Any]) -> str:
+    """NORMAL if the token of these claims says exactly that; HIGH if it says anything else, or nothing."""
+    task = claims.get("task")
+    return NORMAL if isinstance(task, dict) and task.get("class") == NORMAL else HIGH
+
+
+def read_vouched(
+    token: str,
+    claims: VerifiedClaims,
+    audience: str,
+    now: datetime,
+    proven: Proven | None = UNPROVEN,
+    late_seconds: float = 0,
+    steady: float | None = None,
+) -> TaskToken:
+    """Read a token whose signature and issuer somebody vouches for; audience, times, binding and shape are checked
+    here. Raises InvalidToken.
+    """
+    if claims.get("aud") != audience and audiences(claims) != (audience,):
+        raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
+    check_times(claims, now.timestamp(), steady, late_seconds)
+    binding = _binding(claims)
+    if proven is not None:
+        proven.check(binding)
+    return _read(token, claims, audience, now, binding)
+
+
+def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, binding: Binding | None) -> TaskToken:
+    task = claims.get("task")
+    details = claims.get("authorization_details")
+    if not isinstance(task, dict) or not isinstance(details, list):
+        raise InvalidToken("token names no task or no authorization", reason_code="malformed")
+    task_id, task_type, version = task.get("id"), task.get("type"), task.get("ver")
+    if not isinstance(task_id, str) or not isinstance(task_type, str) or type(version) is not int:
+        raise InvalidToken("token's task is malformed", reason_code="malformed")
+    try:
+        said = from_details(details)
+        spiffe_id = _spiffe_id(str(claims.get("sub")))
+        actors = _actors(claims)
+    except (InvalidInput, InvalidSpiffeId) as error:
+        raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
+    grants = said.authority.grants
+    if said.type_name != task_type or len(grants) != 1 or grants[0].resource != audience:
+        raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
+    if actors and (len({spiffe_id, *actors}) <= len(actors) or claims.get("client_id") != str(actors[0])):
+        raise InvalidToken("token's actors are not a chain that ends with its client", reason_code="malformed")
+    expires = datetime.fromtimestamp(min(float(claims["exp"]), LAST_SECOND), now.tzinfo)
+    return TaskToken(
+        token,
+        spiffe_id,
+        audience,
+        grants[0].actions,
+        task_id,
+        task_type,
+        version,
+        class_of(claims),
+        expires,
+        claims,
+        actors,
+        binding,
+        said.params,
+        said.params_digest,
+        read_bind(task),
+        read_asks(task),
+    )
+
+
+_spiffe_id = lru_cache(SPIFFE_IDS_PARSED_KEPT)(SpiffeId.parse)  # the same few stand in token after token
+
+
+def _binding(claims: Mapping[str, Any]) -> Binding | None:
+    """Read the `cnf` claim, strictly: a confirmation that we do not know is one that we cannot check."""
+    if "cnf" not in claims:
+        return None
+    cnf = claims["cnf"]
+    if isinstance(cnf, dict) and len(cnf) == 1:
+        ((kind, thumbprint),) = cnf.items()
+        if kind in {JKT, X5T} and isinstance(thumbprint, str) and DIGEST.fullmatch(thumbprint):
+            return Binding(kind, thumbprint)
+    raise InvalidToken("token is bound in a way that is not known here", reason_code="unproved_binding")
+
+
+def _act(actors: tuple[SpiffeId, ...]) -> dict[str, Any]:
+    """The `act` claim (RFC 8693, 4.1): the present actor outermost, the others nested in it."""
+    act: dict[str, Any] = {}
+    for each in reversed(actors):
+        act = {"sub": str(each), **({"act": act} if act else {})}
+    return act
+
+
+def _actors(claims: VerifiedClaims) -> tuple[SpiffeId, ...]:
+    """Read the `act` claim, strictly: what we do not understand of it we must not ignore. Raise InvalidInput."""
+    found: list[SpiffeId] = []
+    place: Any = claims
+    while "act" in place:
+        place = place["act"]
+        if not isinstance(place, dict) or not isinstance(place.get("sub"), str) or set(place) - {"sub", "act"}:
+            raise InvalidInput("its act claim is not a chain of subjects")
+        if len(found) >= DELEGATION_DEPTH:
+            raise InvalidInput(f"its act claim has more than {DELEGATION_DEPTH} actors")
+        found.append(_spiffe_id(place["sub"]))
+    return tuple(found)

@@ -1,0 +1,56 @@
+"""open_proc_files.py: files of those that call again and again stay open, of so many."""
+
+from contextlib import ExitStack
+
+import pytest
+from fakes.attestations import FakeAttestor
+from fakes.children import child, holder_of, peer_of
+from fakes.clock import FakeClock
+from harness.looking import descriptors
+from sojourn.attestation import open_proc_files
+from sojourn.attestation.open_proc_files import KeptOpen
+from sojourn.attestation.service import Attestation
+
+
+@pytest.fixture
+def handles():
+    with child() as process, ExitStack() as closing:
+        made = [holder_of(process) for _ in range(3)]
+        for handle in made:
+            closing.callback(handle.close)
+        yield made
+
+
+def test_once_for_each(handles):
+    """Two files of each are open, however often it comes."""
+    before, kept = descriptors(), KeptOpen()
+    for handle in (*handles, *handles):
+        kept.note(handle)
+    assert before + 6 == descriptors()
+
+
+def test_of_so_many(handles, monkeypatch):
+    """The files of the process that did not come for longest are closed; when it comes again they are opened again."""
+    monkeypatch.setattr(open_proc_files, "PROCESSES_KEPT_OPEN", 2)
+    before, kept = descriptors(), KeptOpen()
+    first, second, third = handles
+    for handle in (first, second, first, third):
+        kept.note(handle)
+        assert before + 4 >= descriptors()
+    assert [True, False, True] == [bool(each._open) for each in handles]
+    kept.note(second)
+    assert [False, True, True] == [bool(each._open) for each in handles]
+
+
+async def test_of_callers_that_come_again():
+    """A caller that comes once costs no descriptors; one that comes again does, until its connection ends."""
+    attestation = Attestation({"unix": FakeAttestor({"uid:1"})}, FakeClock())
+    with child() as process:
+        before = descriptors()
+        peer = peer_of(process)
+        await attestation.attest(peer)
+        assert before + 1 == descriptors()
+        await attestation.attest(peer)
+        assert before + 3 == descriptors()
+        peer.close()
+        assert before == descriptors()

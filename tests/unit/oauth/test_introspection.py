@@ -1,0 +1,215 @@
+"""introspection.py: what clients may know of a token, and do to it; and Changing.supersede."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.registrations import entry
+from fakes.task_room import ISSUER, KEY, TRIAGE_ENTRY, Room
+from fakes.task_types import TICKETS, task_type
+from sojourn.errors import InvalidToken, StoreFailed, TaskOver
+from sojourn.errors.oauth import UnsupportedTokenType
+from sojourn.jose.jws import parse_unverified
+from sojourn.oauth import introspection
+from sojourn.oauth.client_auth import SOCKET, Client
+from sojourn.oauth.introspection import INACTIVE, Inspecting, TokenQuery
+from sojourn.oauth.resource_servers import Audiences, Service
+from sojourn.policy.task_types import TypeSet
+from sojourn.tasks.suspension import Changing
+from sojourn.tasktoken import tokens
+from sojourn.tasktoken.tokens import TaskToken
+
+SERVICE_ENTRY, STRANGER_ENTRY = entry("/tickets"), entry("/stranger")
+HOLDER, SERVICE, STRANGER = (Client(SOCKET, (each,)) for each in (TRIAGE_ENTRY, SERVICE_ENTRY, STRANGER_ENTRY))
+
+
+class NoSvids:
+    """No JWT-SVID is good."""
+
+    def verify_jwt_svid(self, *_: Any) -> Any:
+        raise InvalidToken("token is not one of ours")
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    async with Room(FakeClock(), {"triage": task_type()}).running() as room:
+        yield room
+
+
+@pytest.fixture
+def used() -> set[str]:
+    """The tokens that were good once, and were used."""
+    return set()
+
+
+@pytest.fixture
+def inspect(room: Room, used: set[str]) -> Inspecting:
+    services = Audiences([Service(TICKETS, frozenset({SERVICE_ENTRY.spiffe_id}))])
+    return Inspecting(
+        room.engine, Changing(room.engine), services, NoSvids(), lambda token: token.token in used, room.clock
+    )  # type: ignore[arg-type]
+
+
+def told(inspect: Inspecting, client: Client, token: TaskToken) -> dict[str, Any]:
+    return dict(inspect.introspect(client, TokenQuery(token.token)))
+
+
+class TestIntrospection:
+    async def test_who_is_told(self, room: Room, inspect: Inspecting) -> None:
+        """Holder and audience are told all, nobody else anything."""
+        token = await room.engine.token(await room.begin(), TICKETS, ())
+        for client in (HOLDER, SERVICE):
+            assert told(inspect, client, token)["jti"] == token.claims["jti"]
+        assert dict(INACTIVE) == told(inspect, STRANGER, token)
+
+    async def test_a_bound_token(self, room: Room, inspect: Inspecting) -> None:
+        """A bound token is told with what it is bound to, without a proof: that is the service's to ask for."""
+        token = await room.engine.token(await room.begin(), TICKETS, (), agent_key=True)
+        answer = told(inspect, SERVICE, token)
+        assert (True, "DPoP") == (answer["active"], answer["token_type"])
+        assert token.binding is not None
+        assert token.binding.claim() == answer["cnf"]
+
+    async def test_counted_actions(self, room: Room, inspect: Inspecting) -> None:
+        """Actions whose uses are counted are in no answer: of a token with no others nothing is said but its task's state."""
+        room.engine.types = TypeSet({"triage": task_type(limits='{"ticket:write" = 1}')})
+        task = await room.begin()
+        answer = told(inspect, SERVICE, await room.engine.token(task, TICKETS, ()))
+        assert (True, "ticket:read") == (answer["active"], answer["scope"])
+        assert ["ticket:read"] == answer["authorization_details"][0]["actions"]
+        alone = await room.engine.token(task, TICKETS, ("ticket:write",))
+        assert {"active": False, "task_state": "active"} == told(inspect, SERVICE, alone)
+        assert INACTIVE == told(inspect, HOLDER, alone)
+
+    async def test_an_expired_token(self, room: Room, inspect: Inspecting) -> None:
+        """An expired token is inactive, whatever its task does."""
+        token = await room.engine.token(await room.begin(), TICKETS, ())
+        room.clock.advance(61)
+        assert {"active": False, "task_state": "active"} == told(inspect, SERVICE, token)
+        assert dict(INACTIVE) == told(inspect, HOLDER, token)
+
+    async def test_a_wall_clock_that_is_set_back(self, room: Room, inspect: Inspecting) -> None:
+        """A step of the wall clock revives no token of a task whose time is up."""
+        task = await room.begin(max_seconds=30)
+        token = await room.engine.token(task, TICKETS, ())
+        room.clock.advance(31)
+        room.clock.step_wall(-60)
+        assert not told(inspect, SERVICE, token)["active"]
+
+    async def test_a_token_that_was_used_up(self, room: Room, inspect: Inspecting, used: set[str]) -> None:
+        """A token that was good once is inactive once it was used; others of its task are not."""
+        task = await room.begin()
+        first, second = [await room.engine.token(task, TICKETS, ()) for _ in range(2)]
+        used.add(first.token)
+        assert [False, True] == [told(inspect, SERVICE, each)["active"] for each in (first, second)]
+
+    async def test_foreign_keys_and_kinds(self, room: Room, inspect: Inspecting) -> None:
+        """What our keys signed for something else, or other keys signed, is no token."""
+        token = await room.engine.token(await room.begin(), TICKETS, ())
+        claims = dict(token.claims)
+        others = [
+            KEY.sign(claims, typ="JWT"),
+            KEY.sign(claims, typ="token-introspection+jwt"),
+            KEY.sign({**claims, "iss": "https://other.example"}, typ=tokens.TYP),
+            KEY.sign({**claims, "aud": [TICKETS, "https://b.example"]}, typ=tokens.TYP),
+            type(KEY).generate("k1").sign(claims, typ=tokens.TYP),
+        ]
+        for text in others:
+            assert dict(INACTIVE) == dict(inspect.introspect(SERVICE, TokenQuery(text)))
+
+    async def test_signed_answers_are_no_tokens(self, room: Room, inspect: Inspecting) -> None:
+        """A signed answer is for the client that asked, and stands in for no task token."""
+        token = await room.engine.token(await room.begin(), TICKETS, ())
+        text = inspect.signed(SERVICE, told(inspect, SERVICE, token))
+        answer = parse_unverified(text)
+        assert ("token-introspection+jwt", str(SERVICE_ENTRY.spiffe_id)) == (
+            answer.typ,
+            answer.unverified_claims["aud"],
+        )
+        with pytest.raises(InvalidToken, match="not a task token"):
+            tokens.verify(text, keys=room.engine.keys.published, issuer=ISSUER, audience=TICKETS, now=room.clock.now())
+
+
+class TestRevocation:
+    async def test_the_task_lives_on(self, room: Room, inspect: Inspecting) -> None:
+        """All tokens of the task until now are dead, at validators too, and journaled; new ones are good."""
+        task = await room.begin()
+        old = [await room.engine.token(task, TICKETS, ()) for _ in range(2)]
+        with room.engine.feed.watch([TICKETS]) as watcher:
+            assert task is await inspect.revoke(SERVICE, TokenQuery(old[0].token))
+            assert [(True, task.version)] == [(state.live, state.version) for state in watcher.take()]
+        for each in old:
+            with pytest.raises(TaskOver, match="changed since"):
+                room.engine.check_token(each)
+        room.engine.check_token(await room.engine.token(task, TICKETS, ()))
+        (record,) = room.store.fields("tokens_revoked")
+        assert (task.id, str(SERVICE_ENTRY.spiffe_id), old[0].claims["jti"]) == (
+            record["task"],
+            record["by"],
+            record["jti"],
+        )
+
+    async def test_strangers_change_nothing(self, room: Room, inspect: Inspecting) -> None:
+        """Whoever is neither holder nor audience changes nothing."""
+        task = await room.begin()
+        token = await room.engine.token(task, TICKETS, ())
+        version = task.version
+        for hint in ("", "task"):
+            assert await inspect.revoke(STRANGER, TokenQuery(token.token, hint)) is None
+        assert version == task.version
+
+    async def test_expired_tokens_revoke_nothing(self, room: Room, inspect: Inspecting) -> None:
+        """A token whose time is up takes no other with it."""
+        task = await room.begin()
+        token = await room.engine.token(task, TICKETS, ())
+        room.clock.advance(61)
+        fresh = await room.engine.token(task, TICKETS, ())
+        await inspect.revoke(SERVICE, TokenQuery(token.token))
+        room.engine.check_token(fresh)
+
+    async def test_in_force_before_it_is_on_disk(
+        self, room: Room, inspect: Inspecting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """When the store cannot write, the token is dead, validators know it, and the client is told to come again;
+        coming again is good only once it is on disk.
+        """
+        monkeypatch.setattr(introspection, "REVOCATION_WRITE_SECONDS", 0.05)
+        token = await room.engine.token(await room.begin(), TICKETS, ())
+        room.store.failure = StoreFailed("disk full")
+        with room.engine.feed.watch([TICKETS]) as watcher:
+            for _ in range(2):
+                with pytest.raises(StoreFailed, match="could not be written"):
+                    await inspect.revoke(SERVICE, TokenQuery(token.token))
+            assert 1 == len(watcher.take())
+        with pytest.raises(TaskOver):
+            room.engine.check_token(token)
+        room.store.failure = None
+        monkeypatch.setattr(introspection, "REVOCATION_WRITE_SECONDS", 20)
+        await inspect.revoke(SERVICE, TokenQuery(token.token))
+        assert ["tokens_revoked"] == [name for name in room.store.names if name == "tokens_revoked"]
+
+    async def test_racing_with_a_token_that_is_being_issued(self, room: Room, inspect: Inspecting) -> None:
+        """A token whose record is being written when the task's tokens are revoked never leaves."""
+        task = await room.begin()
+        token = await room.engine.token(task, TICKETS, ())
+        room.store.gate, room.store.writing = asyncio.Event(), asyncio.Event()
+        asking = asyncio.ensure_future(room.engine.token(task, TICKETS, ()))
+        await room.store.writing.wait()
+        revoking = asyncio.ensure_future(inspect.revoke(SERVICE, TokenQuery(token.token)))
+        await asyncio.sleep(0)
+        room.store.gate.set()
+        with pytest.raises(TaskOver, match="changed meanwhile"):
+            await asking
+        await revoking
+
+    @pytest.mark.parametrize("typ", ["JWT", "logout+jwt"])
+    async def test_other_kinds(self, inspect: Inspecting, typ: str) -> None:
+        """A token of a kind that cannot be revoked here is said to be one."""
+        with pytest.raises(UnsupportedTokenType):
+            await inspect.revoke(HOLDER, TokenQuery(KEY.sign({"sub": "x"}, typ=typ)))
+
+    async def test_garbage(self, inspect: Inspecting) -> None:
+        """What is no token at all is none that is good."""
+        assert await inspect.revoke(HOLDER, TokenQuery("x")) is None

@@ -1,0 +1,134 @@
+"""oauth/one_shot_holder.py: the processes that ran callers, kept pinned and looked at each time."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from fakes.attestations import FakeAttestor
+from fakes.children import child, holder_of, peer_of
+from fakes.granting_room import TRIAGE_ID, Room
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.process import stat_of
+from sojourn.errors import AttestationFailed
+from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTATION_SHARED_SECONDS, RUNNERS_KEPT
+from sojourn.oauth import one_shot_holder as module
+from sojourn.oauth.client_auth import SOCKET, Client
+from sojourn.spiffe.ids import SpiffeId
+
+OTHER_ID = SpiffeId.parse("spiffe://example.org/other")
+RUNNER = "import subprocess, sys; helper = subprocess.Popen(['sleep', '3600']); print(helper.pid, flush=True); {then}"
+WAIT = "sys.stdin.read(); helper.kill(); helper.wait()"
+TURN = "sys.stdin.readline(); import os; os.execvp('cat', ['cat'])"
+
+
+@contextmanager
+def helper_of(then=WAIT):
+    """A process that has run a helper: both, and the helper as a peer."""
+    argv = [sys.executable, "-c", RUNNER.format(then=then)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
+        helper = Peer.of_pid(int(runner.stdout.readline()))
+        try:
+            yield runner, helper
+        finally:
+            os.kill(helper.process.pid, 9)
+            helper.close()
+            runner.kill()
+
+
+@pytest.fixture
+async def room(tmp_path, monkeypatch):
+    asked = []
+    attest = FakeAttestor.attest
+
+    async def counted(self, subject):
+        asked.append(subject.pid)
+        return await attest(self, subject)
+
+    monkeypatch.setattr(FakeAttestor, "attest", counted)
+    room = Room(tmp_path / "keys")
+    room.asked = asked
+    yield room
+    room.close()
+
+
+async def found(room, helper, spiffe_id=TRIAGE_ID):
+    """The pid of the helper's runner, or None."""
+    runner = await room.runners.of(helper, spiffe_id)
+    if runner is None:
+        return None
+    try:
+        return runner.pid
+    finally:
+        runner.close()
+
+
+class TestRunners:
+    async def test_kept(self, room):
+        """A runner that stays what it is is attested in full once, until that is too old."""
+        with helper_of() as (runner, helper):
+            assert [runner.pid] * 2 == [await found(room, helper) for _ in range(2)]
+            assert [runner.pid] == room.asked
+            room.clock.advance(ATTESTATION_FRESH_SECONDS)
+            assert runner.pid == await found(room, helper)
+            assert [runner.pid] * 2 == room.asked
+
+    async def test_another_identity(self, room):
+        """A runner that has not the caller's identity takes nothing over, whether it is known already or not."""
+        with helper_of() as (runner, helper):
+            assert [None, runner.pid, None] == [
+                await found(room, helper, each) for each in (OTHER_ID, TRIAGE_ID, OTHER_ID)
+            ]
+
+    async def test_changed(self, room):
+        """A runner that runs another program by now is attested anew, as what it is."""
+        with helper_of(TURN) as (runner, helper):
+            before = Peer.of_pid(runner.pid)
+            assert runner.pid == await found(room, helper)
+            runner.stdin.write("\n")
+            runner.stdin.flush()
+            while before.process.program() == before.program:
+                pass
+            before.close()
+            assert runner.pid == await found(room, helper)
+            assert [runner.pid] * 2 == room.asked
+
+    async def test_gone(self, room):
+        """A runner that has ended takes nothing over, and is let go of."""
+        with helper_of() as (runner, helper):
+            assert runner.pid == await found(room, helper)
+            runner.kill()
+            runner.wait()
+            assert runner.pid != stat_of(helper.process.pid).parent
+            assert runner.pid != await found(room, helper)
+
+    async def test_limit(self, room, monkeypatch):
+        """At most RUNNERS_KEPT are kept; the one that was not asked for longest goes, and is found again."""
+        assert RUNNERS_KEPT > 1
+        monkeypatch.setattr(module, "RUNNERS_KEPT", 1)
+        with helper_of() as (one, its), helper_of() as (other, others):
+            asked = []
+            for each in (its, others, its):
+                asked.append(await found(room, each))
+                room.clock.advance(ATTESTATION_SHARED_SECONDS)
+            assert [one.pid, other.pid, one.pid] == asked == room.asked
+            assert 1 == len(room.runners)
+
+
+def test_a_runner_that_has_gone_meanwhile():
+    """With a runner that has ended since it was found no task is bound, and no handle stays open: whoever has helpers
+    run by processes that end at once would take all of them.
+    """
+    with child() as process, child() as other:
+        peer, runner = peer_of(process), holder_of(other)
+        client = Client(SOCKET, (), peer)
+        other.kill()
+        other.wait()
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.raises(AttestationFailed, match="gone") as caught:
+            module.bond_of(client, runner, waits=False)
+        del caught
+        assert before == set(os.listdir("/proc/self/fd"))
+        peer.close()
+        runner.close()

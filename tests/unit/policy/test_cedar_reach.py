@@ -1,0 +1,146 @@
+"""cedar.py: which tasks a policy tells apart, and for what question an answer is kept."""
+
+import pytest
+from fakes.policies import ACTIONS, PARAMS, principal
+from fakes.task_types import TICKETS, TRIAGE, task_type
+from sojourn.policy import cedar as policy_module
+from sojourn.policy.cedar import Context, Deny, Fields, Policy, Principal, Reading
+
+
+class TestTasksByName:
+    @pytest.mark.parametrize(
+        "condition",
+        [
+            'principal == Sojourn::Task::"tsk_a", action, resource)',
+            'principal in Sojourn::Task::"tsk_a", action, resource)',
+            'principal is Sojourn::Task in Sojourn::Task::"tsk_a", action, resource)',
+            'principal, action, resource) when { principal == Sojourn::Task::"tsk_a" }',
+            'principal, action, resource) when { [Sojourn::Task::"tsk_a"].contains(principal) }',
+            'principal, action, resource) unless { principal != Sojourn::Task::"tsk_a" }',
+        ],
+    )
+    def test_one_is_not_the_other(self, condition):
+        """A policy may name a task, wherever in it: then it is for that one, whoever was decided before."""
+        policy = task_type(cedar=f'@id("this") permit ({condition};').policy
+        answers = [
+            bool(policy.decide(Principal(name, "triage", TRIAGE, "active", 0, 0), "ticket:read", TICKETS, Context()))
+            for name in ("tsk_b", "tsk_a", "tsk_b", "tsk_a")
+        ]
+        assert [False, True, False, True] == answers
+
+
+class TestAlike:
+    """Tasks are one to policies that cannot tell them apart; whatever a policy reads or names it sees as it is."""
+
+    @pytest.mark.parametrize(
+        "condition",
+        [
+            "principal.tokens_issued < 1",
+            "principal has tokens_issued && principal.tokens_issued < 1",
+            'principal["tokens_issued"] < 1',
+            "!(principal.tokens_issued >= 1)",
+            'if context.params has ticket then principal.tokens_issued < 1 else principal["tokens_issued"] == 0',
+        ],
+    )
+    def test_what_is_read(self, condition):
+        """However a policy reads a count, it reads that of the task, each time."""
+        policy = Policy(f'@id("a") permit (principal, action, resource) when {{ {condition} }};', ACTIONS, PARAMS)
+        for tokens in (0, 1, 0, 5):
+            asked = principal(tokens_issued=tokens, reported_calls=tokens + 1)
+            assert (tokens < 1) == bool(policy.decide(asked, "ticket:read", TICKETS, Context()))
+
+    def test_what_is_named(self):
+        """A policy for one task is for no other."""
+        policy = Policy('@id("a") permit (principal == Sojourn::Task::"tsk_1", action, resource);', ACTIONS, PARAMS)
+        for name in ("tsk_2", "tsk_1", "tsk_some"):
+            asked = principal(task_id=name)
+            assert (name == "tsk_1") == bool(policy.decide(asked, "ticket:read", TICKETS, Context()))
+
+    def test_entities_are_made_once(self):
+        """Of tasks that differ in what no policy reads, entities are made once; a change that is read makes new ones."""
+        policy = Policy(
+            '@id("a") permit (principal, action, resource) when { principal.reported_calls < 9 };', ACTIONS, PARAMS
+        )
+        for tokens, name, calls in ((0, "a", 0), (1, "b", 0), (2, "c", 1)):
+            policy.decide(
+                principal(task_id=name, tokens_issued=tokens, reported_calls=calls), "ticket:read", TICKETS, Context()
+            )
+        assert 2 == policy._made.cache_info().misses
+
+
+class TestAllowed:
+    """A clean yes is kept for the very same question, and for no other; a no never is."""
+
+    WHEN = "principal.reported_calls < 9 && context.params has level && context.params.level > 0 && context.facts.calm"
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """What Cedar was asked, in order."""
+        asked, real = [], policy_module.cedarpy.is_authorized
+
+        def ask(request, *arguments, **named):
+            asked.append(request)
+            return real(request, *arguments, **named)
+
+        monkeypatch.setattr(policy_module.cedarpy, "is_authorized", ask)
+        return asked
+
+    @pytest.fixture
+    def policy(self):
+        return Policy(
+            f'@id("a") permit (principal, action, resource) when {{ {self.WHEN} }};',
+            ACTIONS,
+            PARAMS,
+            Fields({"calm": "boolean"}, ["calm"]),
+        )
+
+    def context(self, level=1, *, calm=True, age=0.0):
+        return Context({"level": level}, {"calm": Reading(calm, "monitor", age)})
+
+    def test_asked_once(self, policy, asked):
+        """The same question, of a task that is alike, is asked once, however old its facts are by now."""
+        for name, age in (("a", 0.0), ("b", 7.5)):
+            assert policy.decide(principal(task_id=name), "ticket:read", TICKETS, self.context(age=age))
+        assert 1 == len(asked)
+
+    @pytest.mark.parametrize(
+        ("changes", "action", "resource", "said", "allowed"),
+        [
+            pytest.param({"reported_calls": 9}, "ticket:read", TICKETS, {}, False, id="a count"),
+            pytest.param({"state": "suspended"}, "ticket:read", TICKETS, {}, False, id="the state"),
+            pytest.param({"depth": 1}, "ticket:read", TICKETS, {}, True, id="the depth"),
+            pytest.param({"workload": "spiffe://x/y"}, "ticket:read", TICKETS, {}, True, id="the workload"),
+            pytest.param({}, "ticket:write", TICKETS, {}, True, id="the action"),
+            pytest.param({}, "ticket:none", TICKETS, {}, False, id="an action that there is not"),
+            pytest.param({}, "ticket:read", "https://other.example", {}, True, id="the resource"),
+            pytest.param({}, "ticket:read", TICKETS, {"level": 0}, False, id="a parameter"),
+            pytest.param({}, "ticket:read", TICKETS, {"level": True}, False, id="its type"),
+            pytest.param({}, "ticket:read", TICKETS, {"level": "1"}, False, id="its type, as text"),
+            pytest.param({}, "ticket:read", TICKETS, {"calm": False}, False, id="a fact"),
+            pytest.param({}, "ticket:read", TICKETS, {"calm": 1}, False, id="the type of a fact"),
+        ],
+    )
+    def test_another_question(self, policy, asked, changes, action, resource, said, allowed):
+        """Whatever Cedar would read differently is asked, whichever yes is kept."""
+        assert policy.decide(principal(), "ticket:read", TICKETS, self.context())
+        assert allowed == bool(policy.decide(principal(**changes), action, resource, self.context(**said)))
+        assert 2 == len(asked)
+
+    def test_a_no_is_not_kept(self, policy, asked):
+        """What is denied is asked again, each time."""
+        for _ in range(2):
+            assert not policy.decide(principal(reported_calls=9), "ticket:read", TICKETS, self.context())
+        assert 2 == len(asked)
+
+    def test_a_missing_fact(self, policy):
+        """A yes that is kept allows nothing once a fact that is required is not there."""
+        assert policy.decide(principal(), "ticket:read", TICKETS, self.context())
+        gone = Context({"level": 1}, {}, {"calm": "stale"})
+        assert Deny("fact 'calm' is stale") == policy.decide(principal(), "ticket:read", TICKETS, gone)
+
+    def test_no_more_than_there_is_room_for(self, policy, asked, monkeypatch):
+        """The questions that were asked last are kept, ALLOWED_KEPT of them."""
+        monkeypatch.setattr(policy_module, "ALLOWED_KEPT", 2)
+        for level in (1, 2, 1, 3, 1, 2):
+            assert policy.decide(principal(), "ticket:read", TICKETS, self.context(level))
+        assert [1, 2, 3, 2] == [request["context"]["params"]["level"] for request in asked]

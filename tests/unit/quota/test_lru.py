@@ -1,0 +1,88 @@
+"""lru.py: what was used last is kept, within a number and a weight, and no owner takes more than its share."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sojourn.quota.lru import Recent, Room
+
+
+@pytest.fixture
+def recent():
+    return Recent(Room(4, 100), Room(2, 60))
+
+
+def put(recent, keys, owner="a", weight=1):
+    for key in keys:
+        recent.put(key, key.upper(), owner, weight)
+
+
+def test_found_again(recent):
+    """What was put is found by its key, the last value of it, and nothing else is."""
+    put(recent, "x")
+    recent.put("x", "other", "a", 1)
+    assert ("other", None, 1, 1) == (recent.get("x"), recent.get("y"), len(recent), recent.weight)
+
+
+def test_an_owner_has_a_share(recent):
+    """An owner that puts ever more loses its own that it did not use for longest, and nobody else's."""
+    put(recent, "o", owner="b")
+    put(recent, "xy")
+    recent.get("x")
+    put(recent, "z")
+    assert ["O", "X", None, "Z"] == [recent.get(key) for key in "oxyz"]
+
+
+def test_an_owner_has_a_share_of_the_weight(recent):
+    """An owner whose values weigh ever more loses its own that it did not use for longest, and nobody else's."""
+    put(recent, "xy", weight=40)
+    assert (None, "Y", 40) == (recent.get("x"), recent.get("y"), recent.weight)
+
+
+def test_too_heavy(recent):
+    """A value that is more than a share is not kept, and drives out nothing; one of its key goes."""
+    put(recent, "xy")
+    put(recent, "y", weight=61)
+    assert ("X", None) == (recent.get("x"), recent.get("y"))
+
+
+@pytest.mark.parametrize(("weight", "left"), [(1, "bcde"), (50, "de")])
+def test_the_room_of_all(recent, weight, left):
+    """When all have filled it, what was not used for longest goes, whosever it is."""
+    for key in "abcde":
+        put(recent, key, owner=key, weight=weight)
+    assert left == "".join(key for key in "abcde" if recent.get(key))
+
+
+def test_forgetting(recent):
+    """One value, those of an owner, those that are so, or all are forgotten."""
+    put(recent, "xy")
+    put(recent, "z", owner="b")
+    recent.drop("x")
+    recent.drop("x")
+    recent.drop_owner("b")
+    recent.drop_owner("nobody")
+    assert [None, "Y", None] == [recent.get(key) for key in "xyz"]
+    put(recent, "z", owner="b")
+    recent.drop_if(lambda value: value == "Y")
+    assert [None, "Z"] == [recent.get(key) for key in "yz"]
+    recent.clear()
+    assert (None, 0, 0) == (recent.get("z"), len(recent), recent.weight)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz"), st.integers(0, 70), st.booleans())))
+def test_never_more_than_there_is_room_for(steps):
+    """Whatever is put and dropped, neither the number nor the weight is ever exceeded, and both are counted rightly."""
+    recent, held = Recent(Room(4, 100), Room(2, 60)), {}
+    for key, owner, weight, dropping in steps:
+        if dropping:
+            recent.drop(key)
+        else:
+            recent.put(key, (owner, weight), owner, weight)
+        held = {key: recent.get(key) for key in "abcdefgh" if recent.get(key) is not None}
+        assert (len(held), sum(weight for _, weight in held.values())) == (len(recent), recent.weight)
+        assert len(held) <= 4
+        assert recent.weight <= 100
+        for each in "xyz":
+            own = [weight for owner, weight in held.values() if owner == each]
+            assert len(own) <= 2
+            assert sum(own) <= 60

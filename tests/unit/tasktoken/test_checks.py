@@ -1,0 +1,100 @@
+"""checks.py: whether a good token is for what is asked."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from fakes.task_room import ISSUER, KEY
+from fakes.task_types import TICKETS, TRIAGE
+from sojourn.errors.oauth import ActionNotAllowed, WrongParams
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasktoken import checks, tokens
+from sojourn.tasktoken.grants import Grant
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+DIGEST = "a" * 43
+PARAMS = {"ticket": "T-1", "level": 42, "urgent": True}
+
+
+def token(**changes):
+    return tokens.issue(
+        KEY,
+        issuer=ISSUER,
+        spiffe_id=SpiffeId.parse(TRIAGE),
+        grant=Grant(TICKETS, ("ticket:read",)),
+        task_id="tsk_1",
+        task_type="triage",
+        task_version=1,
+        task_class="normal",
+        issued_at=NOW,
+        expires_at=NOW + timedelta(minutes=1),
+        **changes,
+    )
+
+
+class TestAction:
+    def test_allowed(self):
+        """An action that the token has is let through, and another is refused by name."""
+        checks.check_action(token(), "ticket:read")
+        with pytest.raises(ActionNotAllowed, match="'ticket:write'"):
+            checks.check_action(token(), "ticket:write")
+
+
+class TestParams:
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {},
+            {"other": "x"},
+            PARAMS,
+            {"ticket": "T-1"},
+            {"level": 42},
+            {"level": "42"},
+            {"urgent": True},
+            {"urgent": "true"},
+        ],
+    )
+    def test_the_same(self, given):
+        """A request with the task's values is let through, typed or as text, and with parameters that it has not."""
+        checks.check_params(token(params=PARAMS), given)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"ticket": "T-2"},
+            {"ticket": "t-1"},
+            {"ticket": 1},
+            {"level": 43},
+            {"level": "042"},
+            {"level": 42.0},
+            {"level": True},
+            {"urgent": False},
+            {"urgent": "True"},
+            {"urgent": 1},
+            {"urgent": None},
+            {"other": "x", "level": 1},
+        ],
+        ids=repr,
+    )
+    def test_another(self, given):
+        """A parameter with another value, or of another type, is refused by name."""
+        with pytest.raises(WrongParams, match=f"another '{[*given][-1]}'"):
+            checks.check_params(token(params=PARAMS), given)
+
+
+class TestDigest:
+    def test_of_one_request(self):
+        """A token for one request is good for that, and one for any request for any."""
+        checks.check_digest(token(params_digest=DIGEST), DIGEST)
+        checks.check_digest(token(), "")
+        checks.check_digest(token(), DIGEST)
+
+    @pytest.mark.parametrize("digest", ["b" * 43, DIGEST + "a", DIGEST[1:], "\u00e4", "\ud800", "?" * 43])
+    def test_of_another(self, digest):
+        """It is refused for every other digest, whatever characters that has."""
+        with pytest.raises(WrongParams, match="another request"):
+            checks.check_digest(token(params_digest=DIGEST), digest)
+
+    def test_unknown(self):
+        """It is refused where the digest is not known."""
+        with pytest.raises(WrongParams, match="not known here"):
+            checks.check_digest(token(params_digest=DIGEST), "")
