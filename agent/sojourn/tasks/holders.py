@@ -26,7 +26,8 @@ class _Held:
     program: Program | None  # what the process ran when it was first held
     cgroup: str  # where it was then
     cgroup_digest: str
-    holds: set["Hold"] = field(default_factory=set)
+    holds: int = 0  # on it: it is kept until the last one is released
+    told: "dict[Hold, None]" = field(default_factory=dict)  # those of whose task is to be told
 
     def lost(self) -> str:
         """Why the process holds nothing any more: it has gone, or changed its program or cgroup since it was held."""
@@ -66,15 +67,29 @@ class NoProcess(Process):
 class Hold:
     """One task's hold on a process. `release` it; the process may be held by other tasks too.
 
-    `of`: the task, of which is told when the process has ended; None: nobody is told.
+    There may be a hundred thousand, so that all on a process share what there is to say of it.
     """
 
-    __slots__ = ("_held", "_holders", "of")
+    __slots__ = ("_held", "_holders", "_task")
 
-    def __init__(self, holders: "Holders", held: _Held) -> None:
+    def __init__(self, holders: "Holders | None", held: _Held) -> None:
+        """`holders` None: there is nothing to let go of."""
         self._holders = holders
-        self._held = held  # all holds on a process share it: there may be tens of thousands
-        self.of: Any = None
+        self._held = held
+        self._task: Any = None
+
+    @property
+    def of(self) -> Any:
+        """The task, of which is told when the process has ended; None: nobody is told."""
+        return self._task
+
+    @of.setter
+    def of(self, task: Any) -> None:
+        self._task = task
+        if task is None or self._holders is None:
+            self._held.told.pop(self, None)
+        else:
+            self._held.told[self] = None
 
     @property
     def process(self) -> Process:
@@ -95,8 +110,11 @@ class Hold:
         return self._held.process.pid
 
     def release(self) -> None:
-        process = self._held.process
-        self._holders.release((process.pid, process.start_time), self)
+        """Let go of the process, if that was not done before."""
+        self.of = None  # which has the hold: nothing is left for the garbage collector
+        holders, self._holders = self._holders, None
+        if holders is not None:
+            holders.let_go(self._held)
 
 
 class Holders:
@@ -108,6 +126,7 @@ class Holders:
         self.owner = owner
         self._per_user: Counter[int] = Counter()
         self._held: dict[tuple[int, int], _Held] = {}
+        self._nobody = _Held(NoProcess(), 0, None, "", _digest(""))  # of all whose clients are on other machines
         self.on_exit: Hooks[[Any]] = Hooks()  # with what was held, once for each hold
 
     def __len__(self) -> int:
@@ -119,9 +138,9 @@ class Holders:
         Raise LimitExceeded if too many processes are held, AttestationFailed if it has gone already.
         """
         key = (process.pid, process.start_time)
-        user = self.owner(uid)
         if isinstance(process, NoProcess):
-            return Hold(self, _Held(process, user, None, "", _digest("")))
+            return Hold(None, self._nobody)
+        user = self.owner(uid)
         held = self._held.get(key)
         try:
             if held is None and (len(self._held) >= self._maximum or self._per_user[user] * 2 >= self._maximum):
@@ -138,18 +157,14 @@ class Holders:
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
-        hold = Hold(self, held)
-        held.holds.add(hold)
-        return hold
+        held.holds += 1
+        return Hold(self, held)
 
-    def release(self, key: tuple[int, int], hold: Hold) -> None:
-        hold.of = None  # which has the hold: nothing is left for the garbage collector
-        held = self._held.get(key)
-        if held is None or hold not in held.holds:
-            return
-        held.holds.discard(hold)
+    def let_go(self, held: _Held) -> None:
+        """One hold less on a process."""
+        held.holds -= 1
         if not held.holds:
-            del self._held[key]
+            del self._held[held.process.pid, held.process.start_time]
             self._per_user[held.user] -= 1
             if self._per_user[held.user] <= 0:
                 del self._per_user[held.user]
@@ -170,11 +185,11 @@ class Holders:
     def lost_of(self, keys: Iterable[tuple[int, int]]) -> dict[Hold, str]:
         """Why those of these processes that are lost hold nothing any more: each process is looked at once."""
         found = [self._held[key] for key in keys if key in self._held]
-        return {hold: why for held in found if (why := held.lost()) for hold in held.holds}
+        return {hold: why for held in found if (why := held.lost()) for hold in held.told}
 
     def _exited(self, key: tuple[int, int]) -> None:
         if key in self._held:
-            self._tell_some(key, iter(list(self._held[key].holds)))
+            self._tell_some(key, iter(list(self._held[key].told)))
 
     def _tell_some(self, key: tuple[int, int], holds: Iterator[Hold]) -> None:
         """Tell of some holds on a process that has ended, and of the others behind what others have asked for: a task
@@ -184,7 +199,7 @@ class Holders:
         if held is None or not some:
             return
         for hold in some:
-            if hold.of is None or hold not in held.holds:
+            if hold not in held.told:
                 continue
             try:
                 self.on_exit.tell(hold.of)
