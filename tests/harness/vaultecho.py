@@ -9,10 +9,15 @@ from typing import Any
 
 
 class Upstream(ThreadingHTTPServer):
-    """Tells what it was sent. A path that ends with `token` is answered with the token, `cut` with half an answer."""
+    """Tells what it was sent. A path that ends with `token` is answered with the token, `cut` with half an answer, and
+    `together` once as many as `meet` waits for are there at a time.
+    """
+
+    request_queue_size = 64
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.meet = threading.Barrier(1)
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
 
     @property
@@ -28,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.seen.append((self.command, self.path, headers, content))
+        if "together" in self.path:
+            self.server.meet.wait(20)
         sent = headers.get("x-vault-token", "")
         told = {"data": {"id": sent if "token" in self.path else "x", "used": sent.rpartition("-")[2]}}
         body = json.dumps(told).encode()

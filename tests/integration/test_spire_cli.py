@@ -88,6 +88,16 @@ def test_an_entry_from_birth_to_death(shared: AgentProcess) -> None:
     assert f"Deleted entry with ID: {made}" in server(shared, "entry", "delete", "-entryID", made)
 
 
+def test_downstream_entries(shared: AgentProcess) -> None:
+    """Entries for downstream servers are shown and counted among all, and alone with `-downstream`."""
+    before = int(re.findall(r"([0-9]+) registration entr", server(shared, "entry", "count"))[0])
+    create(shared, "/down", "-selector", "unix:uid:54341", "-downstream")
+    assert "spiffe://example.org/down" in server(shared, "entry", "show")
+    assert f"{before + 1} registration entr" in server(shared, "entry", "count")
+    alone = server(shared, "entry", "show", "-downstream")
+    assert ["spiffe://example.org/down"] == re.findall(r"SPIFFE ID +: (\S+)", alone)
+
+
 def test_an_update_leaves_the_priority(shared: AgentProcess) -> None:
     """SPIRE's tools know no priority: their update of an entry leaves it, and they show the entry as ever."""
     made = shared.register("/first", "unix:uid:54331", priority="7")

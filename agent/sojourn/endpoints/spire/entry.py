@@ -219,9 +219,8 @@ def _filter(message: Any) -> Callable[[Registration], bool]:
     if message.HasField("by_hint"):
         hint = message.by_hint.value
         tests.append(lambda entry: entry.hint == hint)
-    if message.HasField("by_downstream"):
-        downstream = message.by_downstream.value
-        tests.append(lambda entry: entry.downstream == downstream)
+    if message.by_downstream.value:  # SPIRE's command always says false, and means all
+        tests.append(lambda entry: entry.downstream)
     return lambda entry: all(test(entry) for test in tests)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from sojourn.errors import InvalidInput, SojournError, Unavailable
-from sojourn.limits import PROXY_ANSWER_SECONDS, PROXY_CONNECT_SECONDS, PROXY_CONTENT_SECONDS
+from sojourn.limits import LOCAL_CONNECTIONS, PROXY_ANSWER_SECONDS, PROXY_CONNECT_SECONDS, PROXY_CONTENT_SECONDS
 from sojourn.net.tls_versions import client_context
 from sojourn.sdk.client.extras import extra
 from sojourn.sdk.cloud.protocol import Lent, Place, status_of
@@ -138,7 +138,8 @@ def vault_token(token: AccessToken) -> str:
 
 
 def connections() -> httpcore.AsyncConnectionPool:
-    return httpcore.AsyncConnectionPool(ssl_context=trusted(os.environ), http2=False)
+    """As many connections to Vault as there may be of the program to its endpoint."""
+    return httpcore.AsyncConnectionPool(ssl_context=trusted(os.environ), http2=False, max_connections=LOCAL_CONNECTIONS)
 
 
 def _errors(why: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -215,6 +216,15 @@ class TestOnTheWayBack:
 
         made = b"".join([part async for part in _without(b"ababc", parts())])
         assert text.replace(b"ababc", b"*****") == made
+
+
+async def test_many_at_a_time(endpoints: CloudEndpoints, upstream: Upstream) -> None:
+    """Each thread of a program has its connection to Vault: slow answers to some keep nobody else waiting."""
+    upstream.meet = threading.Barrier(24)
+    base = endpoints.environment["VAULT_ADDR"]
+    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=30) as client:
+        answers = await asyncio.gather(*(client.get("/v1/secret/together") for _ in range(24)))
+    assert [200] * 24 == [answer.status_code for answer in answers]
 
 
 class TestTrust:
