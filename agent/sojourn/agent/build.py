@@ -46,7 +46,6 @@ from sojourn.providers.loader import load_providers
 from sojourn.runtime.clock import Alarms, SystemClock
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.ssf.receiver import Issuer, Signals
-from sojourn.store import wal
 from sojourn.store.audit import AuditTable
 from sojourn.store.audit_pages import AuditPages
 from sojourn.store.boot_id import boot_id
@@ -122,7 +121,6 @@ class Rooms:
         self._stack.push_async_callback(self.audit.finish)
         most = self._config.audit.max_bytes or most_of(self._config.data_dir)
         self.pruning = Pruning(self.journal, most, self.clock)
-        wal.report(self._database.torn, self.audit)
         self._epoch, self._is_older = await count_start(self._database, self._config.data_dir)
         if had_root and not had_database:
             _tell_lost(self.audit, "database_lost", "there are keys of an earlier run and was no database: entries,"

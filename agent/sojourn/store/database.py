@@ -30,7 +30,6 @@ from sojourn.runtime.hooks import Hooks
 from sojourn.store import tables
 from sojourn.store.database_files import DatabaseFiles
 from sojourn.store.prepared_statements import Prepared
-from sojourn.store.wal import TornTail, torn_tail
 
 T = TypeVar("T")
 BUSY_MS = 5_000
@@ -50,9 +49,8 @@ class _Write:
 class Database:
     """Writes in order, each durable when answered. `close` waits for those that are queued."""
 
-    def __init__(self, engine: Engine, files: DatabaseFiles, torn: TornTail | None = None) -> None:
-        """`files`: those that `engine` has open. `torn`: what was found in its log before it was opened."""
-        self.torn = torn
+    def __init__(self, engine: Engine, files: DatabaseFiles) -> None:
+        """`files`: those that `engine` has open."""
         self._engine = engine
         self._files = files
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -269,10 +267,6 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
     `had_content`: the agent has run on it before, so that an empty file is a damaged one.
     """
     _check_file(path, had_content=had_content)
-    try:
-        torn = torn_tail(path)
-    except OSError as error:
-        raise _unusable(path, error.strerror or "its log cannot be read") from error
     engine = create_engine(
         f"sqlite:///{path}",
         connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
@@ -297,7 +291,7 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
         if isinstance(error, SojournError):
             raise
         raise _unusable(path, _sentence(error)) from error
-    return Database(engine, files, torn)
+    return Database(engine, files)
 
 
 def _check_file(path: Path, *, had_content: bool) -> None:
