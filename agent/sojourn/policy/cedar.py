@@ -7,10 +7,9 @@ forbid vanish; so a decision with any error in its diagnostics is a deny.
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
 import cedarpy
@@ -18,12 +17,22 @@ import cedarpy
 from sojourn.errors import Fault, InvalidPolicy
 from sojourn.limits import ALLOWED_KEPT, ENTITIES_KEPT
 from sojourn.policy import clauses
-from sojourn.policy.clauses import NAMESPACE, Clause
+from sojourn.policy.clauses import Clause
+from sojourn.policy.inputs import (
+    NO_FIELDS,
+    SEEN,
+    SEEN_OF,
+    SOME_TASK,
+    Context,
+    Fields,
+    Principal,
+    context_key,
+    entity,
+    schema_text,
+    uid,
+)
 
-_SOME_TASK = "tsk_some"
 OWN = tuple(clauses.ours())
-Param = str | int | bool
-PARAM_TYPES = {"string": "String", "long": "Long", "boolean": "Bool"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,65 +56,6 @@ class Deny:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A fact as a decision reads it. `age`: seconds since it was published, on the boot clock."""
-
-    value: Param
-    source: str = ""
-    age: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What policies may read beside the task. `absent` says of facts why they are not there: missing, or stale.
-
-    `also`: what it would be with facts that were said and are not on disk yet. Policy must allow in each of them too.
-    """
-
-    params: Mapping[str, Param] = field(default_factory=dict)
-    facts: Mapping[str, Reading] = field(default_factory=dict)
-    absent: Mapping[str, str] = field(default_factory=dict)
-    also: "tuple[Context, ...]" = ()
-
-    def document(self) -> dict[str, Any]:
-        """As Cedar reads it."""
-        return {"params": dict(self.params), "facts": {name: fact.value for name, fact in self.facts.items()}}
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A task, as policies see it. `depth`: how many delegations lie between it and a task that was begun."""
-
-    task_id: str
-    task_type: str
-    workload: str  # SPIFFE ID
-    state: str
-    tokens_issued: int
-    reported_calls: int
-    depth: int = 0
-    uses: tuple[tuple[str, int], ...] = ()  # of actions that are counted
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """What a record of the context may have: names with PARAM_TYPES' keys, and those of them that it always has."""
-
-    types: Mapping[str, str] = field(default_factory=dict)
-    required: Collection[str] = ()
-
-    def schema(self) -> str:
-        """As a record type of Cedar's schema language."""
-        each = (
-            f"{json.dumps(name)}{'' if name in self.required else '?'}: {PARAM_TYPES[kind]}"
-            for name, kind in self.types.items()
-        )
-        return f"{{ {', '.join(each)} }}"
-
-
-NO_FIELDS = Fields()
-_SEEN = tuple(each.name for each in fields(Principal))
-_SEEN_OF: Callable[[Principal], tuple[object, ...]] = attrgetter(*_SEEN)
 _Question = tuple[object, ...]
 
 
@@ -153,12 +103,12 @@ class Policy:
         # decision costs.
         names_tasks = any(clause.names_tasks for clause in (*self.clauses, *beside))
         read = frozenset[str]().union(*(clause.attributes for clause in (*self.clauses, *beside)))
-        self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
+        self._alike: dict[str, Any] = {} if names_tasks else {"task_id": SOME_TASK}
         self._alike |= {count: 0 for count in ("tokens_issued", "reported_calls") if count not in read}
         self._alike |= {} if limited and "uses" in read else {"uses": ()}
         self._limited = tuple(limited)
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
-        self._alike_at = [(_SEEN.index(name), like) for name, like in self._alike.items()]
+        self._alike_at = [(SEEN.index(name), like) for name, like in self._alike.items()]
         self._allowed: OrderedDict[_Question, Allow] = OrderedDict()
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
         cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
@@ -211,14 +161,11 @@ class Policy:
     def _question(self, principal: Principal, action: str, resource: str, context: Context) -> _Question | None:
         """All that Cedar reads beside policies and schema. None: it cannot be told, and asking will say why."""
         try:
-            seen = list(_SEEN_OF(principal))
+            seen = list(SEEN_OF(principal))
             for place, like in self._alike_at:
                 if type(seen[place]) is type(like):
                     seen[place] = like
-            # With their types: in Python 1 and true are equal.
-            facts = tuple([(name, type(fact.value), fact.value) for name, fact in context.facts.items()])
-            params = tuple([(name, type(value), value) for name, value in context.params.items()])
-            question = (*seen, *map(type, seen), action, resource, params, facts)
+            question = (*seen, *map(type, seen), action, resource, *context_key(context))
             hash(question)
         except Exception:  # noqa: BLE001  # whatever it is, `ask` meets it too, and denies
             return None
@@ -237,9 +184,9 @@ class Policy:
             principal = self._as_told_apart(principal)
             entities = self._made(principal)
             request = {
-                "principal": _uid("Task", principal.task_id),
-                "action": _uid("Action", action),
-                "resource": _uid("Resource", resource),
+                "principal": uid("Task", principal.task_id),
+                "action": uid("Action", action),
+                "resource": uid("Resource", resource),
                 "context": context.document(),
             }
             result = cedarpy.is_authorized(request, policies, entities, schema=self._schema)
@@ -261,7 +208,7 @@ class Policy:
 
     def _entities(self, principal: Principal) -> cedarpy.Entities:
         """The entities of a decision: the task alone. Of its parents, and of resources, there is nothing to read."""
-        return cedarpy.Entities.from_json_str(json.dumps([_entity(principal, self._limited)]), self._schema)
+        return cedarpy.Entities.from_json_str(json.dumps([entity(principal, self._limited)]), self._schema)
 
 
 def _is_about(clause: Clause, action: str) -> bool:
@@ -287,48 +234,3 @@ def _faults(errors: Sequence[Any], every: Sequence[Clause]) -> list[Fault]:
 def _told(error: Any) -> str:
     """What the validator says, without its own name of the policy."""
     return re.sub(r"^for policy `[^`]*`, ", "", str(error.error))
-
-
-def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS, limited: Sequence[str] = ()) -> str:
-    """The Cedar schema of a task type: its actions, and its parameters and facts in the context."""
-    named = ", ".join(json.dumps(action) for action in actions)
-    return f"""
-namespace {NAMESPACE} {{
-  entity TaskType;
-  entity Workload;
-  entity Resource;
-  entity Task in [TaskType, Workload] {{
-    type: String, state: String, workload: Workload, tokens_issued: Long, reported_calls: Long, depth: Long,
-    uses: {_uses(limited)}
-  }};
-  action {named} appliesTo {{
-    principal: [Task], resource: [Resource], context: {{ params: {params.schema()}, facts: {facts.schema()} }}
-  }};
-}}
-"""
-
-
-def _uses(limited: Sequence[str]) -> str:
-    return Fields(dict.fromkeys(limited, "long"), limited).schema()
-
-
-def _uid(kind: str, name: str) -> dict[str, str]:
-    return {"type": f"{NAMESPACE}::{kind}", "id": name}
-
-
-def _entity(principal: Principal, limited: Sequence[str] = ()) -> dict[str, Any]:
-    used = dict(principal.uses)
-    workload, task_type = _uid("Workload", principal.workload), _uid("TaskType", principal.task_type)
-    return {
-        "uid": _uid("Task", principal.task_id),
-        "attrs": {
-            "type": principal.task_type,
-            "state": principal.state,
-            "workload": {"__entity": workload},
-            "tokens_issued": principal.tokens_issued,
-            "reported_calls": principal.reported_calls,
-            "depth": principal.depth,
-            "uses": {action: used.get(action, 0) for action in limited},
-        },
-        "parents": [workload, task_type],
-    }

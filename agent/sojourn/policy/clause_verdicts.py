@@ -8,8 +8,9 @@ from typing import Any
 
 import cedarpy
 
-from sojourn.policy.cedar import Context, Deny, Param, Policy, Principal
+from sojourn.policy.cedar import Deny, Policy
 from sojourn.policy.clauses import NAMESPACE, Clause, objects
+from sojourn.policy.inputs import Context, Param, Principal
 
 _ANY = {"op": "All"}
 _NEEDLESS = re.compile(r'"(?:\\.|[^"\\])*"|\((\w+(?:\.\w+)*)\)', re.DOTALL)

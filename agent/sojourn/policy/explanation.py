@@ -9,9 +9,10 @@ from itertools import islice
 from types import MappingProxyType
 
 from sojourn.limits import CHANGES_FOUND, CHANGES_SHOWN, VALUES_TRIED
-from sojourn.policy.cedar import OWN, Context, Deny, Param, Reading, compiled
+from sojourn.policy.cedar import OWN, Deny, compiled
 from sojourn.policy.clause_verdicts import Standing, literals, standing
 from sojourn.policy.clauses import Clause
+from sojourn.policy.inputs import Context, Param, Reading, shown
 from sojourn.policy.params import ParamRule, text_of
 from sojourn.policy.questions import ACTIVE, Answer, Question, ask
 from sojourn.policy.task_type_file import FactRule
@@ -46,13 +47,7 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
     """Answer, and say why. `known`: those of the question's facts that are in force, with their ages."""
     answer = ask(kind, question)
     attributes = {
-        "principal.type": kind.name,
-        "principal.workload": question.workload,
-        "principal.state": question.state,
-        "principal.tokens_issued": str(question.tokens_issued),
-        "principal.reported_calls": str(question.reported_calls),
-        **{f"principal.uses[{action}]": str(question.uses.get(action, 0)) for action in sorted(kind.limits)},
-        "principal.depth": str(question.depth),
+        **shown(question.principal(kind), sorted(kind.limits)),
         "action": question.action,
         "resource": question.resource,
         **{f"context.params.{name}": text_of(value) for name, value in answer.context.params.items()},

@@ -5,16 +5,19 @@ The rules are those that a real request meets, in its order: workload, binding, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sojourn.errors import InvalidInput
 from sojourn.limits import USES_MAX
-from sojourn.policy.cedar import Allow, Context, Deny, Param, Principal, Reading
+from sojourn.policy.cedar import Allow, Deny
+from sojourn.policy.inputs import SEEN, SOME_TASK, Context, Param, Principal, Reading
 from sojourn.policy.rules import NOT_HANDED_ON, may_hold
 from sojourn.policy.task_types import TaskType
 from sojourn.tasktoken.grants import Authority, Grant
 
 RULES = ("workload", "binding", "params", "ceiling", "limits", "facts", "policy")
 ACTIVE = "active"
+_SEEN = tuple(name for name in SEEN if name not in {"task_id", "task_type"})
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,16 @@ class Question:
     absent: Mapping[str, str] = field(default_factory=dict)
     uses: Mapping[str, int] = field(default_factory=dict)  # of actions that the type limits
 
+    @classmethod
+    def of_task(cls, principal: Principal, action: str, resource: str, **rest: Any) -> "Question":
+        """The question that a task asks. `rest`: what else the question has."""
+        seen = {name: getattr(principal, name) for name in _SEEN} | {"uses": dict(principal.uses)}
+        return cls(action=action, resource=resource, **seen, **rest)
+
     def principal(self, kind: TaskType) -> Principal:
-        used = (self.tokens_issued, self.reported_calls, self.depth, tuple(self.uses.items()))
-        return Principal("tsk_asked", kind.name, self.workload, self.state, *used)
+        """The task that asks, as the type's policies see it."""
+        seen = {name: getattr(self, name) for name in _SEEN} | {"uses": tuple(self.uses.items())}
+        return Principal(task_id=SOME_TASK, task_type=kind.name, **seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from sojourn.identity.entries import Entry
 from sojourn.jose.canonical_json import digest_of
 from sojourn.policy import rules
 from sojourn.policy.approvers import Approval, ApprovalRequest, Approver, Person
-from sojourn.policy.cedar import Context, Principal
+from sojourn.policy.inputs import SOME_TASK, Context, Principal, inputs_of
 from sojourn.policy.params import texts_of
 from sojourn.policy.task_type_file import ApprovalRule
 from sojourn.policy.task_types import TaskType
@@ -322,13 +323,11 @@ def _may_decide(task: Task, person: Person) -> bool:
 
 
 def _asked(task: Task) -> dict[str, Any]:
-    """What the digest of a request is over."""
+    """What the digest of a request is over: all that policy reads of the task, what it asks for, and who holds it."""
     process = task.holder.process
     return {
-        "type": task.type.name,
         "type_digest": task.type.digest,
-        "workload": str(task.spiffe_id),
-        "params": dict(task.params),
+        **inputs_of(replace(task.principal(), task_id=SOME_TASK), Context(task.params)),
         "grants": task.authority.document(),
         "holder": {"pid": process.pid, "start_time": process.start_time},
         "uid": task.uid,

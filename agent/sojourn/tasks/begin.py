@@ -9,7 +9,7 @@ from sojourn.attestation.process import Process
 from sojourn.errors import Refused, SojournError, TaskOver, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.policy import rules
-from sojourn.policy.cedar import Context, Param, Principal
+from sojourn.policy.inputs import SOME_TASK, Context, Param, Principal
 from sojourn.policy.task_types import TaskType
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.approval import Approving
@@ -88,7 +88,7 @@ class Beginning:
         try:
             workload = str(rules.entry_for(kind, entries, request.spiffe_id).spiffe_id)
             context = self._engine.known(kind, workload, params=kind.read_params(request.params))
-            principal = Principal("tsk_asked", kind.name, workload, ACTIVE, 0, 0)
+            principal = Principal(SOME_TASK, kind.name, workload, ACTIVE, 0, 0)
             authority = rules.authorize(kind, principal, request.wanted, context)
         except SojournError:
             return True

@@ -4,7 +4,7 @@ It decides nothing: whatever goes wrong in it is counted, and changes no answer.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,8 @@ import structlog
 
 from sojourn.jose.canonical_json import digest_of
 from sojourn.limits import SHADOW_DIFFERENCES
-from sojourn.policy.cedar import Allow, Context, Deny, Principal
+from sojourn.policy.cedar import Allow, Deny
+from sojourn.policy.inputs import Context, inputs_of
 from sojourn.policy.params import texts_of
 from sojourn.policy.questions import Answer, Question, ask
 from sojourn.policy.task_types import TaskType, TypeSet
@@ -20,7 +21,6 @@ from sojourn.runtime.clock import Clock
 from sojourn.tasks.task import Task
 
 log = structlog.get_logger()
-_SEEN = tuple(each.name for each in fields(Principal))
 Read = Callable[[Task, TaskType], Context]  # what the policies of a type may read about a task
 
 
@@ -81,16 +81,12 @@ class Shadow:
     ) -> None:
         kind = types.get(task.type.name)
         facts = read(task, kind).facts if kind is not None else {}
-        question = Question(
-            str(task.spiffe_id),
+        question = Question.of_task(
+            task.principal(),
             action,
             resource,
-            texts_of(task.params),
-            task.held_as,
-            tokens_issued=task.spent.tokens,
-            reported_calls=task.spent.calls,
-            uses=task.spent.counted,
-            depth=task.depth,
+            params=texts_of(task.params),
+            binding=task.held_as,
             facts={name: fact.value for name, fact in facts.items()},
         )
         answer = (
@@ -149,10 +145,8 @@ class Decided:
         """For the audit: the digest of all that was decided on, by which policies, and the facts with their ages."""
         read = (self.context.also or (self.context,))[-1].facts  # the newest, on disk or not
         inputs = {
-            "principal": {name: getattr(self.principal, name) for name in _SEEN},
+            **inputs_of(self.principal, replace(self.context, facts=read)),
             "asked": sorted(self._asked),
-            "params": dict(self.context.params),
-            "facts": {name: fact.value for name, fact in read.items()},
         }
         facts = {
             name: {"value": fact.value, "source": fact.source, "age_seconds": round(fact.age, 3)}

@@ -22,7 +22,7 @@ from sojourn.errors import ApprovalRequired, Bug, TaskOver
 from sojourn.jose.jws import SigningKey
 from sojourn.limits import GRANTS_PARSED_KEPT
 from sojourn.policy.approvers import Approval
-from sojourn.policy.cedar import Param, Principal
+from sojourn.policy.inputs import Param, Principal
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.clock import Alarm
 from sojourn.spiffe.ids import SpiffeId

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sojourn.errors import Fault, InvalidPolicy
 from sojourn.policy import cedar as policy_module
 from sojourn.policy import clauses
-from sojourn.policy.cedar import Allow, Context, Deny, Fields, Policy
+from sojourn.policy.cedar import Allow, Deny, Policy
+from sojourn.policy.inputs import Context, Fields
 
 LARGEST = 2**63 - 1
 awkward = st.text(alphabet=st.sampled_from('ab"\\\n\r\t{}():;, @=*é\u2028\x00?/'), max_size=12)

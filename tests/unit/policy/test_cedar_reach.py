@@ -1,10 +1,14 @@
 """cedar.py: which tasks a policy tells apart, and for what question an answer is kept."""
 
+from dataclasses import fields, replace
+
 import pytest
 from fakes.policies import ACTIONS, PARAMS, principal
 from fakes.task_types import TICKETS, TRIAGE, task_type
 from sojourn.policy import cedar as policy_module
-from sojourn.policy.cedar import Context, Deny, Fields, Policy, Principal, Reading
+from sojourn.policy.cedar import Deny, Policy
+from sojourn.policy.inputs import ATTRIBUTES, SEEN, SOME_TASK, Context, Fields, Principal, Reading, entity, inputs_of
+from sojourn.policy.questions import Question
 
 
 class TestTasksByName:
@@ -125,6 +129,48 @@ class TestAllowed:
         assert policy.decide(principal(), "ticket:read", TICKETS, self.context())
         assert allowed == bool(policy.decide(principal(**changes), action, resource, self.context(**said)))
         assert 2 == len(asked)
+
+    @pytest.mark.parametrize("name", [each for each in SEEN if each != "task_id"])
+    def test_each_field_of_the_task(self, asked, name):
+        """Whatever of the task policies may read, a yes for one value is none for another, and Cedar reads that one."""
+        read = dict(ATTRIBUTES)[name].name
+        policy = Policy(
+            '@id("a") permit (principal, action, resource)'
+            f" when {{ principal has {read} && principal.{read} == principal.{read} }};",
+            ACTIONS,
+            PARAMS,
+            limited=["ticket:read"],
+        )
+        one = principal(uses=(("ticket:read", 1),))
+        was = getattr(one, name)
+        other = replace(one, **{name: (("ticket:read", 2),) if name == "uses" else was + type(was)("7")})
+        entities = [entity(policy._as_told_apart(each), ["ticket:read"]) for each in (one, other)]
+        assert entities[0] != entities[1]
+        for each in (one, other, one):
+            policy.decide(each, "ticket:read", TICKETS, Context())
+        assert 2 == len(asked)
+
+    @pytest.mark.parametrize("name", [each.name for each in fields(Context) if each.name not in {"absent", "also"}])
+    def test_each_field_beside_it(self, policy, asked, name):
+        """Whatever policies may read beside the task is part of the question."""
+        other = {"params": {"level": 2}, "facts": {"calm": Reading(value=False)}}[name]
+        now = self.context()
+        for each in (now, replace(now, **{name: other})):
+            policy.decide(principal(), "ticket:read", TICKETS, each)
+        assert 2 == len(asked)
+        assert asked[0]["context"] != asked[1]["context"]
+
+    def test_all_of_them_are_recorded(self):
+        """What the audit has the digest of, and what an approval is asked for, has each of these fields."""
+        made = inputs_of(principal(), Context({"level": 1}, {"calm": Reading(value=True)}))
+        assert {*SEEN} == made["principal"].keys()
+        assert {"principal", "params", "facts"} == made.keys()
+
+    def test_a_question_has_them_too(self):
+        """Cases, explanations and a candidate set ask with each of these fields, of a task as it is."""
+        one = principal(state="suspended", tokens_issued=3, reported_calls=4, depth=2, uses=(("ticket:read", 1),))
+        asked = Question.of_task(one, "ticket:read", TICKETS).principal(task_type())
+        assert replace(one, task_id=SOME_TASK, task_type=asked.task_type) == asked
 
     def test_a_no_is_not_kept(self, policy, asked):
         """What is denied is asked again, each time."""

@@ -8,7 +8,8 @@ from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, PolicyDenied
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.policy import rules
-from sojourn.policy.cedar import Allow, Context, Deny, Principal, Reading
+from sojourn.policy.cedar import Allow, Deny
+from sojourn.policy.inputs import Context, Principal, Reading
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Grant
 
