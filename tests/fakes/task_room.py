@@ -109,7 +109,7 @@ class Room:
         """Return once `task` has ended."""
         over = asyncio.Event()
         if task.live:
-            self.engine.on_change(task, lambda _: over.set())
+            self.engine.announcements.to_holder(task, over.set)
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await over.wait()
 

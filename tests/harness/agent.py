@@ -161,6 +161,13 @@ class AgentProcess:
             raise AssertionError(f"sojourn {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
+    def failures(self) -> list[dict[str, Any]]:
+        """Those that its status shows, but for what the test's own machine brings about: that it is busy, and that the
+        socket of an ordinary user's agent lies in /tmp.
+        """
+        machine = {"loop_stood_still", "socket_not_believed"}
+        return [each for each in self.json("status")["failures"] if each["what"] not in machine]
+
     def json(self, *arguments: str) -> Any:
         """Run the command with --output json and return what it printed."""
         return json.loads(self.run(*arguments, "--output", "json").stdout)

@@ -22,8 +22,10 @@ from sojourn.oauth.issued_tokens import Given
 from sojourn.policy import rules
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.provider import Wanted
+from sojourn.tasks.announcements import Place
 from sojourn.tasks.engine import TaskEngine, Verdict
 from sojourn.tasks.task import ACTIVE, Task
+from sojourn.tasktoken.grants import Authority
 
 log = structlog.get_logger()
 _NOTED_SECONDS = 1.0  # hand-outs of one credential within that share a record
@@ -43,7 +45,7 @@ class Handing:
         self._audit = audit
         self._kept = KeptCredentials(self._gone)
         self._flights: dict[Key, asyncio.Future[Kept]] = {}
-        engine.feed.on_publish(self._changed)
+        engine.announcements.subscribe(Place.CREDENTIAL_CACHE, self._changed)
 
     def __len__(self) -> int:
         """How many credentials are kept in memory."""
@@ -203,7 +205,7 @@ class Handing:
 
     # --- what becomes of them ---------------------------------------------------------------------------------------
 
-    def _changed(self, task: Task) -> None:
+    def _changed(self, task: Task, _before: Authority | None) -> None:
         """Another version of the task has other credentials, and one that is over has none."""
         self._kept.forget(task.id, task.version if task.live else None)
 

@@ -37,11 +37,12 @@ from sojourn.limits import (
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.provider import Obtained
 from sojourn.runtime.clock import Alarm, Alarms, Clock
+from sojourn.tasks.announcements import Place
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import Changes
 from sojourn.tasks.task import ACTIVE, Task
 from sojourn.tasktoken.end_reasons import AGENT_RESTART, NOT_WRITTEN, TOKEN_REVOKED
-from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.grants import Authority, Grant
 
 log = structlog.get_logger()
 _NARROWED = "narrowed"
@@ -87,7 +88,7 @@ class CredentialBook:
         `take_back` is called with each credential that is to be taken back, from now on. It neither blocks nor raises.
         """
         self._take_back = take_back
-        self._engine.feed.on_publish(self.task_changed)
+        self._engine.announcements.subscribe(Place.CREDENTIAL_LEDGER, self.task_changed)
         found = [each for each in map(self._read, self._store.load()) if each is not None]
         for each in sorted(found, key=lambda one: one.over_at or one.asked_at):
             self._take_over(each)
@@ -204,7 +205,7 @@ class CredentialBook:
 
     # --- the end of a task ------------------------------------------------------------------------------------------
 
-    def task_changed(self, task: Task) -> None:
+    def task_changed(self, task: Task, _before: Authority | None = None) -> None:
         """Let go of what a task has no more."""
         for each in self.of(task.id):
             if each.over_at is None and not each.covered(task):

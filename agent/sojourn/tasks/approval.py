@@ -14,12 +14,11 @@ from typing import Any
 
 import structlog
 
-from sojourn.audit.journal import Audit
+from sojourn.audit.journal import Audit, Event
 from sojourn.errors import FailedPrecondition, NeedsApproval, NotFound, PolicyDenied, TaskOver
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.identity.entries import Entry
 from sojourn.jose.canonical_json import digest_of
-from sojourn.policy import rules
 from sojourn.policy.approvers import Approval, ApprovalRequest, Approver, Person
 from sojourn.policy.inputs import SOME_TASK, Context, Principal, inputs_of
 from sojourn.policy.params import texts_of
@@ -30,11 +29,58 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.pending import Waiter
 from sojourn.tasks.requester import Asker
-from sojourn.tasks.task import PENDING, REVOKED, Begun, Task
+from sojourn.tasks.shadow_policy import Decided
+from sojourn.tasks.task import PENDING, REVOKED, Begun, Task, TaskRecord
+from sojourn.tasks.transitions import Granting, grant
 from sojourn.tasktoken.end_reasons import APPROVAL_DENIED, CONTEXT_CHANGED, POLICY_CHANGED
 from sojourn.tasktoken.grants import Authority
 
 log = structlog.get_logger()
+
+
+class Approve(Granting):
+    """The last approval of a task that waits: its life begins."""
+
+    def __init__(self, approving: "Approving", engine: TaskEngine, task: Task, approver: Approver) -> None:
+        super().__init__(engine, task)
+        assert task.approval is not None
+        self._approving = approving
+        self._approval = task.approval
+        self._approver = approver
+
+    def check(self) -> None:
+        self._approving.check_pending(self.task)
+
+    def left(self, authority: Authority) -> None:
+        if not authority.grants:
+            self.engine.end(self.task, REVOKED, POLICY_CHANGED)
+            raise TaskOver("policy denies by now all that was asked for: the task is over")
+        now, boot, life = self.engine.clock.now(), self.engine.clock.boot(), self._approval.request.life_seconds
+        self._begun = Begun(authority, now, now + timedelta(seconds=life), boot, boot + life)
+
+    def record(self) -> TaskRecord:
+        return self.task.record_of_approved(self._begun)
+
+    def event(self, decided: Decided) -> Event:
+        return self.engine.event(
+            "task_begun",
+            self.task,
+            pid=self.task.holder.pid,
+            approval=self._approval.request.id,
+            approved_by=[each.document() for each in (*self._approval.given, self._approver)],
+            **decided.record(),
+            break_glass=self.task.type.break_glass or None,
+        )
+
+    def make_true(self, decided: Decided) -> None:
+        self._approval.given.append(self._approver)
+        self.task.begin(self._begun)
+        self.task.decided_on = decided.record()
+        self.engine.waiting.remove(self.task)
+        self.engine.deadlines.watch(self.task)
+
+    def denied(self) -> None:
+        self.engine.end(self.task, REVOKED, CONTEXT_CHANGED)
 
 
 class Approving:
@@ -183,22 +229,23 @@ class Approving:
     async def _approve(self, waiter: Waiter, approver: Approver, reason: str) -> Task:
         task = waiter.task
         async with waiter.turn:
-            self._check_pending(task)
+            self.check_pending(task)
             assert task.approval is not None
             task.approval.check_another(approver)
             self._check_may_begin(task)
             await self._engine.journal.note(
                 self._audit.event("approval_decided", self._decision(task, approver, "approve", reason))
             )
-            self._check_pending(task)
+            self.check_pending(task)
             if task.approval.missing > 1:
                 task.approval.given.append(approver)
-                self._engine.tell(task)
+                self._engine.announce(task)
             else:
                 await self._begin(task, approver)
         return task
 
-    def _check_pending(self, task: Task) -> None:
+    def check_pending(self, task: Task) -> None:
+        """Raise FailedPrecondition unless the task waits for approval, TaskOver if it has ended."""
         self._engine.deadlines.check(task)
         task.check_live(self._engine.clock.boot())
         if task.state != PENDING:
@@ -207,60 +254,23 @@ class Approving:
     def _check_may_begin(self, task: Task) -> None:
         """Raise what a task of this type would meet that began now, but for policy."""
         self._engine.holding.check(task)
-        self._check_pending(task)
+        self.check_pending(task)
         self._engine.blocks.check(task.type.name, task.spiffe_id)
         self.check(task.type)
 
     async def _begin(self, task: Task, approver: Approver) -> None:
         """The last approval: decide again, write it, and make it true."""
-        engine = self._engine
         review = await self._owe_review(task)
-        assert task.approval is not None
         try:
-            await engine.journal.settled(task.id)  # what is decided and written next is of its newest state
-            self._check_pending(task)
-            version, decided = task.version, engine.decided(task)
-            left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
-            if not left.grants:
-                engine.end(task, REVOKED, POLICY_CHANGED)
-                raise TaskOver("policy denies by now all that was asked for: the task is over")
-            given = [*task.approval.given, approver]
-            begun = self._begun(task, left)
-            fields = {
-                "approval": task.approval.request.id,
-                "approved_by": [each.document() for each in given],
-                **decided.record(),
-                "break_glass": task.type.break_glass or None,
-            }
-            await engine.journal.now(
-                task.record_of_approved(begun), engine.event("task_begun", task, pid=task.holder.pid, **fields)
-            )
-            if task.state != PENDING or task.version != version:
-                raise TaskOver("the task has changed meanwhile")
-            self._check_pending(task)
-            if rules.still_allowed(task.type, task.principal(), left, engine.context(task)) != left:
-                engine.end(task, REVOKED, CONTEXT_CHANGED)
-                raise TaskOver("what policy reads has changed meanwhile: the task is over")
+            await grant(Approve(self, self._engine, task, approver))
         except BaseException:
             if review is not None:
                 with suppress(NotOnDisk):
-                    await engine.journal.told(task.id)  # if it is over, that first
+                    await self._engine.journal.told(task.id)  # if it is over, that first
                 await self.reviews.withdraw(review)
             raise
-        task.approval.given.append(approver)
-        task.begin(begun)
-        task.decided_on = decided.record()
-        engine.waiting.remove(task)
-        engine.deadlines.watch(task)
-        engine.feed.publish(task)
-        engine.tell(task)
         if task.type.break_glass:
             self._alarm(task)
-
-    def _begun(self, task: Task, left: Any) -> Begun:
-        assert task.approval is not None
-        now, boot, life = self._engine.clock.now(), self._engine.clock.boot(), task.approval.request.life_seconds
-        return Begun(left, now, now + timedelta(seconds=life), boot, boot + life)
 
     # --- broken glass -----------------------------------------------------------------------------------------------
 

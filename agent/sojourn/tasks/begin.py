@@ -178,7 +178,7 @@ class Beginning:
             if task.live:  # suspended before anybody had it: nobody gets to know it
                 engine.end(task, REVOKED, task.reason or DEADLINE)
             raise
-        engine.feed.publish(task)
+        engine.announce(task)
 
     def make(
         self,

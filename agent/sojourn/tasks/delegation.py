@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sojourn.attestation.peer import Peer
+from sojourn.audit.journal import Event
 from sojourn.errors import InvalidInput, LimitExceeded, NotFound, PolicyDenied, Refused, SojournError, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.limits import DELEGATION_TICKET_SECONDS
@@ -19,7 +20,9 @@ from sojourn.tasks.begin import Beginning, Bond, Held
 from sojourn.tasks.delegation_tickets import Ticket, digest_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.requester import Asker, owner_of
-from sojourn.tasks.task import ONE_SHOT, Task
+from sojourn.tasks.shadow_policy import Decided
+from sojourn.tasks.task import ONE_SHOT, Task, TaskRecord
+from sojourn.tasks.transitions import Granting, grant
 from sojourn.tasktoken.end_reasons import NOT_WRITTEN
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -38,6 +41,67 @@ class Issued:
         return f"Issued(exp={self.expires_at.isoformat()})"
 
 
+class HandOn(Granting):
+    """A task may be handed on to one workload once more: a ticket is made for it.
+
+    Policy is asked by whoever accepts it, who then has no more than it allows to that one.
+    """
+
+    def __init__(
+        self, engine: TaskEngine, task: Task, to: SpiffeId, wanted: Authority | None, max_seconds: float
+    ) -> None:
+        super().__init__(engine, task, wanted)
+        self._to = to
+        self._max_seconds = max_seconds
+        self._ticket: Ticket | None = None
+
+    def check(self) -> None:
+        self.engine.check_active(self.task)
+
+    def decide(self, _decided: Decided) -> Authority:
+        return self.wanted
+
+    def left(self, authority: Authority) -> None:
+        engine, task = self.engine, self.task
+        try:
+            self._check(authority)
+        except Refused as error:
+            engine.denied("delegation_denied", task, error, to=str(self._to))
+            raise
+        life = min(DELEGATION_TICKET_SECONDS, task.deadline - engine.clock.boot())
+        expires_at = engine.clock.now() + timedelta(seconds=life)
+        self._given = authority
+        text, self._ticket = engine.tickets.make(task, self._to, authority, self._max_seconds, life)
+        self.issued = Issued(text, expires_at)
+
+    def _check(self, authority: Authority) -> None:
+        task = self.task
+        if task.binding == ONE_SHOT:
+            raise PolicyDenied(f"a task of type {task.type.name!r} that is {task.binding} cannot be handed on")
+        rules.check_delegate(task.type, self._to, task.line)
+        rules.check_life(self._max_seconds)
+        if not authority.grants:
+            raise InvalidInput("nothing would be handed on")
+        rules.check_held(task.authority, authority)
+        _check_room(task, 1)
+
+    def record(self) -> TaskRecord:
+        return self.task.record()
+
+    def event(self, _decided: Decided) -> Event:
+        assert self._ticket is not None
+        fields = {"ticket": self._ticket.name, "to": str(self._to), "grants": self._given.document()}
+        return self.engine.event("task_delegated", self.task, **fields)
+
+    def make_true(self, _decided: Decided) -> None:
+        """The ticket is there; until now nobody had its text."""
+
+    def drop(self) -> None:
+        """Have no ticket after all."""
+        if self._ticket is not None:
+            self.engine.tickets.drop(self._ticket)
+
+
 class Delegating:
     """Hands tasks of the engine on."""
 
@@ -51,38 +115,14 @@ class Delegating:
         Raises TaskOver, PolicyDenied, ActionOutsideType, LimitExceeded, InvalidInput, or what the store raises; there
         is no ticket then.
         """
-        engine = self._engine
-        engine.check_active(task)
-        await engine.journal.written(task.id)
-        engine.check_active(task)
-        authority = task.authority if wanted is None else wanted
+        self._engine.check_active(task)
+        change = HandOn(self._engine, task, to, wanted, max_seconds)
         try:
-            self._check(task, to, authority, max_seconds)
-        except Refused as error:
-            engine.denied("delegation_denied", task, error, to=str(to))
-            raise
-        life = min(DELEGATION_TICKET_SECONDS, task.deadline - engine.clock.boot())
-        expires_at = engine.clock.now() + timedelta(seconds=life)
-        text, ticket = engine.tickets.make(task, to, authority, max_seconds, life)
-        fields = {"ticket": ticket.name, "to": str(to), "grants": authority.document()}
-        try:
-            await engine.journal.now(task.record(), engine.event("task_delegated", task, **fields))
-            engine.check_active(task)  # it may have ended, or been suspended, meanwhile
+            await grant(change)
         except BaseException:
-            engine.tickets.drop(ticket)
+            change.drop()
             raise
-        return Issued(text, expires_at)
-
-    def _check(self, task: Task, to: SpiffeId, authority: Authority, max_seconds: float) -> None:
-        """Raise unless the task may hand `authority` on to `to` now."""
-        if task.binding == ONE_SHOT:
-            raise PolicyDenied(f"a task of type {task.type.name!r} that is {task.binding} cannot be handed on")
-        rules.check_delegate(task.type, to, task.line)
-        rules.check_life(max_seconds)
-        if not authority.grants:
-            raise InvalidInput("nothing would be handed on")
-        rules.check_held(task.authority, authority)
-        _check_room(task, 1)
+        return change.issued
 
     async def accept(
         self, peer: Peer, entries: Sequence[Entry], unverified_ticket: str, spiffe_id: SpiffeId | None, bond: Bond

@@ -4,7 +4,7 @@ What grants is journaled before it is true; what takes away is made true in memo
 journaled then: an end that is not on disk yet is an end all the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from sojourn.policy.inputs import Context, Param
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.tasks.action_limits import offered
+from sojourn.tasks.announcements import Announcements, Place
 from sojourn.tasks.delegation_tickets import Tickets
 from sojourn.tasks.expiry import Deadlines
 from sojourn.tasks.family import Family
@@ -75,6 +76,8 @@ class TaskEngine:
     ) -> None:
         """`facts` None: none are known. `boot_id`: of this boot of the machine."""
         self.feed = Feed()
+        self.announcements = Announcements()
+        self.announcements.subscribe(Place.VALIDATORS, self.feed.publish)
         self.tasks = LiveTasks(holders.owner)
         self.family = Family(self.tasks)
         self.tickets = Tickets(clock, alarms)
@@ -84,20 +87,19 @@ class TaskEngine:
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.keys = keys
         self.issuing = TokenIssuing(keys, issuer, epoch, clock, boot_id)
-        self.feed.on_publish(self.issuing.lists.note)
+        self.announcements.subscribe(Place.STATUS_LISTS, self.issuing.lists.note)
         keys.on_change(self.feed.keys_changed)
         self.epoch = epoch
         self.journal = Journal(store)
         self.blocks = Blocks()
         self.deadlines = Deadlines(clock, alarms, self.end)
-        self.holding = Holding(self.tasks, holders, self.feed, audit, alarms, self.end)
+        self.holding = Holding(self.tasks, holders, self.announcements, audit, alarms, self.end)
         self.audit = audit
         self.clock = clock
         self.holders = holders
         self.facts = facts
         self.closing = False
         self._counter = 0
-        self._hooks: dict[str, Callable[[Task], None]] = {}
 
     @property
     def issuer(self) -> str:
@@ -254,10 +256,6 @@ class TaskEngine:
 
     # --- end --------------------------------------------------------------------------------------------------------
 
-    def on_change(self, task: Task, hook: Callable[[Task], None]) -> None:
-        """Call `hook` when the task has changed or ended: for the stream that is the task."""
-        self._hooks[task.id] = hook
-
     async def complete(self, task: Task, *, failed: bool) -> None:
         """End a task as its holder wishes, and return when that is on disk. An ended task stays what it is."""
         if task.live:
@@ -302,12 +300,10 @@ class TaskEngine:
     def _ended(self, task: Task, **decided: Any) -> None:
         """Let go of a task that has just ended, tell of it, and have it written."""
         self._settle(task, keep=True)
-        self.feed.publish(task)
+        self.announce(task)
         fields = {"state": task.state, "reason": task.reason, "parent": task.parent_id or None, "use": task.usage()}
         fields["explanation"] = task.explanation or None
         self.journal.later(task.record(), self.event("task_ended", task, **fields, **decided))
-        self.tell(task)
-        self._hooks.pop(task.id, None)
         task.shed()
 
     def close(self) -> None:
@@ -317,13 +313,11 @@ class TaskEngine:
             if task.doom or task.binding == ONE_SHOT or task.state == PENDING:
                 self.end(task, REVOKED, task.doom or AGENT_STOPPED)
             else:
-                self.tell(task)
+                self.announcements.tell_holder(task)
 
-    def tell(self, task: Task) -> None:
-        """Call the hook of the stream that is the task."""
-        hook = self._hooks.get(task.id)
-        if hook is not None:
-            hook(task)
+    def announce(self, task: Task, before: Authority | None = None) -> None:
+        """A task has changed: tell all who must hear of it. `before`: what it held, if that is less now."""
+        self.announcements.announce(task, before)
 
     def forget(self, task: Task) -> None:
         """A task that never began: nobody was told of it."""

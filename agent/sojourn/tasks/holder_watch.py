@@ -8,10 +8,10 @@ import structlog
 from sojourn.audit.journal import Audit
 from sojourn.limits import PROCESSES_LOOKED_AT_ONCE, TASKS_ENDED_AT_ONCE
 from sojourn.runtime.clock import Alarms
+from sojourn.tasks.announcements import Announcements
 from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.task import REVOKED, Task
-from sojourn.tasks.validator_feed import Feed
 from sojourn.tasktoken.end_reasons import HANDOVER, HOLDER_EXITED
 
 log = structlog.get_logger()
@@ -30,14 +30,14 @@ class Holding:
         self,
         tasks: LiveTasks,
         holders: Holders,
-        feed: Feed,
+        announcements: Announcements,
         audit: Audit,
         alarms: Alarms,
         end: Callable[[Task, str, str], None],
     ) -> None:
         self._tasks = tasks
         self._holders = holders
-        self._feed = feed
+        self._announcements = announcements
         self._audit = audit
         self._alarms = alarms
         self._end = end
@@ -53,7 +53,7 @@ class Holding:
         # A one-shot token belongs to whoever ran the helper that fetched it, once that has returned 0. Until the
         # kernel tells how it ended nobody may use the token.
         task.suspend(HANDOVER, HOLDER_EXITED)
-        self._feed.publish(task)
+        self._announcements.announce(task)
         self._hand_over(task, HANDOVER_FIRST_SECONDS)
 
     def check(self, task: Task) -> None:
@@ -109,4 +109,4 @@ class Holding:
         heir.of = task
         task.resume(HANDOVER)
         self._audit.note("task_handed_over", task=task.id, pid=heir.pid)
-        self._feed.publish(task)
+        self._announcements.announce(task)

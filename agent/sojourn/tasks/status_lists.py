@@ -25,6 +25,7 @@ from sojourn.runtime.clock import Clock
 from sojourn.tasks.signing_keys import TokenKeys
 from sojourn.tasks.task import SUSPENDED as TASK_SUSPENDED
 from sojourn.tasks.task import Task
+from sojourn.tasktoken.grants import Authority
 
 TYP: Final = "statuslist+jwt"
 BITS: Final = 2
@@ -79,7 +80,7 @@ class StatusLists:
             now.places[task.id] = (*now.places.get(task.id, ()), task.version, index)
         return {"status_list": {"idx": index, "uri": self._uri(self._epoch, self._count - 1)}}
 
-    def note(self, task: Task) -> None:
+    def note(self, task: Task, _before: Authority | None = None) -> None:
         """A task has changed: say what that makes of its tokens."""
         for each in self._lists.values():
             places = each.places.get(task.id, ())

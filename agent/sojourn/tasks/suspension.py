@@ -6,21 +6,93 @@ its parent has not.
 
 import asyncio
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 import structlog
 
+from sojourn.audit.journal import Event
 from sojourn.errors import FailedPrecondition, InvalidInput, LimitExceeded, SojournError, TaskOver
 from sojourn.limits import PROXY_PASSES
 from sojourn.policy import rules
 from sojourn.runtime.background import Background
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import RETRY_SECONDS
-from sojourn.tasks.task import ACTIVE, CASCADED, ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.shadow_policy import Decided
+from sojourn.tasks.task import ACTIVE, CASCADED, ONE_SHOT, PENDING, REVOKED, Task, TaskRecord
+from sojourn.tasks.transitions import Granting, grant, take
 from sojourn.tasktoken.end_reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED, TOKEN_REVOKED
 from sojourn.tasktoken.grants import Authority
 
 log = structlog.get_logger()
+
+
+class Resume(Granting):
+    """A task that is suspended by one cause alone is active again."""
+
+    def __init__(self, changing: "Changing", engine: TaskEngine, task: Task, cause: str, *, whole: bool) -> None:
+        super().__init__(engine, task)
+        self._changing = changing
+        self._cause = cause
+        self._whole = whole
+
+    def check(self) -> None:
+        self._changing.check_suspended(self.task, self._cause)
+        if list(self.task.suspensions) != [self._cause]:
+            raise TaskOver("the task has changed meanwhile")
+
+    def left(self, authority: Authority) -> None:
+        if self._whole and authority != self.wanted:
+            raise FailedPrecondition("policy does not allow all that the task holds")
+        if not authority.grants:
+            self.engine.end(self.task, REVOKED, POLICY_CHANGED)
+            self.task.check_live(self.engine.clock.boot())
+        self._left = authority
+
+    def record(self) -> TaskRecord:
+        return self.task.record_of_resumed(self._left)
+
+    def event(self, decided: Decided) -> Event:
+        return self.engine.event("task_resumed", self.task, cause=self._cause, **decided.record())
+
+    def make_true(self, _decided: Decided) -> None:
+        self.task.resume(self._cause)
+        self.task.authority = self._left
+        self.task.version += 1
+        self.engine.deadlines.used(self.task)
+
+    def denied(self) -> None:
+        take(self.engine, self.task, "task_suspended", cause=self._cause, reason=self.task.reason)
+
+
+class LetThrough(Granting):
+    """The task's egress proxy lets more origins through."""
+
+    def __init__(self, engine: TaskEngine, task: Task, origins: Iterable[str]) -> None:
+        super().__init__(engine, task)
+        self._origins = tuple(origins)
+
+    def check(self) -> None:
+        self.engine.check_active(self.task)
+
+    def decide(self, _decided: Decided) -> Authority:
+        return self.wanted  # policy has no say in what has no authority of the task
+
+    def left(self, _authority: Authority) -> None:
+        self._passes = tuple(dict.fromkeys((*self.task.passes, *self._origins)))
+        if len(self._passes) > PROXY_PASSES:
+            raise LimitExceeded(f"an egress proxy lets no more than {PROXY_PASSES} origins through")
+
+    def record(self) -> TaskRecord:
+        after = copy(self.task)
+        after.passes = self._passes
+        return after.record()
+
+    def event(self, _decided: Decided) -> Event:
+        return self.engine.event("egress_passes", self.task, passes=[*self._passes])
+
+    def make_true(self, _decided: Decided) -> None:
+        self.task.passes = self._passes
 
 
 class Changing:
@@ -58,7 +130,7 @@ class Changing:
         has ended, also by this, and what the store raises; it stays suspended then. It goes on although the caller goes
         away meanwhile.
         """
-        self._check_suspended(task, cause)
+        self.check_suspended(task, cause)
         key, me = (task.id, cause), object()
         self._resuming.setdefault(key, set()).add(me)
 
@@ -73,7 +145,8 @@ class Changing:
 
         await asyncio.shield(self._background.run(resume()))
 
-    def _check_suspended(self, task: Task, cause: str) -> None:
+    def check_suspended(self, task: Task, cause: str) -> None:
+        """Raise FailedPrecondition unless the task is suspended by this, TaskOver if it has ended."""
         self._engine.deadlines.check(task)
         if not task.live:
             task.check_active(self._engine.clock.boot())
@@ -83,7 +156,7 @@ class Changing:
 
     async def _resume(self, task: Task, cause: str, who: object, *, whole: bool) -> None:
         await self._engine.journal.settled(task.id)  # what is decided and written next is of its newest state
-        self._check_suspended(task, cause)
+        self.check_suspended(task, cause)
         if who not in self._resuming.get((task.id, cause), ()):
             raise TaskOver("the task was suspended again meanwhile")
         if len(task.suspensions) > 1:
@@ -91,35 +164,13 @@ class Changing:
             self._changed(task, "task_resumed", cause=cause)
             await self._engine.journal.told(task.id)
             return
-        version, kind, revision = task.version, task.type, self._engine.facts_revision
-        decided = self._engine.decided(task)
-        left = rules.still_allowed(task.type, decided.principal, task.authority, decided.context, decided)
-        if whole and left != task.authority:
-            raise FailedPrecondition("policy does not allow all that the task holds")
-        if not left.grants:
-            await self._engine.revoke(task, POLICY_CHANGED)
-            task.check_active(self._engine.clock.boot())
-        await self._engine.journal.now(
-            task.record_of_resumed(left), self._engine.event("task_resumed", task, cause=cause, **decided.record())
-        )
-        self._engine.deadlines.check(task)
-        if not task.live or list(task.suspensions) != [cause] or task.version != version:
-            raise TaskOver("the task has changed meanwhile")
-        as_decided = task.type is kind and self._engine.facts_revision == revision
-        if not as_decided and self._allowed(task, left) != left:
-            self._changed(task, "task_suspended", cause=cause, reason=task.reason)
-            raise TaskOver("what policy reads has changed meanwhile")
-        task.resume(cause)
-        task.authority = left
-        task.version += 1
-        self._engine.deadlines.used(task)
-        self._engine.feed.publish(task)
-        self._engine.tell(task)
+        try:
+            await grant(Resume(self, self._engine, task, cause, whole=whole))
+        except TaskOver:
+            await self._engine.journal.told(task.id)  # an end that this is due to, first
+            raise
         self._narrow_children(task)
         self._resume_children(task)
-
-    def _allowed(self, task: Task, held: Authority) -> Authority:
-        return rules.still_allowed(task.type, task.principal(), held, self._engine.context(task))
 
     async def narrow(self, task: Task, left: Authority, reason: str) -> None:
         """Give up all but `left`; that cannot be undone. Return when it is on disk.
@@ -147,16 +198,7 @@ class Changing:
 
         Raise TaskOver, LimitExceeded if they are too many, or what the store raises: nothing has changed then.
         """
-        await self._engine.settled(task)
-        passes = tuple(dict.fromkeys((*task.passes, *origins)))
-        if len(passes) > PROXY_PASSES:
-            raise LimitExceeded(f"an egress proxy lets no more than {PROXY_PASSES} origins through")
-        before, task.passes = task.passes, passes
-        try:
-            await self._engine.journal.now(task.record(), self._engine.event("egress_passes", task, passes=[*passes]))
-        except BaseException:
-            task.passes = before
-            raise
+        await grant(LetThrough(self._engine, task, origins))
 
     def supersede(self, task: Task, **by: Any) -> None:
         """Let every token of a live task die, and what came of them; the task lives on, and its holder gets new ones.
@@ -217,8 +259,4 @@ class Changing:
         await self._background.quiet()
 
     def _changed(self, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:
-        """A change that takes something away is in force: tell validators and the holder, and have it written."""
-        task.version += 1
-        self._engine.feed.publish(task, before)
-        self._engine.journal.later(task.record(), self._engine.event(event, task, **fields))
-        self._engine.tell(task)
+        take(self._engine, task, event, before=before, **fields)

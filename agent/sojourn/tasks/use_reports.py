@@ -14,9 +14,11 @@ from sojourn.errors import InvalidInput, InvalidToken, StoreFailed, TaskOver
 from sojourn.limits import ENDED_TASKS_KEPT, LATE_USE_RECORDS, TASK_USE_LATE_SECONDS, USE_WRITE_SECONDS
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.hooks import Hooks
+from sojourn.tasks.announcements import Place
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import REVOKED, SUSPENDED, Task
 from sojourn.tasktoken.end_reasons import BUDGET
+from sojourn.tasktoken.grants import Authority
 from sojourn.tasktoken.request_record import Served
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -39,7 +41,7 @@ class Uses:
         self._touched: dict[str, Task] = {}  # whose uses are not on disk
         self._writing = asyncio.Lock()
         self.on_use: Hooks[[Task, int]] = Hooks()  # calls of a task were counted
-        engine.feed.on_publish(self._published)
+        engine.announcements.subscribe(Place.USE_REPORTS, self._announced)
 
     def count(self, task: Task, token: TaskToken, action: str, calls: int) -> bool:
         """Count calls for an action that a token of the task allows. False: they come too late, or end the task."""
@@ -124,7 +126,7 @@ class Uses:
     def _late(self, task: Task) -> Event:
         return self._engine.event("task_used", task, calls=task.calls, use=task.usage())
 
-    def _published(self, task: Task) -> None:
+    def _announced(self, task: Task, _before: Authority | None) -> None:
         if task.live:
             return
         now = self._clock.boot()

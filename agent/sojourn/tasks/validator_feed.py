@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sojourn.limits import FEED_CHANGES_HELD, STREAMS_WOKEN_AT_ONCE
-from sojourn.runtime.hooks import Hooks
-from sojourn.tasks.task import ACTIVE, PENDING, SUSPENDED, Task
+from sojourn.tasks.task import ACTIVE, SUSPENDED, Task
 from sojourn.tasktoken.end_reasons import with_explanation
 from sojourn.tasktoken.grants import Authority
 
@@ -61,7 +60,6 @@ class Feed:
         self._watchers: set[Watcher] = set()
         self._due: dict[Hashable, deque[Watcher]] = {}  # by whose they are, in the order of the callers' turns
         self._coming = False
-        self.on_publish: Hooks[[Task]] = Hooks()  # something is told of it
 
     @contextmanager
     def watch(self, audiences: Sequence[str], who: Hashable = None) -> Iterator[Watcher]:
@@ -73,13 +71,7 @@ class Feed:
             self._watchers.discard(watcher)
 
     def publish(self, task: Task, before: Authority | None = None) -> None:
-        """Tell everyone who watches one of the task's resources, or of those `before`, what has become of it.
-
-        Of a pending task nobody hears: it has no token, and whoever heard that it does not live would believe it over.
-        """
-        if task.state == PENDING:
-            return
-        self.on_publish.tell(task)
+        """Tell everyone who watches one of the task's resources, or of those `before`, what has become of it."""
         state = state_of(task)
         resources = {*task.authority.resources, *(before.resources if before is not None else ())}
         for watcher in self._watchers:

@@ -64,10 +64,10 @@ class TestTheEnd:
         """While a one-shot task goes from a helper to whoever ran it, what the helper fetched stays the task's."""
         credential = await cascade.held(task)
         task.suspend(HANDOVER, "holder_exited")
-        room.engine.feed.publish(task)
+        room.engine.announce(task)
         assert (HELD, []) == (credential.state, providers["corp"].ended)
         task.suspend("operator", "wait")
-        room.engine.feed.publish(task)
+        room.engine.announce(task)
         assert ENDING == credential.state
 
     async def test_narrowed(self, cascade, room, task):

@@ -7,6 +7,7 @@ from fakes.credentials import READ, CascadeRoom, FakeCredentialStore, ended
 from fakes.task_types import TICKETS
 from sojourn.credentials.credential import OPEN, JournaledCredential
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.tasks.announcements import Place
 
 YEAR = 365 * 86_400
 
@@ -22,7 +23,7 @@ class TestNextRun:
     @pytest.fixture
     def stopped(self, cascade):
         """Have the first run stop: nothing that happens from now on reaches it."""
-        cascade.room.engine.feed.on_publish._hooks.remove(cascade.book.task_changed)
+        cascade.room.engine.announcements.unsubscribe(Place.CREDENTIAL_LEDGER, cascade.book.task_changed)
 
     async def test_held(self, cascade, next_run, providers, task, stopped):
         """What a task that lives on had is taken back: it was in memory alone, and can be given to nobody."""

@@ -165,7 +165,7 @@ class TestManyTasks:
 
     async def test_one_that_is_over_before_its_turn(self, room, api, tasks):
         """A task that ends by itself while the kill switch ends others is over, and stops nothing."""
-        room.engine.on_change(tasks[0], lambda _: room.engine.end(tasks[-1], "completed", "success"))
+        room.engine.announcements.to_holder(tasks[0], lambda: room.engine.end(tasks[-1], "completed", "success"))
         answer = await api.block(BY, pb.BlockTasksRequest(block=pb.Block(spiffe_id=TRIAGE)))
         assert MANY == len(answer.ended) + answer.left_out
         assert ("completed", {"revoked"}) == (tasks[-1].state, {each.state for each in tasks[:-1]})

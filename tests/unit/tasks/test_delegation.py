@@ -339,7 +339,7 @@ class TestChild:
         task = await room.begin()
         child = await room.hand_on(await room.hand_on(task, 0), 1)
         heard = []
-        room.engine.on_change(child, heard.append)
+        room.engine.announcements.to_holder(child, lambda: heard.append(child))
         with room.engine.feed.watch([TICKETS]) as watcher:
             room.engine.end(task, "completed", "success")
             assert {"completed: success", "cascaded: parent_ended"} == {each.reason for each in watcher.take()}

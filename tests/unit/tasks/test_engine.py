@@ -298,7 +298,7 @@ class TestStates:
     async def test_end_hook_is_called_once(self, room, task):
         """The stream that is the task hears of its end, once."""
         calls = []
-        room.engine.on_change(task, lambda _: calls.append(task.state))
+        room.engine.announcements.to_holder(task, lambda: calls.append(task.state))
         await room.engine.revoke(task, "because")
         await room.engine.revoke(task, "again")
         assert ["revoked"] == calls

@@ -189,7 +189,7 @@ class TestStop:
         """An agent that stops leaves tasks as they are, tells their streams, and begins nothing more."""
         task = await room.begin()
         row, told = room.store.rows[task.id], []
-        room.engine.on_change(task, lambda _: told.append(room.engine.closing))
+        room.engine.announcements.to_holder(task, lambda: told.append(room.engine.closing))
         room.engine.close()
         await room.engine.journal.drain()
         assert ("active", row, [True]) == (task.state, room.store.rows[task.id], told)

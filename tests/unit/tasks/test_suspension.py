@@ -292,7 +292,7 @@ class TestSuperseded:
         """The tokens that are out are refused, new ones are good; holder, validators and journal are told."""
         task = await family.begin()
         old, told = await family.engine.token(task, TICKETS, ()), []
-        family.engine.on_change(task, told.append)
+        family.engine.announcements.to_holder(task, lambda: told.append(task))
         with family.engine.feed.watch([TICKETS]) as watcher:
             family.changing.supersede(task, by_uid=7)
             assert [(task.version, True, False)] == [

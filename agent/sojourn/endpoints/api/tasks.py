@@ -74,7 +74,7 @@ class TasksApi:
         else:
             raise InvalidInput("the first request of the stream must be begin, accept or attach")
         changed = asyncio.Event()
-        self._engine.on_change(task, lambda _: changed.set())
+        self._engine.announcements.to_holder(task, changed.set)
         try:
             pending = task.state == PENDING
             kind = "attached" if command == "attach" else "pending" if pending else "begun"

@@ -85,7 +85,7 @@ def _check_way(path: Path) -> None:
     try:
         walk(os.fspath(path), {0, own}, {0})
     except (Exposed, OSError) as error:
-        log.warning("socket_not_believed", socket=str(path), by="clients of other users", error=f"it is {error}")
+        log.warning("socket_not_believed", socket=str(path), by="clients of other users", reason=f"it is {error}")
 
 
 def _clear(path: Path) -> None:

@@ -230,7 +230,7 @@ class TestTheWayThere:
             os.chown(path.parent, 4711, 4711)
             with capture_logs() as logs:
                 bind(path, 0o600).close()
-            return [(each["event"], each["error"]) for each in logs]
+            return [(each["event"], each["reason"]) for each in logs]
 
         return bound_below
 
@@ -242,6 +242,6 @@ class TestTheWayThere:
     @pytest.mark.root
     def test_where_they_do_not(self, said, tmp_path):
         """In a folder that the user made in one like /tmp the agent listens, and says that others will not call."""
-        ((event, error),) = said(0o1777)
+        ((event, reason),) = said(0o1777)
         assert "socket_not_believed" == event
-        assert f"in a folder that others may write, '{tmp_path}/above'" in error
+        assert f"in a folder that others may write, '{tmp_path}/above'" in reason
