@@ -27,7 +27,7 @@ from sojourn.jose.jws import SigningKey
 from sojourn.oauth.client_auth import Certificate, Clients, Credentials, Sender
 from sojourn.oauth.one_shot_holder import Runners
 from sojourn.oauth.resource_servers import Audiences, Service
-from sojourn.oauth.token_grants import Granting
+from sojourn.oauth.token_grants import TokenGrants
 from sojourn.oauth.token_request import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId
@@ -101,7 +101,7 @@ class Room:
         delegating = Delegating(self.engine, self.beginning)
         self.runners = Runners(identities)
         self.handing = HandingRoom(self.engine, audit, providers or {})
-        self.granting = Granting(
+        self.granting = TokenGrants(
             self.engine,
             Giving(self.engine, self.handing.handing),
             self.beginning,
@@ -111,8 +111,10 @@ class Room:
             clients,
             self.runners,
             Audiences(SERVICES),
+            self,
             self.clock,
         )
+        self.proofs = {}
         self.ending = Ending(self.engine)
         registry.on_change(self.ending.entries_changed)
         self.revocations.on_revoked(lambda found: end_due_to(self.ending, [each.svid for each in found]))
@@ -138,10 +140,16 @@ class Room:
     async def ask(self, sender, *, proof=None, authorization=None, **fields):
         """Ask as `sender`, by a whole form."""
         request = read(list(fields.items()), self.granting.provider_of)
-        given = await self.granting.grant(
-            sender, Credentials.read(request.fields, authorization), request, lambda _: proof
-        )
+        if proof is not None:
+            self.proofs["a proof"] = proof
+        proofs = [] if proof is None else ["a proof"]
+        given = await self.granting.grant(sender, Credentials.read(request.fields, authorization, proofs), request)
         return self._read(given)
+
+    def by_proof(self, unverified_proof, _who, *, at_socket):
+        """The binding to the key of a proof, as `Proving` says it of those that are good."""
+        assert isinstance(at_socket, bool)
+        return self.proofs[unverified_proof]
 
     def _read(self, given):
         """What was given: a task token as it was signed, or what a provider gave."""

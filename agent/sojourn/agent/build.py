@@ -40,7 +40,7 @@ from sojourn.oauth.introspection import Inspecting
 from sojourn.oauth.one_shot_holder import Runners
 from sojourn.oauth.resource_servers import Audiences, Service
 from sojourn.oauth.token_binding import Proving
-from sojourn.oauth.token_grants import Granting
+from sojourn.oauth.token_grants import TokenGrants
 from sojourn.oauth.validation import Judging
 from sojourn.providers.loader import load_providers
 from sojourn.runtime.clock import Alarms, SystemClock
@@ -266,7 +266,9 @@ class Rooms:
         self.audiences = Audiences(services_of(config))
         runners = Runners(identities)
         self._stack.callback(runners.close)
-        self.granting = Granting(
+        replays = Replays(clock.now, clock.boot)
+        self.proving = Proving(engine, self.authority, self.revocations, replays, clock)
+        self.granting = TokenGrants(
             engine,
             self.giving,
             self.beginning,
@@ -276,6 +278,7 @@ class Rooms:
             self.clients,
             runners,
             self.audiences,
+            self.proving,
             clock,
         )
         self.revocations.on_revoked(lambda revoked: end_due_to(self.ending, [each.svid for each in revoked]))
@@ -283,12 +286,10 @@ class Rooms:
         table = SignalTable(self._database, self.journal)
         self.signals = Signals(heard, self.facts, engine.tasks.is_live, table, self.audit, clock, self._trust_domain)
         await self.signals.start()
-        replays = Replays(clock.now, clock.boot)
         self.judging = Judging(engine, identities, replays, clock)
         self.refusals = Refusals(engine, self.audit, self.alarms, clock)
         self._stack.callback(self.refusals.finish)
         self.inspecting = Inspecting(engine, self.changing, self.audiences, identities, self.judging.was_used, clock)
-        self.proving = Proving(engine, self.authority, self.revocations, replays, clock)
 
 
 def services_of(config: Config) -> list[Service]:

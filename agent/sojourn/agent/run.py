@@ -156,7 +156,7 @@ def _http_api(config: Config, rooms: Rooms) -> HttpApi:
     return HttpApi(
         rooms.engine,
         rooms.authority,
-        TokenRequests(rooms.granting, rooms.proving, lines, rooms.audit, rooms.clock),
+        TokenRequests(rooms.granting, lines, rooms.audit, rooms.clock),
         TokenState(rooms.clients, rooms.inspecting, lines, rooms.audit),
         Metadata(rooms.engine, rooms.audiences, rooms.authority, config.listen),
     )

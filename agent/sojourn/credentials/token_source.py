@@ -1,13 +1,14 @@
 """Giving a task what it asks for at a resource: a token of ours, or what a provider gives."""
 
 from collections.abc import Callable, Sequence
-from typing import Unpack
+from datetime import datetime
 
 from sojourn.credentials.hand_out import Handing
 from sojourn.errors.oauth import BindingNotOffered
-from sojourn.oauth.issued_tokens import Given, Terms
+from sojourn.oauth.issued_tokens import Given
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
+from sojourn.tasktoken.tokens import Binding
 
 
 class Giving:
@@ -49,16 +50,27 @@ class Giving:
         resource: str,
         actions: Sequence[str],
         *,
+        not_after: datetime | None = None,
+        binding: Binding | None = None,
+        agent_key: bool = False,
+        params_digest: str = "",
         fits: Callable[[str], None] = lambda _issued_type: None,
-        **terms: Unpack[Terms],
     ) -> Given:
         """A credential for one resource of a live task: see TaskEngine.token and Handing.give, and what those raise.
 
         `fits` is of those of a provider alone: the type of ours is known. Raise BindingNotOffered for one of a provider
         that is to be bound, or for one request alone.
         """
-        bound = terms.get("agent_key", False) or terms.get("binding") is not None
-        self.check_offered(task, resource, bound=bound, params_digest=terms.get("params_digest", ""))
         if self.is_outside(task, resource):
-            return await self._handing.give(task, resource, actions, not_after=terms.get("not_after"), fits=fits)
-        return Given.of(await self._engine.token(task, resource, actions, **terms))
+            self.check_offered(task, resource, bound=agent_key or binding is not None, params_digest=params_digest)
+            return await self._handing.give(task, resource, actions, not_after=not_after, fits=fits)
+        token = await self._engine.token(
+            task,
+            resource,
+            actions,
+            not_after=not_after,
+            binding=binding,
+            agent_key=agent_key,
+            params_digest=params_digest,
+        )
+        return Given.of(token)

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from sojourn.attestation.peer import Peer
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity
-from sojourn.errors.oauth import InvalidClient
+from sojourn.errors.oauth import InvalidClient, InvalidProof
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued_svids import JWT, X509
@@ -72,10 +72,18 @@ class Credentials:
 
     client_id: str = ""
     unverified_assertion: str = field(default="", repr=False)
+    unverified_proof: str = ""  # DPoP (RFC 9449)
 
     @classmethod
-    def read(cls, fields: Mapping[str, str], authorization: str | None = None) -> "Credentials":
-        """Of a form's fields that have a value, and of the Authorization header. Raise InvalidClient, InvalidInput."""
+    def read(
+        cls, fields: Mapping[str, str], authorization: str | None = None, proofs: Sequence[str] = ()
+    ) -> "Credentials":
+        """Of a form's fields that have a value, and of the headers Authorization and DPoP.
+
+        Raise InvalidClient, InvalidInput, InvalidProof.
+        """
+        if len(proofs) > 1:
+            raise InvalidProof("the request has more than one DPoP header", reason_code="several_proofs")
         if authorization is not None:
             scheme = authorization.partition(" ")[0][:32]
             raise InvalidClient(
@@ -91,7 +99,7 @@ class Credentials:
             raise InvalidInput("client_assertion and client_assertion_type go together")
         if kind is not None and kind not in ASSERTION_TYPES:
             raise InvalidClient(f"client_assertion_type is not {ASSERTION_TYPES[0]}")
-        return cls(fields.get("client_id", ""), assertion)
+        return cls(fields.get("client_id", ""), assertion, *proofs)
 
 
 @dataclass(frozen=True, slots=True)

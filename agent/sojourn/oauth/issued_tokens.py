@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, Self, TypedDict, Unpack
+from typing import Any, Protocol, Self
 
 from sojourn.oauth.token_request import TOKEN_TYPE_ACCESS
 from sojourn.tasks.task import Task
@@ -41,17 +41,7 @@ class Given:
         )
 
 
-class Terms(TypedDict, total=False):
-    """On what terms a token of ours is asked for: see TaskEngine.token."""
-
-    not_after: datetime | None
-    binding: Binding | None
-    agent_key: bool
-    params_digest: str
-    looked: bool
-
-
-class Giver(Protocol):
+class TokenSource(Protocol):
     """Who gives tasks what they ask for."""
 
     def provider_of(self, target: str, task_id: str = "") -> str:
@@ -66,7 +56,13 @@ class Giver(Protocol):
         resource: str,
         actions: Sequence[str],
         *,
+        not_after: datetime | None = None,
+        binding: Binding | None = None,
+        agent_key: bool = False,
+        params_digest: str = "",
         fits: Callable[[str], None] = lambda _issued_type: None,
-        **terms: Unpack[Terms],
     ) -> Given:
-        """A credential for one resource of a live task. Raise errors of ours; none was given then."""
+        """A credential for one resource of a live task, on the terms that `TaskEngine.token` has.
+
+        `fits` raises if whoever asks can do nothing with one of this type. Raise errors of ours; none was given then.
+        """

@@ -3,7 +3,7 @@
 Result ⊆ subject ∩ task ∩ policy ∩ request. What is derived ends no later than what it is derived from, and with it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -32,9 +32,10 @@ from sojourn.oauth.client_auth import (
     shown,
     to_certificate,
 )
-from sojourn.oauth.issued_tokens import Given, Giver
+from sojourn.oauth.issued_tokens import Given, TokenSource
 from sojourn.oauth.one_shot_holder import Runners, asker_of, bond_of
 from sojourn.oauth.resource_servers import Audiences
+from sojourn.oauth.token_binding import Proving
 from sojourn.oauth.token_request import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.policy.params import texts_of
 from sojourn.policy.rules import check_within
@@ -79,13 +80,13 @@ class _Asked:
         return ends_of(self.shown)
 
 
-class Granting:
+class TokenGrants:
     """Answers token requests."""
 
     def __init__(
         self,
         engine: TaskEngine,
-        giving: Giver,
+        giving: TokenSource,
         beginning: Beginning,
         attaching: Attaching,
         delegating: Delegating,
@@ -93,6 +94,7 @@ class Granting:
         clients: Clients,
         runners: Runners,
         audiences: Audiences,
+        proving: Proving,
         clock: Clock,
     ) -> None:
         self._engine = engine
@@ -104,8 +106,12 @@ class Granting:
         self._clients = clients
         self._runners = runners
         self._audiences = audiences
+        self._proving = proving
         self._clock = clock
-        self.provider_of = giving.provider_of
+
+    def provider_of(self, target: str, task_id: str = "") -> str:
+        """The provider that gives what is for a target, or for the only resource of a task; '': the agent itself."""
+        return self._giving.provider_of(target, task_id)
 
     @property
     def own_names(self) -> tuple[str, ...]:
@@ -117,11 +123,8 @@ class Granting:
         sender: Sender,
         credentials: Credentials,
         request: TokenRequest,
-        prove: Callable[[Client], Binding | None] = lambda _client: None,
     ) -> Given:
         """Give what is asked for, ours or a provider's.
-
-        `prove`: use up the DPoP proof that came with the request of this client, if one did, and say what its key is.
 
         Raises errors of ours, with their OAuth codes; then nothing was signed, and no task is left that nobody knows.
         """
@@ -129,7 +132,8 @@ class Granting:
         if unknown and request.grant_type == JWT_BEARER:  # RFC 7523, 2.1: the assertion says who the client is as well
             credentials = replace(credentials, unverified_assertion=request.unverified_subject)
         client = await self._clients.authenticate(sender, credentials, claim=False)
-        proof = prove(client)
+        # Its client is known: nobody else fills what is remembered of proofs. From here on the proof is used up.
+        proof = self._proof(client, credentials.unverified_proof)
         if request.subject_type == TOKEN_TYPE_ACCESS:
             asked = self._by_task_token(client, request, proof)
         else:
@@ -150,6 +154,12 @@ class Granting:
         finally:
             if runner is not None:
                 runner.close()
+
+    def _proof(self, client: Client, unverified_proof: str) -> Binding | None:
+        """The key of a DPoP proof (RFC 9449, 5); None: there is no proof."""
+        if not unverified_proof:
+            return None
+        return self._proving.by_proof(unverified_proof, client.who, at_socket=client.peer is not None)
 
     # --- who, and by what -------------------------------------------------------------------------------------------
 
@@ -314,7 +324,7 @@ class Granting:
             grant = token_request.narrowed(request, subject, task.authority)
             if subject.params_digest and not request.params_digest:
                 asked = replace(asked, request=replace(request, params_digest=subject.params_digest))
-            return await self._token(task, asked, grant.resource, grant.actions, looked=True)
+            return await self._token(task, asked, grant.resource, grant.actions)
         if asked.held:  # nobody has looked whether the token is for the client
             raise InvalidSubject("subject_token: its task has passed to another process")
         parent = self._engine.tasks.find(subject.task_id)
@@ -345,10 +355,7 @@ class Granting:
                 self._engine.end(task, REVOKED, NO_TOKEN)
             raise
 
-    async def _token(
-        self, task: Task, asked: _Asked, resource: str, actions: Sequence[str], *, looked: bool = False
-    ) -> Given:
-        """`looked`: the task was found active in this very step, in which nothing is awaited before it is used."""
+    async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> Given:
         remember(task, asked.svids, self._clock.now())
         binding, request = asked.binding, asked.request
         outside = self._giving.is_outside(task, resource)
@@ -363,7 +370,6 @@ class Granting:
             not_after=asked.ends,
             binding=binding,
             params_digest=request.params_digest,
-            looked=looked,
             fits=lambda issued_type: token_request.check_issued_type(request, {issued_type}),
         )
         return replace(given, issued_type=request.issued_type) if request.issued_type else given

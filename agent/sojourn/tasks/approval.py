@@ -31,14 +31,14 @@ from sojourn.tasks.pending import Waiter
 from sojourn.tasks.requester import Asker
 from sojourn.tasks.shadow_policy import Decided
 from sojourn.tasks.task import PENDING, REVOKED, Begun, Task, TaskRecord
-from sojourn.tasks.transitions import Granting, grant
+from sojourn.tasks.transitions import Transition, grant
 from sojourn.tasktoken.end_reasons import APPROVAL_DENIED, CONTEXT_CHANGED, POLICY_CHANGED
 from sojourn.tasktoken.grants import Authority
 
 log = structlog.get_logger()
 
 
-class Approve(Granting):
+class Approve(Transition):
     """The last approval of a task that waits: its life begins."""
 
     def __init__(self, approving: "Approving", engine: TaskEngine, task: Task, approver: Approver) -> None:

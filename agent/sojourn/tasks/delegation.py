@@ -22,7 +22,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.requester import Asker, owner_of
 from sojourn.tasks.shadow_policy import Decided
 from sojourn.tasks.task import ONE_SHOT, Task, TaskRecord
-from sojourn.tasks.transitions import Granting, grant
+from sojourn.tasks.transitions import Transition, grant
 from sojourn.tasktoken.end_reasons import NOT_WRITTEN
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -41,7 +41,7 @@ class Issued:
         return f"Issued(exp={self.expires_at.isoformat()})"
 
 
-class HandOn(Granting):
+class HandOn(Transition):
     """A task may be handed on to one workload once more: a ticket is made for it.
 
     Policy is asked by whoever accepts it, who then has no more than it allows to that one.

@@ -142,16 +142,14 @@ class TaskEngine:
         binding: Binding | None = None,
         agent_key: bool = False,
         params_digest: str = "",
-        looked: bool = False,
     ) -> TaskToken:
         """Issue a token for one resource of a live task; its life ends with the type's, the task's and `not_after`.
 
         It is bound to `binding`, or with `agent_key` to the task's own key; with `params_digest` it is for one request.
-        `looked`: see `settled`.
         Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, InvalidInput, or what the store raises; no
         token then.
         """
-        await self.settled(task, looked=looked)
+        await self.settled(task)
         self.check_budget(task)
         grant = offered(task, rules.narrow(task.authority, resource, actions), actions, params_digest)
         bound = self.issuing.binding_of(task, grant, binding, agent_key, params_digest)
@@ -176,13 +174,9 @@ class TaskEngine:
             raise
         return token
 
-    async def settled(self, task: Task, *, looked: bool = False) -> None:
-        """Return when what is on disk of a task that is active is its newest state. Raise TaskOver for any other.
-
-        `looked`: the caller has just done `check_active`, and nothing was awaited since that gives others a turn.
-        """
-        if not looked:
-            self.check_active(task)
+    async def settled(self, task: Task) -> None:
+        """Return when what is on disk of a task that is active is its newest state. Raise TaskOver for any other."""
+        self.check_active(task)
         await self.journal.written(task.id)
         task.check_active(self.clock.boot())
 

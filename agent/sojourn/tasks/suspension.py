@@ -20,14 +20,14 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import RETRY_SECONDS
 from sojourn.tasks.shadow_policy import Decided
 from sojourn.tasks.task import ACTIVE, CASCADED, ONE_SHOT, PENDING, REVOKED, Task, TaskRecord
-from sojourn.tasks.transitions import Granting, grant, take
+from sojourn.tasks.transitions import Transition, grant, take
 from sojourn.tasktoken.end_reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED, TOKEN_REVOKED
 from sojourn.tasktoken.grants import Authority
 
 log = structlog.get_logger()
 
 
-class Resume(Granting):
+class Resume(Transition):
     """A task that is suspended by one cause alone is active again."""
 
     def __init__(self, changing: "Changing", engine: TaskEngine, task: Task, cause: str, *, whole: bool) -> None:
@@ -65,7 +65,7 @@ class Resume(Granting):
         take(self.engine, self.task, "task_suspended", cause=self._cause, reason=self.task.reason)
 
 
-class LetThrough(Granting):
+class LetThrough(Transition):
     """The task's egress proxy lets more origins through."""
 
     def __init__(self, engine: TaskEngine, task: Task, origins: Iterable[str]) -> None:

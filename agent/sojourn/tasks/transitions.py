@@ -25,7 +25,7 @@ from sojourn.tasks.task import Task, TaskRecord
 from sojourn.tasktoken.grants import Authority
 
 
-class Granting(ABC):
+class Transition(ABC):
     """A change that gives a task something, by what policy leaves of `asked`; None: of all that it holds then."""
 
     def __init__(self, engine: TaskEngine, task: Task, asked: Authority | None = None) -> None:
@@ -67,7 +67,7 @@ class Granting(ABC):
         raise NotImplementedError
 
 
-async def grant(change: Granting) -> None:
+async def grant(change: Transition) -> None:
     """Carry out what grants something. Raise what the change does, TaskOver, or what the store raises."""
     engine, task = change.engine, change.task
     await engine.journal.settled(task.id)

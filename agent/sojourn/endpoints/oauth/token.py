@@ -10,15 +10,12 @@ from sojourn.endpoints.http1.oauth_responses import NO_STORE, denied, form_of
 from sojourn.endpoints.http1.request_queue import Lines
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import SojournError
-from sojourn.errors.oauth import InvalidProof
 from sojourn.oauth import token_request
-from sojourn.oauth.client_auth import Client, Credentials
+from sojourn.oauth.client_auth import Credentials
 from sojourn.oauth.issued_tokens import Given
-from sojourn.oauth.token_binding import Proving
-from sojourn.oauth.token_grants import Granting
+from sojourn.oauth.token_grants import TokenGrants
 from sojourn.oauth.token_request import TokenRequest
 from sojourn.runtime.clock import Clock
-from sojourn.tasktoken.tokens import Binding
 
 log = structlog.get_logger()
 REQUESTS = Metric("sojourn_token_requests_total", "Requests to the token endpoint, by result.", ["result"])
@@ -28,9 +25,8 @@ ISSUED = REQUESTS.labels("issued")
 class TokenRequests:
     """Answers requests for tokens. Those for a provider outside wait in a line of their own: it may be slow."""
 
-    def __init__(self, granting: Granting, proving: Proving, lines: Lines, audit: Audit, clock: Clock) -> None:
+    def __init__(self, granting: TokenGrants, lines: Lines, audit: Audit, clock: Clock) -> None:
         self._granting = granting
-        self._proving = proving
         self._lines = lines
         self._outside: dict[str, Lines] = {}  # by provider; there are as many as the configuration has
         self._audit = audit
@@ -41,10 +37,9 @@ class TokenRequests:
         try:
             asked = token_request.read(await form_of(request), self._granting.provider_of)
             async with self._line(asked).one(request):
-                credentials = Credentials.read(asked.fields, request.headers.get("authorization"))
-                given = await self._granting.grant(
-                    request.scope[SENDER], credentials, asked, lambda client: self._proof(request, client)
-                )
+                headers = request.headers
+                credentials = Credentials.read(asked.fields, headers.get("authorization"), headers.getlist("dpop"))
+                given = await self._granting.grant(request.scope[SENDER], credentials, asked)
         except SojournError as error:
             REQUESTS.labels(error.oauth_error).inc()
             denied(self._audit, "exchange_denied", request, error)
@@ -55,15 +50,6 @@ class TokenRequests:
     def _line(self, asked: TokenRequest) -> Lines:
         provider = self._granting.provider_of(asked.target, asked.task_id)
         return self._outside.setdefault(provider, Lines()) if provider else self._lines
-
-    def _proof(self, request: Request, client: Client) -> Binding | None:
-        """The key of the request's DPoP proof (RFC 9449, 5), if it has one; the proof is used up."""
-        proofs = request.headers.getlist("dpop")
-        if not proofs:
-            return None
-        if len(proofs) > 1:
-            raise InvalidProof("the request has more than one DPoP header", reason_code="several_proofs")
-        return self._proving.by_proof(proofs[0], client.who, at_socket=client.peer is not None)
 
     def _body(self, asked: TokenRequest, given: Given) -> dict[str, object]:
         left = int(given.expires_at.timestamp() - self._clock.now().timestamp())
