@@ -26,7 +26,7 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import SojournError, TaskOver
 from sojourn.policy.task_types import TypeSet
 from sojourn.sdk.guard.task_feed import TaskFeed
-from sojourn.tasks.kill_switch import Block
+from sojourn.tasks.blocks import Block
 from sojourn.tasks.validator_feed import state_of
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant

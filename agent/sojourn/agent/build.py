@@ -65,11 +65,12 @@ from sojourn.store.tasks import TaskTable
 from sojourn.store.used_assertions import UsedTable
 from sojourn.tasks.approval import Approving
 from sojourn.tasks.begin import Beginning
+from sojourn.tasks.blocks import Block
 from sojourn.tasks.break_glass_reviews import Review, Reviews
 from sojourn.tasks.delegation import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.kill_switch import Block
+from sojourn.tasks.kill_switch import KillSwitch
 from sojourn.tasks.last_good_types import LastGood
 from sojourn.tasks.mass_end import Ending
 from sojourn.tasks.reattachment import Attaching
@@ -212,8 +213,9 @@ class Rooms:
         )
         await self.policies.start()
         self.registry.on_change(self.ending.entries_changed)
-        self.blocks = KeptList(self._database, self.journal, TASK_BLOCKS, Block)
-        engine.blocks.replace(self.blocks.load())
+        blocks = KeptList(self._database, self.journal, TASK_BLOCKS, Block)
+        engine.blocks.replace(blocks.load())
+        self.kill_switch = KillSwitch(engine, blocks, self.audit, self.clock)
         self.recovery = Recovery(engine, self.ending, self.registry, holders, table, audit, alarms)
         await self.recovery.run()
         self.redeciding = Redeciding(engine, self.changing, self.facts, alarms)

@@ -187,7 +187,7 @@ class Services:
             rooms.audit,
         )
         stopped = task_admin.TaskAdminApi(
-            rooms.engine, rooms.changing, rooms.blocks, self._message, rooms.audit, rooms.clock, rooms.refusals
+            rooms.engine, rooms.changing, rooms.kill_switch, self._message, rooms.audit, rooms.refusals
         )
         engine = rooms.engine
         journal = audit.AuditReadingApi(rooms.audit, rooms.journal_pages, lambda: engine.closing)

@@ -19,13 +19,13 @@ from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.tasks.action_limits import offered
 from sojourn.tasks.announcements import Announcements, Place
+from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.delegation_tickets import Tickets
 from sojourn.tasks.expiry import Deadlines
 from sojourn.tasks.family import Family
 from sojourn.tasks.holder_watch import Holding
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.journal import Journal, TaskStore
-from sojourn.tasks.kill_switch import Blocks
 from sojourn.tasks.pending import Waiting
 from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.shadow_policy import Decided, Shadow

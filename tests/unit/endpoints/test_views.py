@@ -25,6 +25,7 @@ from sojourn.identity.revocation_list import RevokedIdentity, RevokedSvid
 from sojourn.identity.subscriptions import Streams
 from sojourn.limits import AUDIT_PAGE_BYTES, LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS, REDECIDED_AT_ONCE, STATUS_ROWS
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.kill_switch import KillSwitch
 from sojourn.tasks.policy_reload import Consequence
 from sojourn.tasks.suspension import Changing
 
@@ -62,7 +63,12 @@ async def room(clock, monkeypatch):
 @pytest.fixture
 def api(room):
     return TaskAdminApi(
-        room.engine, Changing(room.engine), Blocks(), TaskMessages(NO_OUTLETS), room.audit, room.clock, NoRefusals()
+        room.engine,
+        Changing(room.engine),
+        KillSwitch(room.engine, Blocks(), room.audit, room.clock),
+        TaskMessages(NO_OUTLETS),
+        room.audit,
+        NoRefusals(),
     )
 
 

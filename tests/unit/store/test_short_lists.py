@@ -5,8 +5,8 @@ from sojourn.audit.journal import Event
 from sojourn.errors import StoreFailed
 from sojourn.store.last_good_types import KeptPolicy
 from sojourn.store.short_lists import REVIEWS, TASK_BLOCKS, KeptList
+from sojourn.tasks.blocks import Block
 from sojourn.tasks.break_glass_reviews import Review
-from sojourn.tasks.kill_switch import Block
 
 SAID = Event(1, "said", "{}")
 ONE = Review("tsk_1", "glass", "spiffe://example.org/a", 4001, None, 7, 1_700_000_000)

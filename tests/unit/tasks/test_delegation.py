@@ -21,8 +21,8 @@ from sojourn.errors import (
 from sojourn.limits import DELEGATION_TICKET_SECONDS, DELEGATION_TICKETS
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks.begin import Bond
+from sojourn.tasks.blocks import Block
 from sojourn.tasks.delegation_tickets import digest_of
-from sojourn.tasks.kill_switch import Block
 from sojourn.tasks.task import CASCADED
 from sojourn.tasktoken.end_reasons import ATTESTATION_CHANGED, OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant

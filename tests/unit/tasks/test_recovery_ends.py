@@ -8,7 +8,7 @@ from fakes.recovery_room import TYPES, damage, ends, restart_fixture, room_fixtu
 from fakes.registrations import entry
 from fakes.task_room import EPOCH, TRIAGE_ENTRY
 from fakes.task_types import TICKETS, task_type
-from sojourn.tasks.kill_switch import Block
+from sojourn.tasks.blocks import Block
 from sojourn.tasktoken.end_reasons import RESTART
 
 

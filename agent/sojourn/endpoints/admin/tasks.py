@@ -12,17 +12,16 @@ from sojourn.audit.journal import Audit
 from sojourn.endpoints.api.task_messages import TaskMessages, brief, shorten
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.grpc.pages import Pages
-from sojourn.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound, SojournError, told_as
-from sojourn.limits import AUDITED_TEXT, OUTCOMES_TOLD, REDECIDED_AT_ONCE, TASK_BLOCKS
-from sojourn.runtime.clock import Clock
+from sojourn.errors import InvalidInput, NotFound, SojournError, told_as
+from sojourn.limits import AUDITED_TEXT, OUTCOMES_TOLD, REDECIDED_AT_ONCE
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.store.short_lists import KeptList
+from sojourn.tasks.blocks import SPIFFE_ID, TYPE
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.kill_switch import Block
+from sojourn.tasks.kill_switch import KillSwitch
 from sojourn.tasks.refusal_reports import Refusals
 from sojourn.tasks.suspension import Changing
 from sojourn.tasks.task import PENDING, Task
-from sojourn.tasktoken.end_reasons import ADMIN, BLOCKED, OPERATOR, explanation_of
+from sojourn.tasktoken.end_reasons import ADMIN, OPERATOR, explanation_of
 
 Change = Callable[[Task], Awaitable[None]]
 
@@ -34,21 +33,17 @@ class TaskAdminApi:
         self,
         engine: TaskEngine,
         changing: Changing,
-        blocks: KeptList[Block],
+        switch: KillSwitch,
         message: TaskMessages,
         audit: Audit,
-        clock: Clock,
         refusals: Refusals,
     ) -> None:
         self._engine = engine
         self._changing = changing
-        self._blocks = blocks
+        self._switch = switch
         self._told = message
         self._refusals = refusals
         self._audit = audit
-        self._clock = clock
-        self._lock = asyncio.Lock()
-        self._unwritten = False  # a switch is off that is not on disk
         self._pages = Pages((datetime, str), _key, self._listed)
 
     def admin_methods(self) -> dict[str, Method]:
@@ -88,50 +83,12 @@ class TaskAdminApi:
         return await self._change(request, lambda task: self._resume(call, task, request.reason))
 
     async def block(self, call: Call, request: pb.BlockTasksRequest) -> pb.BlockTasksResponse:
-        kind, name = _named(request.block)
-        if (
-            kind == "type" and not self._engine.no_types
-        ):  # what is switched on again may have lost its file meanwhile; what is switched off has one
-            self._engine.type_named(name)
-        reason = request.block.reason[:AUDITED_TEXT] or "no reason given"
-        async with self._lock:
-            known = self._engine.blocks.all()
-            off = any((block.kind, block.name) == (kind, name) for block in known)
-            if off and not self._unwritten:
-                raise AlreadyExists(f"{name!r} is switched off already")
-            if not off and len(known) >= TASK_BLOCKS:
-                raise LimitExceeded(f"more than {TASK_BLOCKS} blocks")
-            made = Block(kind, name, reason, int(self._clock.now().timestamp()))
-            # In force before it is on disk: what stops need not wait.
-            self._engine.blocks.replace([*known, made])
-            self._unwritten = True
-            ended = await self._stop(kind, name, explanation_of(request.block.reason))
-            event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
-            await self._blocks.save(self._engine.blocks.all(), event)
-            self._unwritten = False
+        ended = await self._switch.switch_off(*_named(request.block), request.block.reason, call.by)
         left_out = max(0, len(ended) - OUTCOMES_TOLD)
         return pb.BlockTasksResponse(ended=map(brief, ended[:OUTCOMES_TOLD]), left_out=left_out)
 
-    async def _stop(self, kind: str, name: str, said: str) -> Sequence[Task]:
-        """End the live tasks of what was switched off; none begins meanwhile. Others have their turn in between."""
-        found = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
-        for number, task in enumerate(found, 1):
-            if task.live:
-                self._engine.stop(task, BLOCKED, said)
-            if number % REDECIDED_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return found
-
     async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
-        kind, name = _named(request.block)
-        async with self._lock:
-            known = self._engine.blocks.all()
-            left = [block for block in known if (block.kind, block.name) != (kind, name)]
-            if left == known:
-                raise NotFound(f"{name[:100]!r} is not switched off")
-            await self._blocks.save(left, self._audit.event("tasks_unblocked", {kind: name, **call.by}))
-            self._engine.blocks.replace(left)
-            self._unwritten = False
+        await self._switch.switch_on(*_named(request.block), call.by)
         return pb.UnblockTasksResponse()
 
     async def list_blocks(self, _call: Call, _request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:
@@ -249,10 +206,6 @@ def _named(block: pb.Block) -> tuple[str, str]:
     if bool(block.type) == bool(block.spiffe_id):
         raise InvalidInput("a task type or a SPIFFE ID must be specified, and not both")
     if block.type:
-        return "type", block.type
+        return TYPE, block.type
     with told_as(InvalidInput, "invalid SPIFFE ID"):
-        return "spiffe_id", str(SpiffeId.parse(block.spiffe_id))
-
-
-def _is_of(task: Task, kind: str, name: str) -> bool:
-    return name == (task.type.name if kind == "type" else str(task.spiffe_id))
+        return SPIFFE_ID, str(SpiffeId.parse(block.spiffe_id))
