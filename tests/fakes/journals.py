@@ -8,7 +8,8 @@ from typing import Any
 from sojourn.audit.journal import Event
 from sojourn.errors import SojournError
 from sojourn.tasks.break_glass_reviews import Review
-from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
+from sojourn.tasks.task import LIVING
+from sojourn.tasks.task_record import JournaledTask, TaskRecord
 
 
 class FakeAuditStore:

@@ -34,7 +34,7 @@ from sojourn.tasks.mass_end import Ending
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.single_use import SingleUses
 from sojourn.tasks.suspension import Changing
-from sojourn.tasks.task import JournaledTask, TaskRecord
+from sojourn.tasks.task_record import JournaledTask, TaskRecord
 from sojourn.tasks.use_counter import Counting
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant

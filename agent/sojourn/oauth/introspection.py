@@ -169,7 +169,7 @@ class Inspecting:
         return task
 
     def _revoke(self, client: Client, token: TaskToken, task: Task, *, whole: bool) -> None:
-        by = {"by": str(client.identities[0]), "jti": token.claims.get("jti")}
+        by: dict[str, Any] = {"by": str(client.identities[0]), "jti": token.claims.get("jti")}
         if whole:
             self._engine.end(task, COMPLETED, CANCELLED, **by)
         elif token.task_version >= task.version and not tokens.has_expired(

@@ -12,7 +12,8 @@ from sojourn.store.boot_id import boot_id
 from sojourn.store.database import Database
 from sojourn.store.prepared_statements import Prepared
 from sojourn.store.tables import tasks
-from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
+from sojourn.tasks.task import LIVING
+from sojourn.tasks.task_record import JournaledTask, TaskRecord
 
 _COLUMNS = ("state", "version", "boot_id", "document")
 _UPDATE = Prepared(tasks.update().where(tasks.c.id == bindparam("task_id")), _COLUMNS)

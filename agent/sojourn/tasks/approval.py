@@ -30,7 +30,8 @@ from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.pending import Waiter
 from sojourn.tasks.requester import Asker
 from sojourn.tasks.shadow_policy import Decided
-from sojourn.tasks.task import PENDING, REVOKED, Begun, Task, TaskRecord
+from sojourn.tasks.task import PENDING, REVOKED, Task
+from sojourn.tasks.task_record import Begun, TaskRecord
 from sojourn.tasks.transitions import Transition, grant
 from sojourn.tasktoken.end_reasons import APPROVAL_DENIED, CONTEXT_CHANGED, POLICY_CHANGED
 from sojourn.tasktoken.grants import Authority
@@ -74,8 +75,7 @@ class Approve(Transition):
 
     def make_true(self, decided: Decided) -> None:
         self._approval.given.append(self._approver)
-        self.task.begin(self._begun)
-        self.task.decided_on = decided.record()
+        self.task.begin(self._begun, decided.record())
         self.engine.waiting.remove(self.task)
         self.engine.deadlines.watch(self.task)
 
@@ -139,7 +139,7 @@ class Approving:
         rule = self.needed(task.type, task.principal(), task.authority, context)
         if rule is None:
             if (unless := self.rule(task.type)) is not None:
-                task.decided_on = {**task.decided_on, "no_approval_unless": unless.when}
+                task.give(task.authority, {**task.decided_on, "no_approval_unless": unless.when})
             return
         if isinstance(task.holder.process, NoProcess):
             raise NeedsApproval(
@@ -163,10 +163,7 @@ class Approving:
             life_seconds=(task.expires_at - task.created_at).total_seconds(),
             when=rule.when or "",
         )
-        task.approval = Approval(request)
-        task.state = PENDING
-        task.expires_at = request.expires_at
-        task.deadline = boot + rule.within.total_seconds()
+        task.wait_for(Approval(request), request.expires_at, boot + rule.within.total_seconds())
 
     def asked(self, task: Task) -> dict[str, Any]:
         """What the record of the request says, and the log."""

@@ -17,7 +17,8 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.idempotency import Repeats
 from sojourn.tasks.requester import Asker, owner_of
-from sojourn.tasks.task import ACTIVE, NOTHING, PENDING, REVOKED, Task
+from sojourn.tasks.spent import NOTHING
+from sojourn.tasks.task import ACTIVE, PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
 from sojourn.tasktoken.grants import Authority
 from sojourn.tasktoken.task_id import new_task_id
@@ -154,7 +155,7 @@ class Beginning:
         pending = task.state == PENDING
         said = {"pid": task.holder.pid, **task.decided_on, **fields, **(self._approving.asked(task) if pending else {})}
         begun = engine.event("task_pending" if pending else event, task, **said)
-        task.decided_on = NOTHING
+        task.audited()
         version = task.version
         try:
             await engine.journal.now(task.record(), begun)
@@ -229,14 +230,14 @@ class Beginning:
         engine.tasks.check_room(owner_of(peer, entry))
         rules.check_life(request.max_seconds)
         task = self.make(kind, entry, peer, params, request.max_seconds, held)
-        task.svids = request.svids
+        task.be_due_to(request.svids)
         decided = engine.decided(task)
         try:
-            task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
+            given = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
         except Refused as error:
             engine.denied("begin_denied", task, error, **decided.record())
             raise
-        task.decided_on = decided.record()
+        task.give(given, decided.record())
         self._approving.prepare(task, peer, entries, decided.context)
         held.holder.process.check_alive()
         return task

@@ -21,7 +21,8 @@ from sojourn.tasks.delegation_tickets import Ticket, digest_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.requester import Asker, owner_of
 from sojourn.tasks.shadow_policy import Decided
-from sojourn.tasks.task import ONE_SHOT, Task, TaskRecord
+from sojourn.tasks.task import ONE_SHOT, Task
+from sojourn.tasks.task_record import TaskRecord
 from sojourn.tasks.transitions import Transition, grant
 from sojourn.tasktoken.end_reasons import NOT_WRITTEN
 from sojourn.tasktoken.grants import Authority, Grant
@@ -180,8 +181,8 @@ class Delegating:
             authority = Authority((grant,))
             rules.check_held(parent.authority, authority)
             task = self._made(asker, entry, parent, authority, max_seconds, held, more=1)
-            task.svids = svids
-            parent.handed_on += 1
+            task.be_due_to(svids)
+            parent.count_child()
         except BaseException:
             held.release()
             raise
@@ -195,7 +196,7 @@ class Delegating:
             await self._beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
         except SojournError:
             if task.reason == NOT_WRITTEN:
-                parent.handed_on -= 1
+                parent.count_child(-1)
             raise
         return task
 
@@ -235,8 +236,8 @@ class Delegating:
         task.stand_under(parent)
         decided = engine.decided(task)
         left = authority.within(parent.authority)
-        task.authority = rules.still_allowed(kind, task.principal(), left, decided.context, decided)
-        task.decided_on = decided.record()
+        left = rules.still_allowed(kind, task.principal(), left, decided.context, decided)
+        task.give(left, decided.record())
         if not task.authority.grants:
             raise PolicyDenied("policy leaves nothing of what was handed on")
         self._beginning.check_handed_on(task, parent, decided.context)

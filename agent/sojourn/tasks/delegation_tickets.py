@@ -66,7 +66,7 @@ class Tickets:
         self._tickets[ticket.digest] = ticket
         self._of_task.setdefault(parent.id, {})[ticket.digest] = ticket
         self._per_uid[uid] += 1
-        parent.handed_on += 1
+        parent.count_child()
         ticket.alarm = self._alarms.at(ticket.deadline, self.drop, ticket)
         return text, ticket
 
@@ -78,7 +78,7 @@ class Tickets:
     def drop(self, ticket: Ticket) -> None:
         """Make a ticket void, if it is not used: it counts among its task's children no more."""
         if self.use(ticket):
-            ticket.parent.handed_on -= 1
+            ticket.parent.count_child(-1)
 
     def use(self, ticket: Ticket) -> bool:
         """Use a ticket up; say whether it was good until now."""

@@ -268,18 +268,17 @@ class TaskEngine:
 
     def stop(self, task: Task, reason: str, explanation: str) -> None:
         """End a live task now as an operator wishes, who says why. See `end`."""
-        task.explanation = explanation
-        self.end(task, REVOKED, reason)
+        self.end(task, REVOKED, reason, explanation=explanation)
 
-    def end(self, task: Task, state: str, reason: str, **decided: Any) -> None:
+    def end(self, task: Task, state: str, reason: str, *, explanation: str = "", **decided: Any) -> None:
         """End a live task now with all that came of it, tell validators, and have it written.
 
-        `journal.written` waits for that. `decided`: on what, for the audit.
+        `journal.written` waits for that. `explanation`: an operator's words. `decided`: on what, for the audit.
         """
         if task.state == CASCADED:  # whoever ends several may have ended its parent before
             return
         root = next(iter(self.family.line(task)), None)
-        task.finish(state, reason)
+        task.finish(state, reason, explanation)
         family = self.family.disown(task)
         for each in family:
             each.finish(CASCADED, PARENT_ENDED)
@@ -345,7 +344,6 @@ class TaskEngine:
         self.tickets.void(task)
         self.waiting.remove(task)
         self.deadlines.forget(task)
-        task.key = None
         task.holder.release()
         if task.heir is not None:
             task.heir.release()

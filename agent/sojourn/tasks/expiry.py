@@ -29,15 +29,15 @@ class Deadlines:
         """End the task when its time is up, or when it was not used for too long; what was set before is off."""
         self.forget(task)
         if task.binding == ONE_SHOT and task.state != PENDING and task.type.idle_timeout is None:
-            task.alarms = ()
+            task.ring()
             self._watch_together(task)
             return
-        task.alarms = (self._alarms.at(task.deadline, self._over, task),)
+        task.ring(self._alarms.at(task.deadline, self._over, task))
         self._watch_idle(task)
 
     def used(self, task: Task) -> None:
         """The task was used: it is not idle from now on."""
-        task.last_used = self._clock.boot()
+        task.touch(self._clock.boot())
 
     def check(self, task: Task) -> None:
         """End a live task whose time is up, though its alarm has not rung yet."""
@@ -89,4 +89,4 @@ class Deadlines:
         if left <= 0:
             self._end(task, EXPIRED, IDLE)
             return
-        task.alarms = (task.alarms[0], self._alarms.after(left, self._watch_idle, task))
+        task.ring(task.alarms[0], self._alarms.after(left, self._watch_idle, task))

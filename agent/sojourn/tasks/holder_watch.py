@@ -105,8 +105,7 @@ class Holding:
             return
         for gone in (task.holder, task.heir):
             gone.release()
-        task.holder, task.heir = heir, None
-        heir.of = task
+        task.pass_to(heir)
         task.resume(HANDOVER)
         self._audit.note("task_handed_over", task=task.id, pid=heir.pid)
         self._announcements.announce(task)

@@ -11,7 +11,7 @@ from sojourn.audit.journal import Event
 from sojourn.errors import SojournError, StoreFailed
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.limits import WRITES_PER_COMMIT
-from sojourn.tasks.task import TaskRecord
+from sojourn.tasks.task_record import TaskRecord
 
 log = structlog.get_logger()
 RETRY_SECONDS = 1.0

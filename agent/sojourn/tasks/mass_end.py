@@ -25,7 +25,7 @@ async def end_all(engine: TaskEngine, tasks: Sequence[Task], state: str, reason:
 def _doom(engine: TaskEngine, tasks: Sequence[Task], reason: str) -> None:
     for task in tasks:
         for each in (task, *engine.family.descendants(task)):
-            each.doom = each.doom or reason
+            each.will_end(reason)
 
 
 def _end(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str) -> None:

@@ -61,7 +61,7 @@ class Reloading:
                 found.append(self._consequence(task, None))
                 gone.append(task)  # with its children, which are of the type too
             else:
-                task.type = kind
+                task.retype(kind)
         for task, kind in zip(concerned, before, strict=True):
             if task.live and task.state != PENDING and _asks_more(kind, task):
                 self._changing.supersede(task)
@@ -90,7 +90,7 @@ class Reloading:
         if found.outcome == END:
             self._engine.end(task, REVOKED, POLICY_CHANGED)
             return found
-        task.params = found.params
+        task.reread(found.params)
         self._shorten(task)
         if task.live and found.outcome == NARROW:
             self._changing.take(task, found.left, POLICY_CHANGED)
@@ -99,10 +99,10 @@ class Reloading:
     def _shorten(self, task: Task) -> None:
         """A task lives no longer than its type says now; it is never prolonged."""
         began = task.deadline - (task.expires_at - task.created_at).total_seconds()
-        task.deadline = min(task.deadline, began + task.type.max_duration.total_seconds())
-        task.expires_at = min(task.expires_at, task.created_at + task.type.max_duration)
+        longest = task.type.max_duration
+        task.end_by(began + longest.total_seconds(), task.created_at + longest)
         for each in (task, *self._engine.family.descendants(task)):
-            each.deadline, each.expires_at = min(each.deadline, task.deadline), min(each.expires_at, task.expires_at)
+            each.end_by(task.deadline, task.expires_at)
             self._engine.deadlines.watch(each)
 
     def _consequence(self, task: Task, kind: TaskType | None) -> Consequence:

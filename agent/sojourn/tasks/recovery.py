@@ -27,22 +27,9 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.mass_end import Ending
-from sojourn.tasks.task import (
-    CASCADED,
-    EXPIRED,
-    NOTHING,
-    ONE_SHOT,
-    PENDING,
-    PROCESS,
-    REVOKED,
-    STREAM,
-    SUSPENDED,
-    JournaledTask,
-    Spent,
-    Task,
-    TaskRecord,
-    Use,
-)
+from sojourn.tasks.spent import NOTHING, Spent, Use
+from sojourn.tasks.task import CASCADED, EXPIRED, ONE_SHOT, PENDING, PROCESS, REVOKED, STREAM, Task
+from sojourn.tasks.task_record import JournaledTask, TaskRecord
 from sojourn.tasktoken.end_reasons import (
     AGENT_RESTART,
     ATTESTATION_CHANGED,
@@ -198,11 +185,9 @@ class Recovery:
             type=self._engine.types[left.type_name],
             holder=hold,
             version=self._engine.next_version(),
-            state=SUSPENDED,
-            reason=AGENT_RESTART,
             **left.fields,
         )
-        task.suspensions = {**task.suspensions, RESTART: AGENT_RESTART}
+        task.hold_back(RESTART, AGENT_RESTART)
         hold.of = task
         return task
 

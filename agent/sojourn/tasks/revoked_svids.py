@@ -22,7 +22,7 @@ def remember(task: Task, svids: Mapping[tuple[str, str], float], now: datetime) 
         known = {key: end for key, end in known.items() if end > now.timestamp() or key in svids}
     if len(known) > SVIDS_PER_TASK:
         raise LimitExceeded("too many SVIDs were used for tokens of the task: use one for several requests")
-    task.svids = known
+    task.be_due_to(known)
 
 
 def due_to(engine: TaskEngine, svids: Iterable[IssuedSvid]) -> list[Task]:

@@ -19,7 +19,8 @@ from sojourn.runtime.background import Background
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import RETRY_SECONDS
 from sojourn.tasks.shadow_policy import Decided
-from sojourn.tasks.task import ACTIVE, CASCADED, ONE_SHOT, PENDING, REVOKED, Task, TaskRecord
+from sojourn.tasks.task import ACTIVE, CASCADED, ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.task_record import TaskRecord
 from sojourn.tasks.transitions import Transition, grant, take
 from sojourn.tasktoken.end_reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED, TOKEN_REVOKED
 from sojourn.tasktoken.grants import Authority
@@ -56,10 +57,7 @@ class Resume(Transition):
         return self.engine.event("task_resumed", self.task, cause=self._cause, **decided.record())
 
     def make_true(self, _decided: Decided) -> None:
-        self.task.resume(self._cause)
-        self.task.authority = self._left
-        self.task.version += 1
-        self.engine.deadlines.used(self.task)
+        self.task.come_back(self._cause, self._left, self.engine.clock.boot())
 
     def denied(self) -> None:
         take(self.engine, self.task, "task_suspended", cause=self._cause, reason=self.task.reason)
@@ -85,14 +83,14 @@ class LetThrough(Transition):
 
     def record(self) -> TaskRecord:
         after = copy(self.task)
-        after.passes = self._passes
+        after.let_through(self._passes)
         return after.record()
 
     def event(self, _decided: Decided) -> Event:
         return self.engine.event("egress_passes", self.task, passes=[*self._passes])
 
     def make_true(self, _decided: Decided) -> None:
-        self.task.passes = self._passes
+        self.task.let_through(self._passes)
 
 
 class Changing:
@@ -189,8 +187,7 @@ class Changing:
 
     def take(self, task: Task, left: Authority, reason: str, **decided: Any) -> None:
         """Leave a live task `left`, a part of what it holds, and no more, from now on. It is written later."""
-        before, task.authority = task.authority, left
-        self._changed(task, "task_narrowed", before=before, reason=reason, **decided)
+        self._changed(task, "task_narrowed", before=task.narrow(left), reason=reason, **decided)
         self._narrow_children(task)
 
     async def note_passes(self, task: Task, origins: Iterable[str]) -> None:
@@ -218,7 +215,7 @@ class Changing:
                 self._supersede(each, parent=task.id)
 
     def _supersede(self, task: Task, **fields: Any) -> None:
-        task.superseded = task.version + 1
+        task.supersede()
         self._changed(task, "tokens_revoked", **fields)
 
     def _suspend_family(self, task: Task) -> None:

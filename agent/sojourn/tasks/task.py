@@ -13,20 +13,19 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.errors import ApprovalRequired, Bug, TaskOver
 from sojourn.jose.jws import SigningKey
-from sojourn.limits import GRANTS_PARSED_KEPT
 from sojourn.policy.approvers import Approval
 from sojourn.policy.inputs import Param, Principal
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.clock import Alarm
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.holders import Hold
+from sojourn.tasks.spent import NOTHING, Spent, Use, nothing, one_token
+from sojourn.tasks.task_record import Begun, TaskRecord
 from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -35,80 +34,12 @@ PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 CASCADED = "cascaded"  # the task that handed it on has ended
 LIVING = frozenset({PENDING, ACTIVE, SUSPENDED})
-NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})  # one for all tasks: most have nothing of most kinds
 NO_UID = -1  # of a task whose client is on another machine
-
-
-def _nothing() -> Mapping[Any, Any]:
-    return NOTHING
-
-
-@dataclass(slots=True)
-class Use:
-    """What was made of one action at one resource."""
-
-    tokens: int = 0
-    calls: int = 0
-
-
-@dataclass(slots=True)
-class Spent(Use):
-    """What a family has used of the budgets and limits that it shares. `counted`: uses of each action with a limit."""
-
-    counted: Mapping[str, int] = field(default_factory=_nothing)
-
-    def count(self, action: str, number: int = 1) -> None:
-        """Count a use; -1 takes one back that was not allowed after all."""
-        self.counted = {**self.counted, action: self.counted.get(action, 0) + number}
-
-    def merge(self, other: "Spent") -> None:
-        """Have what either of the two has: of each count the greater."""
-        self.tokens, self.calls = max(self.tokens, other.tokens), max(self.calls, other.calls)
-        for action, number in other.counted.items():
-            self.counted = {**self.counted, action: max(number, self.counted.get(action, 0))}
-
-
-@lru_cache(GRANTS_PARSED_KEPT)
-def _one_token(grant: Grant) -> Mapping[tuple[str, str], Use]:
-    """What was made of a grant for which one token was issued: for most tasks that stays so."""
-    return MappingProxyType({(grant.resource, action): Use(tokens=1) for action in grant.actions})
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """A task as it is journaled. `document` is JSON's: what is not a column."""
-
-    id: str
-    state: str
-    version: int
-    document: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class JournaledTask:
-    """A task as the journal gives it back. Nothing is checked: the file may be damaged."""
-
-    id: str
-    unverified_version: object
-    unverified_state: object
-    same_boot: bool  # whether it was written since the machine was last started
-    unverified_document: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """With what a task that was pending begins, and until when. `boot` and `deadline` are on the boot clock."""
-
-    authority: Authority
-    created_at: datetime
-    expires_at: datetime
-    boot: float
-    deadline: float
 
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A task and its holder. Changed by the engine alone.
+    """A task and its holder. Its state is written here and nowhere else: whoever changes it says which change it is.
 
     There are thousands of them, so that what they have in common they share: mappings are replaced, never changed.
     """
@@ -132,12 +63,12 @@ class Task:
     reason: str = ""
     explanation: str = ""  # what the operator said who ended it
     selectors: frozenset[Selector] = frozenset()  # that the caller was attested with when the task began
-    suspensions: Mapping[str, str] = field(default_factory=_nothing)  # cause -> reason
+    suspensions: Mapping[str, str] = field(default_factory=nothing)  # cause -> reason
     tokens_issued: int = 0
     calls: int = 0
-    uses: Mapping[tuple[str, str], Use] = field(default_factory=_nothing)  # (resource, action); see `use`
+    uses: Mapping[tuple[str, str], Use] = field(default_factory=nothing)  # (resource, action); see `use`
     decided_on: Mapping[str, Any] = field(
-        default_factory=_nothing
+        default_factory=nothing
     )  # what it was given its authority on, until that is in the audit
     alarms: tuple[Alarm, ...] = ()
     heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
@@ -147,7 +78,7 @@ class Task:
     approval: Approval | None = None  # that it waits, or waited, for
     approved: bool = False  # someone has agreed to it
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
-    svids: Mapping[tuple[str, str], float] = field(default_factory=_nothing)  # that it is due to: (kind, ID) -> end
+    svids: Mapping[tuple[str, str], float] = field(default_factory=nothing)  # that it is due to: (kind, ID) -> end
     superseded: int = 0  # the version at which all that it had been given died, though it lived on
     passes: tuple[str, ...] = ()  # origins that its egress proxy lets through without a token
     doom: str = ""  # why it ends, if it is about to, and is over already for whoever uses it
@@ -224,12 +155,52 @@ class Task:
         idle = self.type.idle_timeout if self.state != PENDING else None
         return self.last_used + idle.total_seconds() if idle is not None else float("inf")
 
+    # --- what it is made of, before anybody knows of it -------------------------------------------------------------
+
+    def give(self, authority: Authority, decided_on: Mapping[str, Any] = NOTHING) -> None:
+        """Have it begin with this. `decided_on`: on what, until that is in the audit."""
+        self.authority, self.decided_on = authority, decided_on
+
+    def wait_for(self, approval: Approval, expires_at: datetime, deadline: float) -> None:
+        """Have it wait until someone has agreed, or until then by both clocks."""
+        self.state, self.approval = PENDING, approval
+        self.expires_at, self.deadline = expires_at, deadline
+
+    def hold_back(self, cause: str, reason: str) -> None:
+        """Have a task of an earlier run be suspended by this, too."""
+        self.state, self.reason = SUSPENDED, reason
+        self.suspensions = {**self.suspensions, cause: reason}
+
+    def audited(self) -> None:
+        """What it was decided on is in the audit by now."""
+        self.decided_on = NOTHING
+
     def stand_under(self, parent: "Task") -> None:
         """Be one that `parent` has handed on: it shares its budgets, and ends no later by either clock."""
         self.parent_id, self.ancestors, self.spent = parent.id, parent.line, parent.spent
         beyond = timedelta(seconds=max(0.0, self.deadline - parent.deadline))
         self.deadline = min(self.deadline, parent.deadline)
         self.expires_at = min(self.expires_at - beyond, parent.expires_at)
+
+    # --- what is used of it -----------------------------------------------------------------------------------------
+
+    def touch(self, boot: float) -> None:
+        """It was used: it is not idle from now on."""
+        self.last_used = boot
+
+    def be_due_to(self, svids: Mapping[tuple[str, str], float]) -> None:
+        """Have it depend on these SVIDs, and on no others."""
+        self.svids = svids
+
+    def own_key(self) -> SigningKey:
+        """Its own key, made when it is first needed. It never leaves the agent, and is gone with the task."""
+        if self.key is None:
+            self.key = SigningKey.generate("task")
+        return self.key
+
+    def count_child(self, number: int = 1) -> None:
+        """Count a task that it was handed on as, or a ticket for one; -1 takes one back that never began."""
+        self.handed_on += number
 
     def use(self, resource: str, action: str) -> Use:
         """What was made of an action, to be counted further."""
@@ -242,7 +213,7 @@ class Task:
         self.tokens_issued += number
         self.spent.tokens += number
         if number == 1 and not self.uses:
-            self.uses = _one_token(grant)
+            self.uses = one_token(grant)
             return
         for action in grant.actions:
             self.use(grant.resource, action).tokens += number
@@ -253,11 +224,22 @@ class Task:
         self.spent.calls += number
         self.use(resource, action).calls += number
 
-    def finish(self, state: str, reason: str) -> None:
-        """Go to a terminal state."""
+    # --- changes ----------------------------------------------------------------------------------------------------
+
+    def change(self) -> None:
+        """It is another from now on: no token that was issued before is good any more."""
+        self.version += 1
+
+    def will_end(self, reason: str) -> None:
+        """It is over for whoever uses it, and ends in a moment."""
+        self.doom = self.doom or reason
+
+    def finish(self, state: str, reason: str, explanation: str = "") -> None:
+        """Go to a terminal state. `explanation`: an operator's words."""
         if not self.live:
             raise Bug("an ended task was ended again")
         self.state = state
+        self.explanation = explanation or self.explanation
         self.reason = reason
         self.version += 1
 
@@ -270,6 +252,12 @@ class Task:
         self.suspensions = {**self.suspensions, cause: reason}
         self.state, self.reason = SUSPENDED, reason
 
+    def come_back(self, cause: str, left: Authority, boot: float) -> None:
+        """Take the last cause away, and be active with what is left."""
+        self.resume(cause)
+        self.authority, self.last_used = left, boot
+        self.change()
+
     def resume(self, cause: str) -> bool:
         """Take one cause away; say whether the task is active then."""
         self.suspensions = {each: why for each, why in self.suspensions.items() if each != cause} or NOTHING
@@ -281,11 +269,45 @@ class Task:
         self.reason = list(self.suspensions.values())[-1]
         return False
 
+    def narrow(self, left: Authority) -> Authority:
+        """Have no more than this. Return what it had."""
+        before, self.authority = self.authority, left
+        return before
+
+    def supersede(self) -> None:
+        """All that it was given dies with the next change, though it lives on."""
+        self.superseded = self.version + 1
+
+    def let_through(self, origins: tuple[str, ...]) -> None:
+        """Its egress proxy lets these origins through, and no others."""
+        self.passes = origins
+
+    def pass_to(self, heir: Hold) -> None:
+        """Have another holder. What held it before is the caller's to release."""
+        self.holder, self.heir = heir, None
+        heir.of = self
+
+    def retype(self, kind: TaskType) -> None:
+        """Be of its type as that is now."""
+        self.type = kind
+
+    def reread(self, params: Mapping[str, Param]) -> None:
+        """Have its parameters as its type reads them now."""
+        self.params = params
+
+    def end_by(self, deadline: float, expires_at: datetime) -> None:
+        """End no later than this, by either clock; it is never prolonged."""
+        self.deadline, self.expires_at = min(self.deadline, deadline), min(self.expires_at, expires_at)
+
+    def ring(self, *alarms: Alarm) -> None:
+        """Have these alarms, in the place of those before."""
+        self.alarms = alarms
+
     def shed(self) -> None:
         """Let go of what only a living task needs, once its end is on the way to the journal."""
         if self.live:
             raise Bug("a living task was to let go of what it lives by")
-        self.alarms, self.heir, self.svids = (), None, NOTHING
+        self.alarms, self.heir, self.svids, self.key = (), None, NOTHING, None
 
     def principal(self) -> Principal:
         """The task as policies see it, were it active. What was used is the family's."""
@@ -311,18 +333,18 @@ class Task:
         changed = {"reason": "", "suspensions": {}, "grants": authority.document()}
         return TaskRecord(self.id, ACTIVE, self.version + 1, {**now.document, **changed})
 
-    def record_of_approved(self, begun: "Begun") -> TaskRecord:
+    def record_of_approved(self, begun: Begun) -> TaskRecord:
         """The task as it will be once it has begun."""
         after = copy(self)
         after.begin(begun)
         return after.record()
 
-    def begin(self, begun: "Begun") -> None:
+    def begin(self, begun: Begun, decided_on: Mapping[str, Any] = NOTHING) -> None:
         """Go from pending to active: its life begins now."""
         if self.state != PENDING:
             raise Bug("a task that is not pending has begun")
         self.state, self.version, self.approved = ACTIVE, self.version + 1, True
-        self.authority = begun.authority
+        self.give(begun.authority, decided_on)
         self.created_at, self.expires_at = begun.created_at, begun.expires_at
         self.deadline, self.last_used = begun.deadline, begun.boot
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sojourn.errors import Bug, InvalidInput, TaskOver
 from sojourn.errors.oauth import BindingNeeded, DigestNeeded
-from sojourn.jose.jws import Signatures, SigningKey, UnverifiedJws
+from sojourn.jose.jws import Signatures, UnverifiedJws
 from sojourn.limits import (
     TASK_SIGNATURES_KEPT,
     TOKEN_TTL_HIGH_CLASS_SECONDS,
@@ -63,7 +63,7 @@ class TokenIssuing:
                 f"a token of task type {task.type.name!r} for {', '.join(grant.actions)[:200]} is for one request:"
                 " name that by params_digest"
             )
-        return Binding(JKT, own_key(task).public.thumbprint) if agent_key else binding
+        return Binding(JKT, task.own_key().public.thumbprint) if agent_key else binding
 
     def sign(
         self, task: Task, grant: Grant, not_after: datetime | None, binding: Binding | None, params_digest: str
@@ -127,10 +127,3 @@ class TokenIssuing:
             signatures=self.signatures,
             steady=self.steady(),
         )
-
-
-def own_key(task: Task) -> SigningKey:
-    """The task's own key, made when it is first needed. It never leaves the agent, and is gone with the task."""
-    if task.key is None:
-        task.key = SigningKey.generate("task")
-    return task.key

@@ -21,7 +21,8 @@ from sojourn.errors import TaskOver
 from sojourn.policy import rules
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.shadow_policy import Decided
-from sojourn.tasks.task import Task, TaskRecord
+from sojourn.tasks.task import Task
+from sojourn.tasks.task_record import TaskRecord
 from sojourn.tasktoken.grants import Authority
 
 
@@ -97,6 +98,6 @@ def _read(engine: TaskEngine, task: Task) -> tuple[object, ...]:
 
 def take(engine: TaskEngine, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:
     """A change that takes something away was made: announce it, and have it written. `before`: what the task held."""
-    task.version += 1
+    task.change()
     engine.announce(task, before)
     engine.journal.later(task.record(), engine.event(event, task, **fields))

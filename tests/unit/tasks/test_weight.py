@@ -8,7 +8,7 @@ import pytest
 from fakes.granting_room import TICKETS, Room
 from fakes.task_room import end_all, writing
 from sojourn.jose.jws import Signatures
-from sojourn.tasks.task import NOTHING
+from sojourn.tasks.spent import NOTHING
 from sojourn.tasktoken.grants import Grant
 
 TASKS = 400

@@ -1,0 +1,61 @@
+"""A task's state has one owner: tasks/task.py, whose methods say which change each is."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import sojourn
+from sojourn.tasks.task import Task
+
+ROOT = Path(sojourn.__file__).parent
+STATE = {each.name for each in fields(Task)}
+ROOMS = ("tasks", "oauth", "facts", "ssf", "notices", "agent")  # of all that is written in those
+OTHERS = ("credentials", "endpoints")  # whose credentials and messages have fields of these names, too
+
+
+def written(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Where an attribute of another object is written that a task has, and which one."""
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            continue
+        for target in targets:
+            for each in target.elts if isinstance(target, ast.Tuple | ast.List) else [target]:
+                own = isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "self"
+                if isinstance(each, ast.Attribute) and each.attr in STATE and not own:
+                    yield each.lineno, each.attr
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_nobody_else_writes_it(room: str) -> None:
+    """No other file sets a field that a task has, of whatever object that is not its own."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for line, name in written(ast.parse(path.read_text()))
+        if path != ROOT / "tasks/task.py"
+    ]
+    assert [] == found
+
+
+@pytest.mark.parametrize("room", OTHERS)
+def test_nor_where_others_have_such_fields(room: str) -> None:
+    """Where credentials and messages have fields of these names, none of a task is set."""
+    texts = {path: path.read_text() for path in (ROOT / room).rglob("*.py")}
+    found = [
+        (path, line)
+        for path, text in texts.items()
+        for line, name in written(ast.parse(text))
+        if f"task.{name}" in text.splitlines()[line - 1].partition("=")[0]
+    ]
+    assert [] == found
+
+
+@pytest.mark.parametrize(
+    "text", ["task.state = 'x'", "a.b.version += 1", "x, task.holder = 1, 2", "task.doom: str = ''", "each.key = None"]
+)
+def test_what_would_be_found(text: str) -> None:
+    """Each way of writing to a task is found."""
+    assert 1 == len(list(written(ast.parse(text))))
