@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # The tests start hundreds of processes: none is to compile all modules anew, whatever the image that they run in says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check dist lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check dist lock clean help
 
 help:
 	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,13 +31,16 @@ test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (
 test-quick: $(VENV)/.test ## the everyday loop: the unit tests alone, with a tenth of the examples for properties; under 2 minutes
 	@SOJOURN_TEST_QUICK=1 $(PYTEST) -n auto tests/unit
 
+check: lint $(VENV)/.test ## what a change in ROOM concerns: lint, the order of the packages, its tests, and those that import it
+	@SOJOURN_TEST_QUICK=1 $(BIN)/python .ci/check.py $(ROOM)
+
 fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a million broken messages, ten thousand impostors; about 30 minutes
 	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
 	@SOJOURN_RACE_ROUNDS=10000 $(PYTEST) tests/security/test_programs.py
 	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
 
 mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, door) in small ways, and see which changes no test notices; up to an hour
-	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(if $(EVERY),--every $(EVERY)) $(ROOM)
+	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(if $(EVERY),--every $(EVERY)) $(or $(ROOM),spiffe)
 
 ##@ Measure it
 bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keycloak, OPA, load clients (needs Go, Java, Maven; 5 minutes, once)
@@ -52,7 +55,6 @@ bench-report: $(VENV)/.test ## put bench.json into docs/performance.md
 bench-quick: $(VENV)/.test ## a little of each measurement, to see that it runs; under 3 minutes
 	@$(BIN)/python tests/bench/bench.py --quick
 
-ROOM ?= spiffe
 ##@ Change it
 lint: $(VENV)/.lint $(VENV)/.frameworks ## ruff and mypy, which reads the frameworks that the SDK guards
 	@$(BIN)/ruff check .
