@@ -1,4 +1,4 @@
-"""A database of an earlier release is brought up to date at the start, whole or not at all."""
+"""A database of this release is brought up to date by the next one at its start, whole or not at all."""
 
 import os
 import shutil
@@ -6,34 +6,50 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from harness.agent import SAMPLES, AgentProcess
+from harness.nextrelease import NEXT, TABLE, next_release
 from harness.raw import Admin, Wire
-from sojourn.errors import CannotStart
-from sojourn.store.database import open_sqlite
 from sojourn.store.tables import SCHEMA
 
-FIRST = Path(__file__).with_name("first_schema.sql")
 CONFIG = f"""
 trust_domain = "example.org"
 node_name = "here"
 [tasks]
 types_dir = "{SAMPLES / "task-types"}"
 """
-TASK = "tsk_sgS7Vlk7uxuL61jBCxkvVw"
+
+
+@pytest.fixture(scope="module")
+def following(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the next release is."""
+    folder = next_release(tmp_path_factory.mktemp("next"))
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that an agent of this release has used: two entries, and the journal of that."""
+    with AgentProcess(config=CONFIG) as agent:
+        agent.register("/agent/triage", f"unix:uid:{os.geteuid()}", hint="main")
+        agent.register("/web", "unix:user:www-data")
+        agent.stop()
+        made = tmp_path_factory.mktemp("used") / "data"
+        shutil.copytree(agent.data_dir, made)
+    return made
 
 
 @pytest.fixture
-def agent() -> Iterator[AgentProcess]:
-    """An agent that has not been started yet, on a database of the first schema."""
+def agent(used: Path, following: Path) -> Iterator[AgentProcess]:
+    """An agent of the next release, that has not been started yet, on the data of this one."""
     own = AgentProcess(config=CONFIG)
-    own.data_dir.mkdir(mode=0o700)
-    path = own.data_dir / "sojourn.db"
-    path.touch(0o600)
-    by_hand(path, FIRST.read_text())
+    shutil.copytree(used, own.data_dir)
+    own.data_dir.chmod(0o700)
+    own.extra_environment = {"PYTHONPATH": str(following)}
     yield own
     own.__exit__()
 
@@ -64,72 +80,87 @@ def refused(agent: AgentProcess) -> str:
     return text
 
 
-@pytest.mark.root
-def test_of_the_first_schema(agent: AgentProcess) -> None:
-    """Entries are served as before, what was unfinished has ended, the journal goes on, and what is new works."""
+def test_of_this_release(agent: AgentProcess) -> None:
+    """Entries are served as before, the journal goes on and is whole, and a second start finds nothing to do."""
+    assert SCHEMA == look(agent.data_dir / "sojourn.db")[0]
     with agent, Admin(agent.admin_socket) as admin, Wire(agent.socket) as wire:
         assert {"/agent/triage", "/web"} == {each.spiffe_id.path for each in admin.list().entries}
         [svid] = wire.x509().svids
         assert ("spiffe://example.org/agent/triage", "main") == (svid.spiffe_id, svid.hint)
-        records = agent.json("audit", "tail", "--lines", "500")["records"]
-        [ended] = [record["fields"] for record in records if record["event"] == "task_ended"]
-        assert (TASK, "revoked", "agent_restart") == (ended["task"], ended["state"], ended["reason"])
-        admin.trust("other.org")
-        admin.register("/new", "unix:uid:0", federates_with=["other.org"])
-        verified = agent.json("audit", "verify")
-        assert (True, 2) == (verified["intact"], agent.json("status")["epoch"])
+        before = agent.json("status")["epoch"]
+        assert agent.json("audit", "verify")["intact"]
         agent.stop()
-        assert SCHEMA == look(agent.data_dir / "sojourn.db")[0]
+        version, tables = look(agent.data_dir / "sojourn.db")
+        assert (NEXT, True) == (version, TABLE in tables)
         agent.start()
-        assert 3 == agent.json("status")["entries"]
+        assert (2, before + 1) == (agent.json("status")["entries"], agent.json("status")["epoch"])
 
 
 def test_that_fails(agent: AgentProcess) -> None:
     """An upgrade that cannot be done is refused and leaves the database as it was; once it can, it is done."""
     path = agent.data_dir / "sojourn.db"
-    by_hand(path, "CREATE TABLE relationships (mine TEXT)")
+    by_hand(path, f"CREATE TABLE {TABLE} (mine TEXT)")
     before = look(path)
     assert str(path) in refused(agent)
     assert before == look(path)
-    by_hand(path, "DROP TABLE relationships")
+    by_hand(path, f"DROP TABLE {TABLE}")
     with agent:
         assert 2 == agent.json("status")["entries"]
 
 
-def refusal_of(path: Path) -> str:
-    """What is said of a database that cannot be opened; '' if it can be."""
-    try:
-        open_sqlite(path).close()
-    except CannotStart as error:
-        return error.public
-    return ""
+def refusal_of(path: Path, following: Path) -> str:
+    """What the next release says of a database that cannot be opened; '' if it can be."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, path],
+        env={**os.environ, "PYTHONPATH": str(following)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+OPENED = """
+import sys
+from pathlib import Path
+from sojourn.errors import CannotStart
+from sojourn.store.database import open_sqlite
+try:
+    open_sqlite(Path(sys.argv[1])).close()
+except CannotStart as error:
+    print(error.public)
+"""
 
 
 @pytest.mark.root
-def test_without_room_for_it(agent: AgentProcess) -> None:
+def test_without_room_for_it(agent: AgentProcess, following: Path) -> None:
     """Whenever the disk is full amid an upgrade, it says so and leaves the database as it was; with room, it is done."""
     folder = agent.data_dir.with_name("small")
     folder.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "sojourn", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "sojourn", str(folder)], check=True)
     try:
         path = folder / "sojourn.db"
         shutil.copy(agent.data_dir / "sojourn.db", path)
         before, refusals = look(path), 0
-        for free in range(0, 512, 12):
-            with (folder / "filler").open("wb") as filler, suppress(OSError):
-                os.posix_fallocate(filler.fileno(), 0, os.statvfs(folder).f_bavail * 4096 - free * 1024)
-            said = refusal_of(path)
+        for free in range(0, 512, 24):
+            with (folder / "filler").open("wb") as filler:
+                left = os.statvfs(folder).f_bavail * 4096 - free * 1024
+                if left > 0:
+                    os.posix_fallocate(filler.fileno(), 0, left)
+            said = refusal_of(path, following)
             (folder / "filler").unlink()
             if not said:
                 break
             assert (f"the data folder {str(folder)!r} has no room left: make some", before) == (said, look(path))
             refusals += 1
-        assert (SCHEMA, True) == (look(path)[0], refusals > 3)
-        connection = sqlite3.connect(path)
-        assert [(2,)] == connection.execute("SELECT count(*) FROM entries").fetchall()
-        connection.close()
+        assert (NEXT, True) == (look(path)[0], refusals > 0)
+        assert 2 == entries_of(path)
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def entries_of(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    [(number,)] = connection.execute("SELECT count(*) FROM entries").fetchall()
+    connection.close()
+    return int(number)
 
 
 KILLED = """
@@ -147,22 +178,21 @@ for place, path in enumerate(sys.argv[1:]):
 """
 
 
-def test_killed_amid_it(agent: AgentProcess) -> None:
+def test_killed_amid_it(agent: AgentProcess, following: Path) -> None:
     """An agent that is killed at any moment of an upgrade leaves the old database or the new one, with its entries."""
     path = agent.data_dir / "sojourn.db"
     old = look(path)
     copies = [path.with_name(f"{place}.db") for place in range(24)]
     for each in copies:
         shutil.copy(path, each)
-    subprocess.run([sys.executable, "-c", KILLED, *copies], check=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": str(following)}
+    subprocess.run([sys.executable, "-c", KILLED, *copies], check=True, timeout=120, env=environment)
     for each in copies:
         version, names = look(each)
-        assert (version, names) == old or (SCHEMA == version and old[1] < names)
-        open_sqlite(each).close()
-        connection = sqlite3.connect(each)
-        assert [(2,)] == connection.execute("SELECT count(*) FROM entries").fetchall()
-        connection.close()
-        assert SCHEMA == look(each)[0]
+        assert (version, names) == old or (NEXT == version and old[1] < names)
+    for each in (copies[0], copies[-1]):
+        assert "" == refusal_of(each, following)
+        assert (2, NEXT) == (entries_of(each), look(each)[0])
 
 
 def test_back(agent: AgentProcess) -> None:
@@ -170,5 +200,5 @@ def test_back(agent: AgentProcess) -> None:
     path = agent.data_dir / "sojourn.db"
     by_hand(path, "UPDATE alembic_version SET version_num = '9999'")
     before = look(path)
-    assert f"written by a newer Sojourn (schema 9999, this one knows {SCHEMA})" in refused(agent)
+    assert f"written by a newer Sojourn (schema 9999, this one knows {NEXT})" in refused(agent)
     assert before == look(path)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, MetaData, String, Table, Text, text
 
-SCHEMA = "0010"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0001"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
