@@ -11,8 +11,8 @@ from sojourn.oauth.client_auth import Client
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import Bond
 from sojourn.tasks.holders import NoProcess
+from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.requester import Asker, Remote
-from sojourn.tasks.task import ONE_SHOT
 
 
 class Runners:

@@ -45,9 +45,10 @@ from sojourn.tasks.begin import Beginning, BeginRequest
 from sojourn.tasks.delegation import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import NoProcess
+from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.reattachment import Attaching
 from sojourn.tasks.revoked_svids import remember
-from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasktoken.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
 

@@ -19,9 +19,10 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import Beginning, Bond, Held
 from sojourn.tasks.delegation_tickets import Ticket, digest_of
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.requester import Asker, owner_of
 from sojourn.tasks.shadow_policy import Decided
-from sojourn.tasks.task import ONE_SHOT, Task
+from sojourn.tasks.task import Task
 from sojourn.tasks.task_record import TaskRecord
 from sojourn.tasks.transitions import Transition, grant
 from sojourn.tasktoken.end_reasons import NOT_WRITTEN

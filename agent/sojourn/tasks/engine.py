@@ -26,11 +26,12 @@ from sojourn.tasks.family import Family
 from sojourn.tasks.holder_watch import Holding
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.journal import Journal, TaskStore
+from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.pending import Waiting
 from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.shadow_policy import Decided, Shadow
 from sojourn.tasks.signing_keys import TokenKeys
-from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, PENDING, REVOKED, Task
 from sojourn.tasks.token_issuer import TokenIssuing
 from sojourn.tasks.validator_feed import Feed
 from sojourn.tasktoken.end_reasons import (

@@ -10,7 +10,8 @@ from math import ceil
 
 from sojourn.limits import TASKS_ENDED_AT_ONCE
 from sojourn.runtime.clock import Alarm, Alarms, Clock
-from sojourn.tasks.task import EXPIRED, ONE_SHOT, PENDING, Task
+from sojourn.tasks.kept_fields import ONE_SHOT
+from sojourn.tasks.task import EXPIRED, PENDING, Task
 from sojourn.tasktoken.end_reasons import APPROVAL_EXPIRED, DEADLINE, IDLE
 
 

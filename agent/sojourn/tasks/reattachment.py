@@ -11,8 +11,9 @@ from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, PolicyDen
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.kept_fields import PROCESS, STREAM
 from sojourn.tasks.suspension import Changing
-from sojourn.tasks.task import PROCESS, STREAM, Task
+from sojourn.tasks.task import Task
 from sojourn.tasktoken.end_reasons import RESTART
 
 

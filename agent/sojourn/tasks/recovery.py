@@ -6,29 +6,26 @@ them back). The others end: their time is over, their holder has gone or changed
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 import structlog
 
 from sojourn.attestation.process import Process, Program
-from sojourn.attestation.selectors import Selector
 from sojourn.audit.journal import Audit, Event
 from sojourn.errors import AttestationFailed, InvalidInput, PolicyDenied, Refused, SojournError
 from sojourn.identity.registry import Registry
-from sojourn.jose.canonical_json import exactly, texts
+from sojourn.jose.canonical_json import exactly
 from sojourn.limits import DELEGATION_DEPTH, REATTACH_SECONDS
 from sojourn.policy import rules
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.clock import Alarms
-from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Hold, Holders
+from sojourn.tasks.kept_fields import ONE_SHOT, fields_of
 from sojourn.tasks.mass_end import Ending
-from sojourn.tasks.spent import NOTHING, Spent, Use
-from sojourn.tasks.task import CASCADED, EXPIRED, ONE_SHOT, PENDING, PROCESS, REVOKED, STREAM, Task
+from sojourn.tasks.task import CASCADED, EXPIRED, PENDING, REVOKED, Task
 from sojourn.tasks.task_record import JournaledTask, TaskRecord
 from sojourn.tasktoken.end_reasons import (
     AGENT_RESTART,
@@ -45,7 +42,6 @@ from sojourn.tasktoken.end_reasons import (
     POLICY_CHANGED,
     RESTART,
 )
-from sojourn.tasktoken.grants import Authority, Grant
 
 log = structlog.get_logger()
 
@@ -209,8 +205,8 @@ class Recovery:
         except SojournError as error:  # fewer processes can be held than before
             log.error("holder_not_held", task=left.id, reason=error.public)
             return AGENT_RESTART
-        moved = left.cgroup_digest is not None and hold.cgroup_digest != left.cgroup_digest
-        if uid != left.fields["uid"] or hold.program != left.program or moved:
+        as_it_was = (left.fields["uid"], left.program, left.cgroup_digest)
+        if (uid, hold.program, hold.cgroup_digest) != as_it_was:
             hold.release()
             return ATTESTATION_CHANGED
         return hold
@@ -237,7 +233,7 @@ class _Left:
     pid: int
     start_time: int
     program: Program | None
-    cgroup_digest: str | None  # None: an earlier release did not note it
+    cgroup_digest: str
     fields: dict[str, Any]
 
     @classmethod
@@ -247,30 +243,6 @@ class _Left:
             raise InvalidInput("the version is not one of an earlier run")
         holder = document["holder"]
         program = holder["program"]
-        fields = {
-            "spiffe_id": SpiffeId.parse(exactly(str, document["spiffe_id"])),
-            "entry_id": exactly(str, document["entry_id"]),
-            "uid": exactly(int, document["uid"]),
-            "authority": Authority.of(Grant.parse(each["resource"], each["actions"]) for each in document["grants"]),
-            "params": {exactly(str, name): _param(value) for name, value in document["params"].items()},
-            "created_at": datetime.fromtimestamp(exactly(float, document["created_at"]), UTC),
-            "expires_at": datetime.fromtimestamp(exactly(float, document["expires_at"]), UTC),
-            "deadline": exactly(float, document["deadline"]),
-            "last_used": exactly(float, document["last_used"]),
-            "binding": _one_of((STREAM, PROCESS, ONE_SHOT), document["binding"]),
-            "session": exactly(bool, document["session"]),
-            "selectors": frozenset(Selector.parse(text) for text in document["selectors"]),
-            "suspensions": texts(exactly(dict, document["suspensions"])),
-            "tokens_issued": exactly(int, document["tokens_issued"]),
-            "calls": exactly(int, document["calls"]),
-            "approved": exactly(bool, document.get("approved", False)),
-            "passes": tuple(exactly(str, each) for each in exactly(list, document.get("passes", []))),
-            "uses": {
-                (exactly(str, resource), exactly(str, action)): Use(exactly(int, tokens), exactly(int, calls))
-                for resource, action, tokens, calls in document["uses"]
-            },
-            **_handed_on(document),
-        }
         return cls(
             id=exactly(str, journaled.id),
             type_name=exactly(str, document["type"]),
@@ -278,8 +250,8 @@ class _Left:
             pid=exactly(int, holder["pid"]),
             start_time=exactly(int, holder["start_time"]),
             program=None if program is None else Program(*(exactly(int, number) for number in program)),
-            cgroup_digest=exactly(str, holder["cgroup_digest"]) if "cgroup_digest" in holder else None,
-            fields=fields,
+            cgroup_digest=exactly(str, holder["cgroup_digest"]),
+            fields=fields_of(document),
         )
 
     def check(self, kind: TaskType, boot: float) -> None:
@@ -304,30 +276,3 @@ def _depth(journaled: JournaledTask) -> int:
         return min(max(exactly(int, json.loads(journaled.unverified_document)["depth"]), 0), DELEGATION_DEPTH)
     except Exception:  # noqa: BLE001  # a damaged row may raise anything; `_settle` says what is wrong
         return 0
-
-
-def _handed_on(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Whose child a task is, and what it handed on. Releases that knew no delegation wrote nothing of it."""
-    parent_id = exactly(str, document.get("parent_id", ""))
-    ancestors = tuple(SpiffeId.parse(exactly(str, each)) for each in exactly(list, document.get("ancestors", [])))
-    handed_on, depth = exactly(int, document.get("handed_on", 0)), exactly(int, document.get("depth", 0))
-    tokens, calls = document.get("spent", (document["tokens_issued"], document["calls"]))
-    if depth != len(ancestors) or depth > DELEGATION_DEPTH or bool(parent_id) != bool(ancestors) or handed_on < 0:
-        raise InvalidInput("the line of the task is broken")
-    counted = {exactly(str, name): exactly(int, number) for name, number in document.get("counted", {}).items()}
-    if any(number < 0 for number in counted.values()):
-        raise InvalidInput("what the task has used is less than nothing")
-    spent = Spent(exactly(int, tokens), exactly(int, calls), counted or NOTHING)
-    return {"parent_id": parent_id, "ancestors": ancestors, "handed_on": handed_on, "spent": spent}
-
-
-def _param(value: object) -> str | int | bool:
-    if not isinstance(value, str | int):
-        raise InvalidInput("not a parameter")
-    return value
-
-
-def _one_of(allowed: Sequence[str], value: object) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise InvalidInput("not a binding")
-    return value

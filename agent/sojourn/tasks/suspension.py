@@ -18,8 +18,9 @@ from sojourn.policy import rules
 from sojourn.runtime.background import Background
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import RETRY_SECONDS
+from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.shadow_policy import Decided
-from sojourn.tasks.task import ACTIVE, CASCADED, ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.task import ACTIVE, CASCADED, PENDING, REVOKED, Task
 from sojourn.tasks.task_record import TaskRecord
 from sojourn.tasks.transitions import Transition, grant, take
 from sojourn.tasktoken.end_reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED, TOKEN_REVOKED

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sojourn.attestation.selectors import Selector, text_of
+from sojourn.attestation.selectors import Selector
 from sojourn.errors import ApprovalRequired, Bug, TaskOver
 from sojourn.jose.jws import SigningKey
 from sojourn.policy.approvers import Approval
@@ -24,12 +24,12 @@ from sojourn.policy.task_types import TaskType
 from sojourn.runtime.clock import Alarm
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.holders import Hold
+from sojourn.tasks.kept_fields import ONE_SHOT, document_of
 from sojourn.tasks.spent import NOTHING, Spent, Use, nothing, one_token
 from sojourn.tasks.task_record import Begun, TaskRecord
 from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
 from sojourn.tasktoken.grants import Authority, Grant
 
-STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
 PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 CASCADED = "cascaded"  # the task that handed it on has ended
@@ -354,37 +354,14 @@ class Task:
         document: dict[str, Any] = {
             "type": self.type.name,
             "type_digest": self.type.digest,
-            "spiffe_id": str(self.spiffe_id),
-            "entry_id": self.entry_id,
-            "uid": self.uid,
-            "grants": self.authority.document(),
-            "params": dict(self.params),
-            "created_at": self.created_at.timestamp(),
-            "expires_at": self.expires_at.timestamp(),
-            "deadline": self.deadline,
-            "last_used": self.last_used,
+            **document_of(self),
             "holder": {
                 "pid": self.holder.pid,
                 "start_time": self.holder.process.start_time,
                 "program": None if program is None else [program.device, program.inode],
                 "cgroup_digest": self.holder.cgroup_digest,
             },
-            "selectors": text_of(self.selectors),
-            "binding": self.binding,
-            "session": self.session,
             "reason": self.reason,
-            "suspensions": dict(self.suspensions),
-            "tokens_issued": self.tokens_issued,
-            "calls": self.calls,
-            "uses": [[*of, use.tokens, use.calls] for of, use in self.uses.items()],
-            "spent": [self.spent.tokens, self.spent.calls],
-            **({"counted": dict(self.spent.counted)} if self.spent.counted else {}),
-            "handed_on": self.handed_on,
-            "parent_id": self.parent_id,
-            "depth": self.depth,
-            "ancestors": [str(each) for each in self.ancestors],
-            "approved": self.approved,
-            **({"passes": list(self.passes)} if self.passes else {}),
         }
         if self.approval is not None:
             document["approval"] = self.approval.document()

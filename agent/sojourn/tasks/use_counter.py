@@ -8,8 +8,9 @@ from sojourn.errors import InvalidToken, SojournError
 from sojourn.errors.oauth import WrongParams
 from sojourn.tasks.action_limits import check_left
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.single_use import SingleUses
-from sojourn.tasks.task import ONE_SHOT, Task
+from sojourn.tasks.task import Task
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.tokens import HIGH, TaskToken
 

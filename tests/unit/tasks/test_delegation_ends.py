@@ -256,15 +256,6 @@ class TestRestart:
         assert (READ, task.deadline - 100) == (later.find(child).authority, later.find(child).deadline)
         assert {(grandchild.id, CASCADED, "parent_narrowed")} == ends(room.store)
 
-    async def test_a_release_that_knew_no_delegation(self, room, restart):
-        """A row without the new members is that of a task that was begun."""
-        task = await room.begin()
-        await room.engine.token(task, TICKETS, ())
-        damage(room.store, task, parent_id=..., depth=..., ancestors=..., handed_on=..., spent=...)
-        later = await restart()
-        found = later.find(task)
-        assert ("", (), 0, 1) == (found.parent_id, found.ancestors, found.handed_on, found.spent.tokens)
-
     @pytest.mark.parametrize(
         ("name", "value"),
         [

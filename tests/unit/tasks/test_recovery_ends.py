@@ -81,14 +81,6 @@ class TestEnds:
         later = await restart()
         assert ([("revoked", reason)], 0) == (ends(room.store), len(later.holders))
 
-    async def test_a_cgroup_that_was_not_noted(self, room, restart):
-        """A task that an earlier release noted without its holder's cgroup goes back to its holder all the same."""
-        task = await room.begin()
-        holder = dict(task.record().document["holder"])
-        del holder["cgroup_digest"]
-        damage(room.store, task, holder=holder)
-        assert "suspended" == (await restart()).only.state
-
     async def test_another_user(self, room, restart):
         """A process that has become another user holds nothing."""
         task = await room.begin()

@@ -17,8 +17,8 @@ from sojourn.errors import (
 )
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.tasks import journal as journal_module
+from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.suspension import Changing
-from sojourn.tasks.task import ONE_SHOT
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 

@@ -55,7 +55,7 @@ class Court(Room):
         return sorted("passed" if each is None else each.code for each in outcomes)
 
     def on_disk(self, task):
-        return json.loads(self.store.documents[task.id]).get("counted", {}).get(WRITE, 0)
+        return json.loads(self.store.documents[task.id])["spent"]["counted"].get(WRITE, 0)
 
 
 @pytest.fixture(name="room")
@@ -258,7 +258,7 @@ class TestFamilies:
         child = await family.hand_on(task, 0)
         token = await family.engine.token(child, TICKETS, (WRITE,))
         await Counting(family.engine, SingleUses(family.clock.boot)).use(token, WRITE)
-        assert {WRITE: 1} == json.loads(family.store.documents[task.id])["counted"]
+        assert {WRITE: 1} == json.loads(family.store.documents[task.id])["spent"]["counted"]
 
 
 class TestTokens:

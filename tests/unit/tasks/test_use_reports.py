@@ -166,7 +166,8 @@ class TestFamily:
         await room.engine.complete(child, failed=False)
         assert uses.count(child, token, READ, 3)
         await uses.written()
-        assert (True, [1, 3]) == (task.live, json.loads(room.store.documents[task.id])["spent"])
+        spent = json.loads(room.store.documents[task.id])["spent"]
+        assert (True, 1, 3) == (task.live, spent["tokens"], spent["calls"])
         assert uses.count(child, token, READ, 1)
         assert ("revoked", "budget") == (task.state, task.reason)
 

@@ -18,9 +18,10 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import Beginning, BeginRequest, Bond
 from sojourn.tasks.delegation import Delegating
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.kept_fields import PROCESS, STREAM
 from sojourn.tasks.reattachment import Attaching
 from sojourn.tasks.suspension import Changing
-from sojourn.tasks.task import PENDING, PROCESS, REVOKED, STREAM, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import HOLDER, HOLDER_DISCONNECTED
 
 SERVICE = "sojourn.v1.Tasks"

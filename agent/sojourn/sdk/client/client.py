@@ -18,8 +18,9 @@ from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
 from sojourn.sdk.client import facts, task_tokens
 from sojourn.sdk.client.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.client.validation import TokenVerdict, ValidateOptions, validate_token
+from sojourn.sdk.task.options import BeginOptions, begin_request, grant_messages
 from sojourn.sdk.task.task import HeldTask, OnPending, Task, run_task, until_begun
-from sojourn.sdk.task.values import AccessToken, DelegationTicket, Params, TaskStatus, TokenOptions, params_as_text
+from sojourn.sdk.task.values import AccessToken, DelegationTicket, TaskStatus, TokenOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Grant
 from sojourn.workloadapi import messages
@@ -171,48 +172,38 @@ class Client:
         self,
         type: str,  # noqa: A002  # the word of the API
         *,
-        params: Params | None = None,
-        grants: Iterable[Grant] | None = None,
-        spiffe_id: SpiffeId | str | None = None,
-        session: bool = False,
-        max_seconds: int = 0,
         approve_wait: float | None = None,
         on_pending: OnPending | None = None,
+        **options: Unpack[BeginOptions],
     ) -> AbstractAsyncContextManager[Task]:
         """Begin a task that ends with the block: `async with client.task("triage-ticket") as task`.
 
-        No `grants`: all that the type allows. An exception that leaves the block ends the task as failed. Entering
-        raises Refused, with the reason, if policy says no.
+        `options`: `params`, `grants` (none: all that the type allows), `spiffe_id`, `session` and `max_seconds`, see
+        BeginOptions. An exception that leaves the block ends the task as failed. Entering raises Refused, with the
+        reason, if policy says no.
 
         If someone must agree first it waits for that, `approve_wait` seconds or until the request expires, and
         `on_pending` hears of it; ApprovalDenied or ApprovalExpired is raised if nobody does.
         """
-        begin = _begin(type, params, grants, spiffe_id, session, max_seconds)
-        first = tasks_pb2.RunTaskRequest(begin=begin)
+        first = tasks_pb2.RunTaskRequest(begin=begin_request(type, **options))
         return run_task(self.connection, self, first, self._patience_seconds, approve_wait, on_pending)
 
     async def begin_task(
         self,
         type: str,  # noqa: A002
         *,
-        params: Params | None = None,
-        grants: Iterable[Grant] | None = None,
-        spiffe_id: SpiffeId | str | None = None,
-        session: bool = False,
-        max_seconds: int = 0,
         holder_pid: int = 0,
         idempotency_key: str = "",
         approve_wait: float | None = None,
         on_pending: OnPending | None = None,
+        **options: Unpack[BeginOptions],
     ) -> HeldTask:
-        """Begin a task that ends with a process: this one (0), or an ancestor of it.
+        """Begin a task that ends with a process: this one (0), or an ancestor of it. `options` are those of `task`.
 
         Repeating the same request with the same `idempotency_key` gives the same task. If someone must agree first it
         waits for that as `task` does; with an `approve_wait` of 0 it returns the pending task instead.
         """
-        request = _begin(type, params, grants, spiffe_id, session, max_seconds)
-        request.holder_pid = holder_pid
-        request.idempotency_key = idempotency_key
+        request = begin_request(type, holder_pid=holder_pid, idempotency_key=idempotency_key, **options)
         status = await self._task_call("BeginTask", request)
         if status.pending and approve_wait != 0:
             try:
@@ -242,7 +233,7 @@ class Client:
         task's type does not let it be handed on so, TaskOver or NotFound.
         """
         request = tasks_pb2.DelegateRequest(
-            task_id=task_id, spiffe_id=str(to), grants=_grants(grants or ()), max_seconds=max_seconds
+            task_id=task_id, spiffe_id=str(to), grants=grant_messages(grants or ()), max_seconds=max_seconds
         )
         answer = await self.connection.unary(_TASKS + "Delegate", request, tasks_pb2.DelegationTicket)
         return DelegationTicket(answer.ticket, datetime.fromtimestamp(answer.expires_at, UTC))
@@ -299,7 +290,7 @@ class Client:
 
     async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
         """Give up all of a task of the caller but these grants; tokens from before are dead. It cannot be undone."""
-        request = tasks_pb2.NarrowTaskRequest(task_id=task_id, grants=_grants(kept))
+        request = tasks_pb2.NarrowTaskRequest(task_id=task_id, grants=grant_messages(kept))
         return await self._task_call("NarrowTask", request)
 
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
@@ -334,33 +325,11 @@ class Client:
         await facts.publish(self.connection, name, value, _text(subject), valid_seconds, _text(spiffe_id))
 
 
-def _begin(
-    type_: str,
-    params: Params | None,
-    grants: Iterable[Grant] | None,
-    spiffe_id: SpiffeId | str | None,
-    session: bool,
-    max_seconds: int,
-) -> tasks_pb2.BeginTaskRequest:
-    return tasks_pb2.BeginTaskRequest(
-        type=type_,
-        params=params_as_text(params),
-        grants=_grants(grants or ()),
-        spiffe_id=_text(spiffe_id),
-        session=session,
-        max_seconds=max_seconds,
-    )
-
-
 def _accept(
     ticket: DelegationTicket | str, spiffe_id: SpiffeId | str | None, session: bool
 ) -> tasks_pb2.AcceptDelegationRequest:
     text = ticket.ticket if isinstance(ticket, DelegationTicket) else ticket
     return tasks_pb2.AcceptDelegationRequest(ticket=text, spiffe_id=_text(spiffe_id), session=session)
-
-
-def _grants(grants: Iterable[Grant]) -> list[tasks_pb2.Grant]:
-    return [tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in grants]
 
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -12,16 +12,15 @@ from contextlib import (
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from sojourn.errors import InvalidInput, NotFound, TaskOver
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.sdk.client.sync import SyncClient, SyncTask
-from sojourn.sdk.task.task import OnPending, Task
-from sojourn.sdk.task.values import DelegationTicket, Params
-from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasktoken.grants import Grant
+from sojourn.sdk.task.options import TaskOptions
+from sojourn.sdk.task.task import Task
+from sojourn.sdk.task.values import DelegationTicket
 
 OnEnd = Callable[[str], object]
 Kind = TypeVar("Kind", Task, SyncTask)
@@ -37,6 +36,8 @@ class _Running:
     loop: asyncio.AbstractEventLoop | None
 
 
+_OPTIONS = TaskOptions.__annotations__.keys()
+_OF_A_TYPE = ("params", "grants", "max_seconds")  # which a ticket says
 _current: ContextVar[_Running | None] = ContextVar("sojourn_task", default=None)
 
 
@@ -45,28 +46,14 @@ class _Wish:
     """What is to be begun."""
 
     type: str
-    params: Params | None
-    grants: Iterable[Grant] | None
-    spiffe_id: SpiffeId | str | None
-    session: bool
-    max_seconds: int
-    approve_wait: float | None
-    on_pending: OnPending | None
     ticket: DelegationTicket | str | None
+    options: TaskOptions
 
     def begin(self, client: Client) -> AbstractAsyncContextManager[Task]:
-        if self.ticket is not None:
-            return client.accept_delegation(self.ticket, spiffe_id=self.spiffe_id, session=self.session)
-        return client.task(
-            self.type,
-            params=self.params,
-            grants=self.grants,
-            spiffe_id=self.spiffe_id,
-            session=self.session,
-            max_seconds=self.max_seconds,
-            approve_wait=self.approve_wait,
-            on_pending=self.on_pending,
-        )
+        if self.ticket is None:
+            return client.task(self.type, **self.options)
+        spiffe_id, session = self.options.get("spiffe_id"), self.options.get("session", False)
+        return client.accept_delegation(self.ticket, spiffe_id=spiffe_id, session=session)
 
 
 class TaskBlock:
@@ -148,33 +135,32 @@ class TaskBlock:
 def task(
     type: str = "",  # noqa: A002  # the word of the API
     *,
-    params: Params | None = None,
-    grants: Iterable[Grant] | None = None,
-    spiffe_id: SpiffeId | str | None = None,
-    session: bool = False,
-    max_seconds: int = 0,
-    approve_wait: float | None = None,
-    on_pending: OnPending | None = None,
     ticket: DelegationTicket | str | None = None,
     on_end: OnEnd | None = None,
     cancel: bool = True,
     socket: str | None = None,
     wait_for_agent: float = 0,
+    **options: Unpack[TaskOptions],
 ) -> TaskBlock:
     """Begin a task that ends with the block: `with sojourn.task("triage-ticket") as task`, or `async with` the same.
 
-    The options are those of `Client.task`; a `ticket` in the place of the type begins what another task handed on.
-    What the block calls finds the task by `current_task()`. When the task ends before the block does, `on_end` is
-    called with the reason; then, in asynchronous code, the block is cancelled and raises TaskOver, unless `cancel` is
-    false. In other code the next use of the task raises TaskOver. `on_end` is called once, also when all went well.
+    `options` are those of `Client.task`, see TaskOptions. A `ticket` in the place of the type begins what another task
+    handed on. What the block calls finds the task by `current_task()`. When the task ends before the block does,
+    `on_end` is called with the reason; then, in asynchronous code, the block is cancelled and raises TaskOver, unless
+    `cancel` is false. In other code the next use of the task raises TaskOver. `on_end` is called once, also when all
+    went well.
     An agent that is not there yet is waited for, at most `wait_for_agent` seconds.
     """
     if bool(type) == (ticket is not None):
         raise InvalidInput("name the type of the task, or give a ticket")
-    if ticket is not None and (params or grants is not None or max_seconds):
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise TypeError(f"sojourn.task has no option {min(unknown)!r}")
+    if ticket is not None and (
+        options.get("params") or options.get("grants") is not None or options.get("max_seconds")
+    ):
         raise InvalidInput("a ticket says what the task is: leave out params, grants and max_seconds")
-    wish = _Wish(type, params, grants, spiffe_id, session, max_seconds, approve_wait, on_pending, ticket)
-    return TaskBlock(wish, socket, wait_for_agent, on_end, cancel)
+    return TaskBlock(_Wish(type, ticket, options), socket, wait_for_agent, on_end, cancel)
 
 
 @overload

@@ -1,0 +1,59 @@
+"""What a task is begun with: the options of `sojourn.task`, `Client.task`, `begin_task` and their blocking twins.
+
+They are named once, here: whoever passes them on passes them whole, and `begin_request` alone knows their messages.
+"""
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from sojourn._pb.sojourn.v1 import tasks_pb2
+from sojourn.sdk.task.task import OnPending
+from sojourn.sdk.task.values import Params, params_as_text
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasktoken.grants import Grant
+
+
+class BeginOptions(TypedDict, total=False):
+    """What is begun."""
+
+    params: Params | None  # by name, as the task type has them
+    grants: Iterable[Grant] | None  # what is wanted; None: all that the type allows
+    spiffe_id: SpiffeId | str | None  # which of the caller's identities; None: the first that may
+    session: bool  # whether descendants of the holder may use the task too
+    max_seconds: int  # a shorter life than the type's; 0: the type's
+
+
+class TaskOptions(BeginOptions, total=False):
+    """What is begun, and how to wait where somebody must agree first."""
+
+    approve_wait: float | None  # seconds; None: until the request expires
+    on_pending: OnPending | None  # hears of the request
+
+
+def begin_request(
+    type_: str,
+    *,
+    params: Params | None = None,
+    grants: Iterable[Grant] | None = None,
+    spiffe_id: SpiffeId | str | None = None,
+    session: bool = False,
+    max_seconds: int = 0,
+    holder_pid: int = 0,
+    idempotency_key: str = "",
+) -> tasks_pb2.BeginTaskRequest:
+    """The message that asks the agent for a task. An option that there is not is a TypeError, as of any function."""
+    return tasks_pb2.BeginTaskRequest(
+        type=type_,
+        params=params_as_text(params),
+        grants=grant_messages(grants or ()),
+        spiffe_id=str(spiffe_id or ""),
+        session=session,
+        max_seconds=max_seconds,
+        holder_pid=holder_pid,
+        idempotency_key=idempotency_key,
+    )
+
+
+def grant_messages(grants: Iterable[Grant]) -> list[tasks_pb2.Grant]:
+    """Grants as messages."""
+    return [tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in grants]

@@ -1,0 +1,131 @@
+"""The fields of a task that outlive the agent: one table, from which the journal's document is written and read again.
+
+Each is read as what it must be: a file may be damaged, and what cannot be told is not guessed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sojourn.attestation.selectors import Selector, text_of
+from sojourn.errors import InvalidInput
+from sojourn.jose.canonical_json import exactly, texts
+from sojourn.limits import DELEGATION_DEPTH
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.spent import NOTHING, Spent, Use
+from sojourn.tasktoken.grants import Authority, Grant
+
+STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A field of Task: its name there, its member in the document, and how its value is written and read."""
+
+    field: str
+    member: str
+    written: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def document_of(task: Any) -> dict[str, Any]:
+    """The members of a Task's document."""
+    return {each.member: each.written(getattr(task, each.field)) for each in FIELDS} | {"depth": task.depth}
+
+
+def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Task that a document tells. Raises whatever it meets if one of them is not as it must be."""
+    found = {each.field: each.read(document[each.member]) for each in FIELDS}
+    depth = len(found["ancestors"])
+    if exactly(int, document["depth"]) != depth or depth > DELEGATION_DEPTH or bool(found["parent_id"]) != bool(depth):
+        raise InvalidInput("the line of the task is broken")
+    return found
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _exact(name: str, kind: type, written: Callable[[Any], Any] = _same) -> Kept:
+    return Kept(name, name, written, lambda value: exactly(kind, value))
+
+
+def _moment(name: str) -> Kept:
+    return Kept(name, name, datetime.timestamp, lambda value: datetime.fromtimestamp(exactly(float, value), UTC))
+
+
+def _spiffe_id(value: Any) -> SpiffeId:
+    return SpiffeId.parse(exactly(str, value))
+
+
+def _count(value: Any) -> int:
+    if exactly(int, value) < 0:
+        raise InvalidInput("less than nothing")
+    return int(value)
+
+
+def _params(value: Any) -> dict[str, str | int | bool]:
+    for each in value.values():
+        if not isinstance(each, str | int):
+            raise InvalidInput("not a parameter")
+    return {exactly(str, name): each for name, each in value.items()}
+
+
+def _binding(value: Any) -> str:
+    if value not in (STREAM, PROCESS, ONE_SHOT):
+        raise InvalidInput("not a binding")
+    return exactly(str, value)
+
+
+def _uses(value: Sequence[Any]) -> dict[tuple[str, str], Use]:
+    return {
+        (exactly(str, resource), exactly(str, action)): Use(exactly(int, tokens), exactly(int, calls))
+        for resource, action, tokens, calls in value
+    }
+
+
+def _spent(value: Mapping[str, Any]) -> Spent:
+    counted = {exactly(str, name): _count(number) for name, number in value["counted"].items()}
+    return Spent(exactly(int, value["tokens"]), exactly(int, value["calls"]), counted or NOTHING)
+
+
+FIELDS: Final = (
+    Kept("spiffe_id", "spiffe_id", str, _spiffe_id),
+    _exact("entry_id", str),
+    _exact("uid", int),
+    Kept(
+        "authority",
+        "grants",
+        Authority.document,
+        lambda value: Authority.of(Grant.parse(each["resource"], each["actions"]) for each in value),
+    ),
+    Kept("params", "params", dict, _params),
+    _moment("created_at"),
+    _moment("expires_at"),
+    _exact("deadline", float),
+    _exact("last_used", float),
+    Kept("binding", "binding", _same, _binding),
+    _exact("session", bool),
+    Kept("selectors", "selectors", text_of, lambda value: frozenset(Selector.parse(text) for text in value)),
+    Kept("suspensions", "suspensions", dict, lambda value: texts(exactly(dict, value))),
+    _exact("tokens_issued", int),
+    _exact("calls", int),
+    Kept("uses", "uses", lambda uses: [[*of, use.tokens, use.calls] for of, use in uses.items()], _uses),
+    Kept(
+        "spent",
+        "spent",
+        lambda spent: {"tokens": spent.tokens, "calls": spent.calls, "counted": dict(spent.counted)},
+        _spent,
+    ),
+    Kept("handed_on", "handed_on", _same, _count),
+    _exact("parent_id", str),
+    Kept(
+        "ancestors",
+        "ancestors",
+        lambda line: [str(each) for each in line],
+        lambda value: tuple(_spiffe_id(each) for each in exactly(list, value)),
+    ),
+    _exact("approved", bool),
+    Kept("passes", "passes", list, lambda value: tuple(exactly(str, each) for each in exactly(list, value))),
+)
