@@ -18,8 +18,7 @@ from httpload import JSON, Step, Work, http_load
 from opapeer import ALLOW, opa
 from policyrules import ACTIONS, TYPE, Question, cedar, questions, rego
 from sojourn.errors import PolicyDenied
-from sojourn.policy.cedar import _entity
-from sojourn.policy.inputs import Fields, schema_text
+from sojourn.policy.inputs import Fields, entity, schema_text
 from sojourn.policy.rules import authorize
 from sojourn.policy.task_types import parse
 from sojourn.tasktoken.grants import Authority, Grant
@@ -58,7 +57,7 @@ def bare(policies: int) -> Decide:
             "resource": {"type": "Sojourn::Resource", "id": PLACE_A},
             "context": question.context.document(),
         }
-        entities = cedarpy.Entities.from_json_str(json.dumps([_entity(question.principal, ())]), schema)
+        entities = cedarpy.Entities.from_json_str(json.dumps([entity(question.principal, ())]), schema)
         result = cedarpy.is_authorized(request, every, entities, schema=schema)
         return bool(result.decision is cedarpy.Decision.Allow and not result.diagnostics.errors)
 

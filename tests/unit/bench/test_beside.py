@@ -67,7 +67,10 @@ def test_run_as_the_clients_print_it():
 
 def test_memory_of_every_daemon():
     """Where there are several, each is named."""
-    names = [(each.name, each.subject) for each in memory(SUBJECTS, "idle")]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
+        subjects = [Subject("ours", {"agent": one.pid}), Subject("theirs", {"agent": one.pid, "server": one.pid})]
+        names = [(each.name, each.subject) for each in memory(subjects, "idle")]
+        one.communicate(b"\n")
     assert ("idle: RSS of the server", "theirs") in names
     assert ("idle: RSS of all daemons", "ours : theirs") in names
 
