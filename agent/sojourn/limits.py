@@ -165,6 +165,7 @@ PROCESSES_LOOKED_AT_ONCE = 64  # at about 12 us each, before others have a turn
 SELECTORS_PER_CALLER = 2_000
 GROUPS_PER_CALLER = 1_000  # that a process may be in: each has a number and a name; directories give some hundreds
 STATUS_READ_BYTES = 16 * 1024  # of /proc/PID/status, in which so many groups stand in the first 12 KiB
+LOOK_SHARED_SECONDS = 0.001  # for which calls of one process that are answered in one round share a look at it
 CROWDED_SECONDS = 1.0  # that no process of a user is looked at who had one with more: the kernel takes 30 ms for it
 SELECTOR_TYPE_MAX_BYTES = 255
 SELECTOR_VALUE_MAX_BYTES = 4_096

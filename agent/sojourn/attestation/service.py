@@ -116,6 +116,7 @@ class Attestation:
         self._shared = Shared(clock)
         self._callers = KeptOpen()
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
+        self._looks: Looks | None = None  # of this round of the event loop
 
     @property
     def types(self) -> frozenset[str]:
@@ -139,9 +140,8 @@ class Attestation:
 
     async def examine(self, peer: Peer) -> Attested:
         """As `attest`, also if nothing can tell. Raise AttestationFailed if the process has gone or changed."""
-        peer.check_unchanged()
-        kept = self._fresh(peer)
-        if kept is not None and kept.cgroup == peer.process.cgroup():
+        kept = self.still(peer, self._looks_of_round())
+        if kept is not None:
             self._callers.note(peer.process)
             return kept
         running = self._running.get(peer)
@@ -152,13 +152,28 @@ class Attestation:
         peer.check_unchanged()  # others had their turn since the attestation ended
         return attested
 
+    def _looks_of_round(self) -> Looks:
+        """Those of this round of the event loop. A call that is answered in it was read before it began, and so before
+        any of its looks: what one shows of a process is as new for the process's other calls.
+        """
+        if self._looks is None:
+            self._looks = Looks()
+            asyncio.get_running_loop().call_soon(self._round_over)
+        return self._looks
+
+    def _round_over(self) -> None:
+        self._looks = None
+
     def _ran(self, peer: Peer, done: "asyncio.Future[Attested]") -> None:
         self._running.pop(peer, None)
         if not done.cancelled():
             done.exception()  # whoever asked may have gone: then asyncio would log it, each time and whole
 
     def still(self, peer: Peer, looks: Looks) -> Attested | None:
-        """As `attest`, among others of one step of the event loop; None if attestors have to be asked."""
+        """As `attest`, among others of one step of the event loop; None if attestors have to be asked.
+
+        Raise AttestationFailed if the process has gone or changed.
+        """
         look = looks.of(peer)
         peer.check_same(look.credentials, look.program)
         kept = self._fresh(peer)

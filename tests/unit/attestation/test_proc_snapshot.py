@@ -10,6 +10,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.process import Process
 from sojourn.errors import AttestationFailed
+from sojourn.limits import LOOK_SHARED_SECONDS
 
 EXECS = "import os; print(flush=True); os.read(0, 1); os.execvp('cat', ['cat'])"
 
@@ -48,14 +49,26 @@ def check(peer, looks):
 
 def test_one_look_for_all_connections_of_a_process(pair, reads):
     """What is true of a process is read once for all its connections."""
-    looks = Looks()
+    looks = Looks(lambda: 0.0)
     assert check(pair[0], looks) is check(pair[1], looks)
     assert {"credentials": 1, "program": 1, "cgroup": 1} == reads
 
 
+def test_no_longer_than_a_moment(pair, reads):
+    """What was read a moment ago is read anew, however long a step of the loop takes."""
+    now = [5.0]
+    looks = Looks(lambda: now[0])
+    first = check(pair[0], looks)
+    now[0] += LOOK_SHARED_SECONDS / 2
+    assert first is check(pair[1], looks)
+    now[0] += LOOK_SHARED_SECONDS
+    assert first is not check(pair[1], looks)
+    assert {"credentials": 2, "program": 2, "cgroup": 2} == reads
+
+
 def test_each_process_has_its_own(pair):
     """Of another process its own is read."""
-    looks, (_, other, _) = Looks(), pair
+    looks, (_, other, _) = Looks(lambda: 0.0), pair
     with child() as process:
         peer = Peer.of_pid(process.pid)
         assert os.stat(f"/proc/{process.pid}/exe").st_ino == check(peer, looks).program.inode
@@ -65,7 +78,7 @@ def test_each_process_has_its_own(pair):
 
 def test_one_that_ends_after_the_look(pair):
     """Whether the process lives is asked for each connection, behind the look: one that has just ended is refused."""
-    looks, (first, second, process) = Looks(), pair
+    looks, (first, second, process) = Looks(lambda: 0.0), pair
     check(first, looks)
     process.kill()
     process.wait()
@@ -99,7 +112,7 @@ def test_each_connection_has_its_own_ids(pair, change):
 
 def test_nothing_is_kept_of_one_that_cannot_be_read(pair):
     """A process of which nothing can be read is refused, each time."""
-    looks, (first, second, process) = Looks(), pair
+    looks, (first, second, process) = Looks(lambda: 0.0), pair
     process.kill()
     process.wait()
     for peer in (first, second):

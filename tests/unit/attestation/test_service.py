@@ -6,7 +6,7 @@ import gc
 import pytest
 from fakes.children import peer_of
 from fakes.registrations import selectors
-from sojourn.attestation import service
+from sojourn.attestation import proc_snapshot, service
 from sojourn.attestation.process import Process, Program
 from sojourn.attestation.service import Attestation
 from sojourn.errors import AttestationFailed
@@ -311,3 +311,17 @@ class TestUntold:
         """An attestor that names no kinds, or floods with them, could not tell."""
         unix.untold = untold
         assert {"unix"} == (await attestation.attest(peer)).untold
+
+
+class TestRounds:
+    async def test_calls_of_one_round_share_a_look(self, attestation, peer, monkeypatch):
+        """Calls of a process that are answered in one round of the loop have it looked at once, and the next one anew."""
+        await attestation.attest(peer)
+        await asyncio.sleep(0)
+        reads, real = [], Process.credentials
+        monkeypatch.setattr(Process, "credentials", lambda process: reads.append(process.pid) or real(process))
+        monkeypatch.setattr(proc_snapshot, "LOOK_SHARED_SECONDS", 60.0)
+        await asyncio.gather(*(attestation.attest(peer) for _ in range(5)))
+        assert [peer.process.pid] == reads
+        await attestation.attest(peer)
+        assert [peer.process.pid] * 2 == reads

@@ -1,5 +1,6 @@
 """workload.py: whatever changes is in the very next answer, on a connection that was answered a moment ago."""
 
+import asyncio
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -47,7 +48,8 @@ class Fetching:
         )
 
     async def __call__(self) -> pb.X509SVIDResponse:
-        """The first answer of a stream, as a client has it that then ends the call."""
+        """The first answer of a stream, as a client has it that then ends the call. A call comes in a round of its own."""
+        await asyncio.sleep(0)
         async with aclosing(self.api.fetch_x509_svid(Call(self.room.peer), pb.X509SVIDRequest())) as answers:
             return pb.X509SVIDResponse.FromString(await anext(answers))
 
