@@ -58,9 +58,8 @@ HEADER_BLOCK_FRAMES = 8  # a caller that sends more of them sends nothing else
 HEADER_BLOCK_MAX_BYTES = 64 * 1024  # packed or unpacked; over METADATA_MAX_BYTES the call is refused, over that all
 HEADS_KEPT = 32  # of calls on a connection that begin the same again and again
 HEADS_KEPT_BYTES = 64
-REQUEST_WINDOW_BYTES = (
-    256 * 1024
-)  # of a call's request, sent ahead of what is read of it; of a connection's, four times
+# How much of a call's request a peer may send before it is read. A whole connection has four times that.
+REQUEST_WINDOW_BYTES = 256 * 1024
 REQUESTS_HELD_BYTES = 64 * 1024 * 1024  # of one user's requests that are not read yet or not whole: two of the largest
 RESET_STREAMS_KEPT = 100  # of which more may come although they are over
 STATUS_TEXT_MAX_BYTES = 4_096  # of an error's text: it goes into a single frame, with up to three bytes for one

@@ -126,7 +126,7 @@ class AttestorPlugin(Protocol):
 class Asked:
     """How one attestor answered: in how many seconds, with how many selectors, and of which age (seconds).
 
-    Of one that could not tell: what it said before, if that holds still.
+    An attestor that could not tell has what it said before, if that holds still.
     """
 
     seconds: float

@@ -10,7 +10,7 @@ from sojourn.runtime.hooks import Hooks
 
 @dataclass(slots=True)
 class Record:
-    """Of one attestor, since the agent started. `failing`: it could not tell the last time it was asked."""
+    """How one attestor fared since the agent started. `failing`: it could not tell the last time it was asked."""
 
     asked: int = 0
     failed: int = 0

@@ -13,7 +13,7 @@ class KeptOpen:
         self._kept: OrderedDict[Process, None] = OrderedDict()  # the latest last
 
     def note(self, process: Process) -> None:
-        """A caller came again. Of one that was closed since, nothing is open any more."""
+        """A caller came again. A process that was closed since has nothing open any more."""
         if process in self._kept:
             self._kept.move_to_end(process)
             return

@@ -164,7 +164,7 @@ def _groups(connection: socket.socket, process: Process) -> frozenset[int]:
 
 
 def _many_groups(connection: socket.socket) -> bytes:
-    """Raise TooManyGroups. Of those no more than their number is learned: each costs time and memory."""
+    """Raise TooManyGroups before the groups are read, by their number: each costs time and memory."""
     buffer = ctypes.create_string_buffer(4 * GROUPS_PER_CALLER)
     size = ctypes.c_uint32(len(buffer))
     if _getsockopt(connection.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, buffer, ctypes.byref(size)) != 0:

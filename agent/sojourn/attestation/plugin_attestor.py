@@ -93,7 +93,7 @@ class HostedAttestor:
 
     @property
     def pid(self) -> int:
-        """Of its process; 0 while there is none."""
+        """The pid of its process; 0 while there is none."""
         return self._process.pid if self._process is not None else 0
 
     async def start(self) -> None:

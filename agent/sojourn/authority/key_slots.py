@@ -282,7 +282,7 @@ def _activated(slots: tuple[Slot[Key], ...]) -> tuple[Slot[Key], ...]:
 
 
 def _one_active(slots: list[Slot[None]]) -> list[Slot[None]]:
-    """Of several active keys, as the first files had them, the last one is."""
+    """The active key; the last one, if a file names several."""
     *_, last = (slot for slot in slots if slot.status is Status.ACTIVE)
     return [
         replace(each, status=Status.OLD) if each.status is Status.ACTIVE and each is not last else each

@@ -14,7 +14,7 @@ from sojourn.cli.task import TaskArgument
 from sojourn.errors import InvalidInput
 from sojourn.limits import AUDIT_WANTED_TEXT
 
-# Of a task with more records, between these, how many are left out is told: nobody's tokens hide how a task began, nor
+# A task with more records says how many are left out between these: nobody's tokens hide how a task began, nor
 # how it ended.
 _FIRST: Final = 100
 _LAST: Final = 200

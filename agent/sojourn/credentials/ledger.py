@@ -265,7 +265,10 @@ class CredentialBook:
     # --- expiry -----------------------------------------------------------------------------------------------------
 
     def _watch(self, credential: Credential) -> None:
-        """Have it go when it expires. By then who asked for it has told what came of that."""
+        """Forget a credential when it has expired.
+
+        A provider that is being asked for it has longer: whoever asks says what came of that before its alarm rings.
+        """
         self._forget_alarm(credential)
         left = credential.expires_boot - self._clock.boot()
         if credential.state == ASKING and not credential.sealed_handle:

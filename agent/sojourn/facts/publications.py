@@ -57,8 +57,8 @@ class Said:
         return cls(came, came if dated > now + timedelta(seconds=JWT_LEEWAY_SECONDS) else dated)
 
     def is_before(self, last: "Said | None") -> bool:
-        """Whether it is older than what was said last. Of two that were ahead as they came the source's clock says so,
-        and of one that was and one that was not their order is that in which they came.
+        """Whether it is older than what was said last. The source's clock says so where both were ahead as they came;
+        otherwise they are in the order in which they came.
         """
         if last is None:
             return False

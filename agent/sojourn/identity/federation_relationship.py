@@ -33,7 +33,7 @@ class Relationship:
 
     @classmethod
     def of(cls, trust_domain: TrustDomain, document: Mapping[str, Any]) -> "Relationship":
-        """Of what was kept. Raise InvalidSpiffeId."""
+        """Read the document that was kept. Raise InvalidSpiffeId."""
         spiffe = document["profile"] == SPIFFE
         endpoint = SpiffeId.parse(document["endpoint_spiffe_id"]) if spiffe else None
         return cls(trust_domain, document["bundle_endpoint_url"], endpoint)

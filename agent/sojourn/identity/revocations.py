@@ -384,8 +384,9 @@ class Revocations:
             self._orders.pop(svid_stamps.entry_mark(each.name) if each.kind == ENTRY else each.name, None)
 
     def _forget_some(self) -> None:
-        """Of what has ended by the wall clock and was revoked with its identity, which is revoked all the same, leave
-        REVOCATION_ROWS.
+        """Leave REVOCATION_ROWS of those SVIDs that have ended by the wall clock and were revoked with their identity.
+
+        The identity is revoked all the same.
         """
         over = len(self._svids) - REVOCATION_ROWS
         if over <= 0:

@@ -70,7 +70,7 @@ def values_of(
 ) -> Values | Unfilled:
     """What each placeholder stands for, of a process with these selectors.
 
-    Of the types and kinds `untold` it may have others too, so that the one which is known need not be the only one.
+    It may have other selectors of the types and kinds `untold`: the one that is known need not be the only one.
     """
     found: dict[Placeholder, str] = {}
     for each in placeholders:

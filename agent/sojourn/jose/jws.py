@@ -215,7 +215,7 @@ def _only(algorithm: str) -> _Registry:
 class Signatures:
     """Remembers the last tokens whose signatures were good, each with the key that made it.
 
-    Of those that came back, the last `read` are kept as they were read: a text reads the same each time.
+    The last `read` tokens that came back are kept as they were read: a text reads the same each time.
     """
 
     def __init__(self, room: int = SIGNATURES_KEPT, read: int = 0) -> None:

@@ -78,7 +78,7 @@ class Credentials:
     def read(
         cls, fields: Mapping[str, str], authorization: str | None = None, proofs: Sequence[str] = ()
     ) -> "Credentials":
-        """Of a form's fields that have a value, and of the headers Authorization and DPoP.
+        """Read what a form's fields, those that have a value, and the headers Authorization and DPoP say of the client.
 
         Raise InvalidClient, InvalidInput, InvalidProof.
         """
@@ -304,6 +304,6 @@ def bound_to(client: Client, proof: Binding | None) -> Binding | None:
 
 
 def to_certificate(client: Client) -> Binding:
-    """Of a client that has a certificate, the binding to that."""
+    """The binding to the certificate of a client that has one."""
     assert client.certificate is not None
     return Binding(X5T, client.certificate.thumbprint, client.certificate.not_after)

@@ -56,7 +56,7 @@ class TokenQuery:
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TokenQuery":
-        """Of a form's fields that have a value. Raise InvalidInput."""
+        """Read a form's fields that have a value. Raise InvalidInput."""
         if not fields.get("token"):
             raise InvalidInput("token is missing")
         return cls(fields["token"], fields.get("token_type_hint", ""))
@@ -123,7 +123,7 @@ class Inspecting:
         return self._engine.keys.active.sign(claims, typ=INTROSPECTION_TYP)
 
     def _of_jwt_svid(self, client: Client, unverified: UnverifiedJws) -> Mapping[str, Any]:
-        """Of a JWT-SVID, for its own subject and for whoever it is for. Raises InvalidToken."""
+        """What a JWT-SVID says, to its own subject and to its audience. Raises InvalidToken."""
         named = audiences(unverified.unverified_claims)
         ours = [each for each in named if self._is_audience(client.entries, each)]
         svid = self._identities.verify_jwt_svid(unverified.text, ours or named, client.entries)

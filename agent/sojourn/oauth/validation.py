@@ -69,8 +69,8 @@ class Judging:
     ) -> Verdict:
         """Say whether a token is good for `audience` (and for `action`), sent by `sender`. Never raises.
 
-        A token for one request is good for that of `params_digest` alone. A proof is used up by this. Of an action
-        whose uses are counted the answer is no: only `let_through` says yes to one.
+        A token for one request is good for that of `params_digest` alone. A proof is used up by this. The answer is no
+        for an action whose uses are counted: only `let_through` says yes to one.
         """
         try:
             unverified = parse_unverified(token)
@@ -110,7 +110,7 @@ class Judging:
     async def use(self, verified: TaskToken, action: str | None, served: Served = NOTHING_SAID) -> None:
         """Let a request for `action`, or for none, through with a token that was examined and fits: see Counting.
 
-        Of one with a token that is good once it is on disk what that is used for, before this returns.
+        What a single-use token is used for is on disk before this returns.
         """
         await self._counting.use(verified, action, served)
         if verified.task_class == HIGH:

@@ -207,7 +207,7 @@ class Policy:
         return replace(principal, **alike)
 
     def _entities(self, principal: Principal) -> cedarpy.Entities:
-        """The entities of a decision: the task alone. Of its parents, and of resources, there is nothing to read."""
+        """The entities of a decision: the task alone. Its parents and resources have no attributes."""
         return cedarpy.Entities.from_json_str(json.dumps([entity(principal, self._limited)]), self._schema)
 
 

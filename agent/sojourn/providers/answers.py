@@ -104,7 +104,7 @@ def _tame(word: re.Match[str]) -> str:
 
 
 def unanswered(answer: Answer, step: str, *, detail: str = "") -> ProviderUnavailable:
-    """An answer whose status says that it is not now, or that is none of those that there may be."""
+    """The error that an answer becomes whose status is no success and no refusal, such as 429 or 503."""
     if answer.status == 429:
         told, sent = "the provider has too many requests", False
     elif answer.status >= 500:

@@ -40,7 +40,7 @@ class Recent(Generic[Key, Value]):
 
     @property
     def weight(self) -> int:
-        """Of all that is kept, in bytes."""
+        """The size of all that is kept, in bytes."""
         return self._weight
 
     def get(self, key: Key) -> Value | None:

@@ -16,7 +16,7 @@ class Allowance:
         self._used: Counter[Hashable] = Counter()
 
     def allow(self, who: Hashable) -> bool:
-        """Whether this one is within what `who` has in this second; it counts."""
+        """Count one more of `who`, and return whether that is within its allowance of this second."""
         second = int(time.monotonic() if self._now is None else self._now())
         if second != self._second:
             self._second = second

@@ -186,7 +186,8 @@ class FederationConfig(Table):
 class AuditConfig(Table):
     """How much of the audit journal is kept."""
 
-    # Of the database, in bytes. Default: AUDIT_MAX_BYTES, or half of the data folder's file system if that is less.
+    # The most that the database may have, in bytes. Default: AUDIT_MAX_BYTES, or half of the data folder's file system
+    # if that is less.
     max_bytes: Annotated[int, Field(ge=AUDIT_MAX_BYTES_LEAST, strict=True)] | None = None
 
 

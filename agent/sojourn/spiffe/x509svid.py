@@ -208,7 +208,7 @@ def parse_certificates(der: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def _der_length(data: memoryview) -> int:
-    """Return the size in bytes of the certificate that `data` begins with; of what is none, one that does not fit it.
+    """Return the size in bytes of the certificate that `data` begins with. Raise InvalidSvid if none does.
 
     Its length is in the long form (X.690, 8.1.3.5), because no certificate is shorter than 128 bytes.
     """

@@ -52,7 +52,7 @@ class InnerContext(LimitedContext):
 class SpiffeContext(ssl.SSLContext):
     """An SSLContext for asyncio, uvloop, plain sockets, httpx and uvicorn alike. Safe to use from any thread.
 
-    `wrap_bio` and `wrap_socket` raise ssl.SSLError if the source has no SVID. Of its settings, the ALPN protocols,
+    `wrap_bio` and `wrap_socket` raise ssl.SSLError if the source has no SVID. Its ALPN protocols,
     `options`, `minimum_version` (TLS 1.2 at least) and `maximum_version` have an effect; sessions are never resumed.
     """
 

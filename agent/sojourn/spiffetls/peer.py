@@ -138,7 +138,7 @@ class CheckedSocket(_Checked, ssl.SSLSocket):
 def _chain(sslobj: Any) -> list[bytes]:
     """The certificates that the peer sent, leaf first. Public as SSLObject.get_unverified_chain since Python 3.13.
 
-    Of a client that sent none, a server is given one that is None.
+    A server is given None for a client that sent none.
     """
     sent = sslobj.get_unverified_chain() or ()
     return [certificate.public_bytes(_DER) for certificate in sent if certificate is not None]

@@ -20,7 +20,7 @@ class Forgotten:
 
     @classmethod
     def parse(cls, text: str | None) -> "Forgotten":
-        """Of a database: spans as `text` has them, or the latest time alone, as it once was. Raise ValueError."""
+        """Read spans as `text` writes them, or the latest time alone. Raise ValueError."""
         if not text:
             return cls()
         if "-" not in text:

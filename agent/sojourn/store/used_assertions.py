@@ -36,7 +36,7 @@ class UsedTable:
     def __init__(self, database: Database, room: int = USED_TOKENS) -> None:
         self._database = database
         self._room = room
-        # Of the writer thread. None: not looked at yet, or something was rolled back.
+        # The writer thread's. None: not looked at yet, or something was rolled back.
         self._count: int | None = None
         self._forgotten: Forgotten | None = None
         self._purged_at: int | None = None

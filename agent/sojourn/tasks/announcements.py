@@ -46,8 +46,8 @@ class Announcements:
     def announce(self, task: Task, before: Authority | None = None) -> None:
         """A task has changed.
 
-        Of one that is pending its holder alone hears: it has no token, and whoever heard that it does not live would
-        believe it over.
+        The holder alone hears of a pending task. It has no token, and a validator that heard of a task which is not
+        active would take it for ended.
         """
         if task.state != PENDING:
             for _, subscriber in self._subscribers:

@@ -101,7 +101,7 @@ class Approving:
     # --- asking -----------------------------------------------------------------------------------------------------
 
     def rule(self, kind: TaskType) -> ApprovalRule | None:
-        """Who must agree to a task of this type; None: nobody. Of a class that needs approval all of its tasks do."""
+        """Who must agree to a task of this type; None: nobody. A class that needs approval needs it for each task."""
         if kind.consequence not in self._classes:
             return kind.approval
         return ApprovalRule() if kind.approval is None else kind.approval.model_copy(update={"when": None})

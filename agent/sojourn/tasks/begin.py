@@ -80,7 +80,7 @@ class Beginning:
     def waits(self, entries: Sequence[Entry], request: BeginRequest) -> bool:
         """Whether a task that is begun in this very step by a caller with these identities waits for someone to agree.
 
-        Of a request that is refused nothing is said.
+        True for a request that will be refused.
         """
         kind = self._engine.type_named(request.type_name)
         rule = self._approving.rule(kind)

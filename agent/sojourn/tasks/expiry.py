@@ -1,6 +1,6 @@
 """When tasks end by themselves: their time is up, or they were not used for too long. Both on the boot clock.
 
-Of one-shot tasks there may be tens of thousands, of a minute each: those whose time is up in the same second end
+There may be tens of thousands of one-shot tasks, of a minute each: those whose time is up in the same second end
 together when it is over. Until then they have ended all the same for whoever uses one.
 """
 

@@ -1,8 +1,8 @@
 """What services refused: who tries what under which task, for operators.
 
 Whoever may tell of it could tell a million times, so that each service and each task has so many records a minute; what
-is more is counted, and the counts are recorded when the minute is over. Of what came without a token of a task nothing
-is recorded but how often that was.
+is more is counted, and the counts are recorded when the minute is over. A request that came without a token of a task
+is counted and not recorded by itself.
 """
 
 import re

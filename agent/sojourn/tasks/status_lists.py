@@ -95,7 +95,7 @@ class StatusLists:
     def token(self, epoch: int, number: int) -> str:
         """A list as a signed token, at most STATUS_LIST_TTL_SECONDS old. Raise NotFound if there never was one.
 
-        Of an earlier run of the agent all tokens are dead: whatever its lists were, they say that.
+        All tokens of an earlier run of the agent are dead, and its lists say that, whatever they were.
         """
         if not 0 < epoch <= self._epoch or number < 0 or (epoch == self._epoch and number >= self._count):
             raise NotFound("there is no such status list")

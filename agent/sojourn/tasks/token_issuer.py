@@ -30,7 +30,7 @@ class TokenIssuing:
         self.keys = keys
         self.issuer = issuer
         self.lists = StatusLists(keys, issuer, epoch, clock)
-        # Of the tokens that come back: a signature is checked once.
+        # A token comes back often: its signature is checked once.
         self.signatures = Signatures(TASK_SIGNATURES_KEPT, read=TOKENS_READ_KEPT)
         self._clock = clock
         self._origin = steady_origin(boot_id)

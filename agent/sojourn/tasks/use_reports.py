@@ -119,7 +119,7 @@ class Uses:
             over = self._over.get(task.id)
             if over is not None:
                 over.records += 1
-        # Of one that is suspended it is written with its next change: it may be on its way back.
+        # A suspended task may be on its way back: its uses are written with its next change.
         records = [task.record() for task in touched if task.state != SUSPENDED]
         await self._engine.journal.counted(records, [self._late(task) for task in late])
 

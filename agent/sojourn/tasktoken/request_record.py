@@ -29,7 +29,7 @@ class Served:
     def of(
         cls, action: str, method: str, target: str, compared: Iterable[str] = (), unchecked: Iterable[str] = ()
     ) -> Self:
-        """Of what was said, whatever that is. What this has made it leaves as it is."""
+        """Make it of what a service said, whatever that is. What was made so before stays as it is."""
         path, asked, query = target.partition("?")
         names = [each.partition("=")[0] for each in query.split("&")][:SERVED_QUERY_NAMES]
         shown = "&".join(_plain(each, SERVED_NAME_MAX) for each in names)

@@ -59,7 +59,7 @@ class FileStatus:
 
     @classmethod
     def of(cls, descriptor: int) -> "FileStatus":
-        """Of an open descriptor, also one of O_PATH. May wait for the file system."""
+        """The status of an open descriptor, also one of O_PATH. May wait for the file system."""
         found = os.fstat(descriptor)
         mount, unique = _mount(descriptor)
         kind = _kind(descriptor)

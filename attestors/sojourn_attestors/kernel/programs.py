@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class _Turn:
-    """Of one user: threads that are free, and how many hold one or wait for it.
+    """One user's threads that are free, and how many hold one or wait for it.
 
     `quick`: more of them, for what no slow file system is asked for. Containers share users, and what one of them
     keeps a thread with does not keep the others waiting.

@@ -195,7 +195,10 @@ class TestMeanwhile:
         await written(room)
         if not given:
             assert not (made(room, task) and name != "let through")
-        if happens in {"ends", "loses_its_holder", "the_clock_runs_out"} or (happens, name) == ("is_suspended", "approve"):
+        if happens in {"ends", "loses_its_holder", "the_clock_runs_out"} or (happens, name) == (
+            "is_suspended",
+            "approve",
+        ):
             assert not given
             with pytest.raises(TaskOver):
                 room.engine.check_active(task)

@@ -11,7 +11,7 @@ from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 
 
 class RefusalReports:
-    """Of those who may report them."""
+    """Takes reports of services that may make them."""
 
     def __init__(self, judging: Judging, refusals: Refusals) -> None:
         self._judging = judging

@@ -214,7 +214,7 @@ class ValidationApi:
     async def _snapshot(self, who: int | str, audiences: Sequence[str]) -> AsyncIterator[list[bytes]]:
         """A snapshot for one who watches already, as messages: what changes while it is made comes behind them.
 
-        Of one caller one at a time is made, and it counts as held until the caller has taken it. Raise LimitExceeded.
+        One is made at a time for each caller, and counts as held until the caller has taken it. Raise LimitExceeded.
         """
         turn = self._turns.setdefault(who, asyncio.Lock())
         async with turn:

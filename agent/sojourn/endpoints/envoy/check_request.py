@@ -101,7 +101,7 @@ def _check_whole(headers: Sequence[tuple[str, str]], content: bytes) -> None:
     partial = any(name == PARTIAL_BODY and value != "false" for name, value in headers)
     if partial or said.get("content-length", str(len(content))) != str(len(content)):
         raise InvalidInput("Envoy does not send whole contents: set with_request_body, and no partial messages")
-    # Of what Envoy says of a content that it has not sent, nothing is believed: a client may have written it.
+    # A header about content that Envoy has not sent is not believed: a client may have written it.
     if not content and "transfer-encoding" in said:
         raise InvalidInput("Envoy does not send contents: set with_request_body")
 

@@ -26,7 +26,7 @@ class Doorway(Generic[AnyVisitor]):
     async def drain(self) -> None:
         """Hear nothing more from callers, answer what they had asked as far as that is soon, and close.
 
-        Of a call that was not heard any more the caller learns, with the end of the connection, that it may ask again.
+        The end of the connection tells a caller whose call was not heard any more that it may ask again.
         """
         if self.server is not None:
             self.server.deaf = True

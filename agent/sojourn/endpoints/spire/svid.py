@@ -26,7 +26,7 @@ SERVICE = "spire.api.server.svid.v1.SVID"
 
 
 class MintingApi:
-    """Of a certificate request nothing is taken but the public key, the one SPIFFE ID and DNS names."""
+    """Take of a certificate request the public key, the one SPIFFE ID and DNS names, and nothing else."""
 
     def __init__(self, authority: EmbeddedAuthority, audit: Audit, x509_ttl: timedelta, jwt_ttl: timedelta) -> None:
         self._authority = authority

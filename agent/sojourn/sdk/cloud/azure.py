@@ -56,7 +56,7 @@ def resource_of(outside: Outside) -> str:
 
 
 class AzureForm:
-    """Of several outside resources, the scope that is asked for says which is meant."""
+    """Where there are several outside resources, the scope that is asked for says which one is meant."""
 
     def __init__(self, lent: Sequence[tuple[Outside, Lent]]) -> None:
         self._lent = lent

@@ -16,7 +16,7 @@ with extra("http"):
 
 BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)  # TLS errors are OSErrors
 Headers = Sequence[tuple[bytes, bytes]]
-# Of one connection alone (RFC 9110, 7.6.1), and what the two proxies of RFC 9110, 11.7 say to each other.
+# Headers of one connection alone (RFC 9110, 7.6.1), and what the two proxies of RFC 9110, 11.7 say to each other.
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
     | {b"proxy-authorization", b"proxy-authenticate", b"proxy-authentication-info"}

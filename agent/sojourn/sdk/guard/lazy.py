@@ -110,7 +110,7 @@ class LoopGuard:
         return self._running.tell(tried, refusal, code) if self._running is not None else refusal
 
     def over(self, token: TaskToken) -> str:
-        """See TaskVerifier.over. Of a guard that is closed all is over."""
+        """See TaskVerifier.over. A guard that is closed takes every task for ended."""
         return self._verifier.over(token) if self._verifier is not None else "the guard of this service is closed"
 
     async def close(self) -> None:

@@ -22,7 +22,7 @@ from sojourn.sdk.guard.background_reports import REPORT_SECONDS, SEND_SECONDS, B
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.tokens import TaskToken
 
-# Of a token that is refused so somebody of ours may have had it; what is refused otherwise could say anything.
+# A token that is refused so may have been somebody's of ours; one that is refused otherwise could say anything.
 _MAY_BE_OURS: Final = frozenset(
     {"task_over", "superseded", "expired", "used", "unproved_binding", "wrong_binding", "wrong_audience"}
 )

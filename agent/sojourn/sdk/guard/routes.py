@@ -37,7 +37,8 @@ class Action:
             raise InvalidInput(f"unchecked is several names: write ({self.unchecked[:64]!r},)")
 
 
-# Of what needs a token that is good here, for whatever it is, as a greeting before the first call. It is no use of it.
+# A request that needs a token which is valid here, for whatever action, as a greeting before the first call. It counts
+# as no use of the token.
 ANY_ACTION: Final = Action("")
 ActionOf = Callable[[str, str], str | Action | None]
 Actions = ActionOf | Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]

@@ -110,7 +110,7 @@ class SyncGuard:
         return portal.run(told())
 
     def over(self, token: TaskToken) -> str:
-        """See TaskVerifier.over. Of a guard that is closed all is over."""
+        """See TaskVerifier.over. A guard that is closed takes every task for ended."""
         opened = self._open
         return opened[3].over(token) if opened is not None else "the guard of this service is closed"
 

@@ -32,7 +32,7 @@ class TaskVerifier:
 
     Most tokens are judged here, from keys and the feed of live tasks. What the feed does not settle (an unknown task,
     or a silent feed) is put to the agent once. Under a silent feed a token of class `high`, or of no class that is
-    known, is refused instead. Whatever goes wrong is a refusal. Of a good token `actor` is who presents it, and
+    known, is refused instead. Whatever goes wrong is a refusal. A valid token's `actor` is who presents it, and
     `spiffe_id` the subject, on whose behalf that is.
     """
 
@@ -151,7 +151,7 @@ class TaskVerifier:
     def over(self, token: TaskToken) -> str:
         """Why what began with a good token must end, by what is heard of its task; '' while it may go on.
 
-        Of a task that nothing is heard of the token's own end is the end.
+        Where nothing is heard of a task, its token's own end is the end.
         """
         known = self.feed.lookup(token.task_id) if self.feed.fresh else None
         if known is None:

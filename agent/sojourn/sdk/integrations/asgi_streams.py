@@ -41,7 +41,7 @@ async def serve_socket(verifier: TaskVerifier, token: TaskToken, receive: Receiv
 
 
 async def serve_request(verifier: TaskVerifier, token: TaskToken, receive: Receive, send: Send, serve: Serve) -> None:
-    """Serve a request. Of an answer in parts nothing more is sent once the token's task is over."""
+    """Serve a request. An answer in parts ends once the token's task has."""
     request = _Request(verifier, token, receive, send)
     try:
         await serve(request.receive, request.send)

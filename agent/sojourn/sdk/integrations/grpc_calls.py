@@ -30,7 +30,7 @@ def request_of(method: str, context: Any) -> HttpRequest:
 
 
 def digest_of(method: str, raw: bytes | None) -> str:
-    """Of the one request of a call, as it came. None: the call streams them, and has none."""
+    """The digest of the one request of a call, as it came. `raw` None: the call streams requests, and has none."""
     return request_digest.of_grpc(method, raw) if raw is not None else ""
 
 

@@ -2,8 +2,8 @@
 
 A token comes as metadata, as over HTTP: `authorization: Bearer …`, or `authorization: DPoP …` with a proof in `dpop`,
 whose method is POST and whose URL is the audience's origin and the method's full name. A token for one request is
-compared with the request's bytes as they came, so it is of no use for a call that streams requests. Of a stream no
-message passes, either way, once the token's task is over.
+compared with the request's bytes as they came, so it is of no use for a call that streams requests. No message of a
+stream passes, either way, once the token's task has ended.
 """
 
 import contextlib

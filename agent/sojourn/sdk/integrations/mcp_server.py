@@ -89,7 +89,7 @@ class _Tools:
         return action is not None and action.name in token.actions
 
     def __call__(self, method: str, path: str) -> Action | None:
-        """Of a request that has no message: it begins or ends a stream of answers."""
+        """The call of a request that has no message: it begins or ends a stream of answers."""
         return ANY_ACTION if path == self._path and method in {"GET", "DELETE"} else None
 
 

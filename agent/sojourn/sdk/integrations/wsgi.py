@@ -37,7 +37,7 @@ class TaskTokenWsgi:
     tells the decoded path alone, the guard escapes it again: an escaped slash is a slash to it then, as it is to the
     application.
 
-    Of an answer in parts nothing more is sent once the task of its token is over.
+    An answer in parts ends once the task of its token has.
     """
 
     def __init__(

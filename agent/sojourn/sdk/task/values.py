@@ -34,7 +34,7 @@ def params_as_text(params: Params | None) -> dict[str, str]:
 class AccessToken:
     """An access token of a task (RFC 9068), or what a provider outside gave in its place: `provider` names it then.
 
-    `token` is a credential: the repr hides it. Of a provider it may be no OAuth token (`token_type` N_A): then
+    `token` is a credential: the repr hides it. A provider's may be no OAuth token (`token_type` N_A): then
     `issued_type` says how to read it. `recall` is what becomes of it at the task's end: revoke, deny or none.
     """
 
