@@ -14,7 +14,7 @@ from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, over, signing_key, s
 from sojourn.jose.jws import SigningKey
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_SKEW_SECONDS
 from sojourn.sdk.client.client import Client
-from sojourn.sdk.guard.challenges import Answer
+from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import Action, Guard, HttpRequest, Refusal
 from sojourn.sdk.guard.routes import APPROVED
 from sojourn.sdk.guard.verifier import TaskVerifier
@@ -81,7 +81,7 @@ class Service:
         certificate: bytes | None = None,
         content: bytes = b"",
         guard: Guard | None = None,
-    ) -> TaskToken | Answer:
+    ) -> TaskToken | GuardAnswer:
         async def read() -> bytes:
             self.contents += 1
             return content
@@ -89,10 +89,10 @@ class Service:
         request = HttpRequest(method, path, query, list(headers), certificate)
         return await (guard or self.guard).check(request, read)
 
-    async def bearer(self, token: str, **request: Any) -> TaskToken | Answer:
+    async def bearer(self, token: str, **request: Any) -> TaskToken | GuardAnswer:
         return await self.send(("Authorization", f"Bearer {token}"), **request)
 
-    async def dpop(self, token: str, proof: str, **request: Any) -> TaskToken | Answer:
+    async def dpop(self, token: str, proof: str, **request: Any) -> TaskToken | GuardAnswer:
         return await self.send(("authorization", f"DPoP {token}"), ("dpop", proof), **request)
 
 
@@ -109,7 +109,7 @@ async def serving(folder: Path) -> AsyncIterator[Service]:
             yield made
 
 
-def refused(answer: TaskToken | Answer, status: int, error: str, said: str = "") -> Refusal:
+def refused(answer: TaskToken | GuardAnswer, status: int, error: str, said: str = "") -> Refusal:
     """The answer, which refuses with this status and error, and tells that in its first challenge."""
     assert isinstance(answer, Refusal), answer
     assert (status, error) == (answer.status, answer.error), answer.description

@@ -11,8 +11,8 @@ from fakes.providers import FakeAssertions, ScriptedProvider
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.audit.journal import Audit
 from sojourn.credentials.credential import GONE, JournaledCredential
-from sojourn.credentials.ledger import CredentialBook
-from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.ledger import CredentialLedger
+from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.credentials.recall import Recalling
 from sojourn.credentials.sealing import Sealing
 from sojourn.providers.provider import Obtained
@@ -105,10 +105,10 @@ class CascadeRoom:
         self.alarms = Alarms(room.clock)
         self.store = store or FakeCredentialStore()
         self.engine = engine or room.engine
-        self.outlets = Outlets(providers, room.clock)
+        self.outlets = ProviderRoutes(providers, room.clock)
         audit = Audit(FakeTaskStore(), room.clock)
         sealing = Sealing(folder / "handles.key")
-        self.book = CredentialBook(self.engine, self.store, sealing, self.outlets, audit, room.clock, self.alarms)
+        self.book = CredentialLedger(self.engine, self.store, sealing, self.outlets, audit, room.clock, self.alarms)
         self.recalling = Recalling(
             self.book, self.outlets, lambda: self.engine.types, FakeAssertions(), self.alarms, chance=lambda: 0.0
         )

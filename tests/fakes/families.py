@@ -9,8 +9,8 @@ from fakes.registrations import entry
 from fakes.task_room import Room, end_all
 from fakes.task_types import TRIAGE, task_type
 from sojourn.tasks.begin import Bond
-from sojourn.tasks.delegation import Delegating
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.delegation import DelegationService
+from sojourn.tasks.suspension import TaskChanges
 
 WORKERS = tuple(f"/agent/w{number}" for number in range(10))
 WORKER_IDS = tuple(f"spiffe://example.org{path}" for path in WORKERS)
@@ -30,8 +30,8 @@ class FamilyRoom(Room):
 
     def __init__(self, clock: FakeClock, kind: Any = None, *, types: Any = None, **more: Any) -> None:
         super().__init__(clock, types or {"triage": kind or handed_on()}, **more)
-        self.changing = Changing(self.engine)
-        self.delegating = Delegating(self.engine, self.beginning)
+        self.changing = TaskChanges(self.engine)
+        self.delegating = DelegationService(self.engine, self.beginning)
         self.worker = self.add(child())
         self.worker_peer = self.add(closing(peer_of(self.worker)))
 

@@ -17,14 +17,14 @@ from fakes.task_room import beginning_of, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
 from sojourn.audit.journal import Audit
-from sojourn.credentials.token_source import Giving
+from sojourn.credentials.token_source import TaskTokenSource
 from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.jose.jws import SigningKey
-from sojourn.oauth.client_auth import Certificate, Clients, Credentials, Sender
+from sojourn.oauth.client_auth import Certificate, ClientCredentials, Clients, Sender
 from sojourn.oauth.one_shot_holder import Runners
 from sojourn.oauth.resource_servers import Audiences, Service
 from sojourn.oauth.token_grants import TokenGrants
@@ -32,14 +32,14 @@ from sojourn.oauth.token_request import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYP
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import BeginRequest, Bond
-from sojourn.tasks.delegation import Delegating
+from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.mass_end import Ending
-from sojourn.tasks.reattachment import Attaching
+from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.revoked_svids import end_due_to
 from sojourn.tasks.signing_keys import TokenKeys
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.tokens import read_issued, thumbprint_of
 
 ISSUER = "https://sojourn.example.org"
@@ -63,7 +63,7 @@ class Room:
         entries = FakeEntryStore([entry("/agent/triage"), entry("/web", "unix:uid:5"), entry("/store", "unix:uid:6")])
         self.registry = registry = Registry(entries, TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.audit = audit = Audit(self.store, self.clock)
-        self.issuing = issuing = Issuing(
+        self.issuing = issuing = SvidIssuer(
             self.authority,
             self.clock,
             self.alarms,
@@ -95,15 +95,15 @@ class Room:
             Holders(50),
         )
         self.beginning = beginning_of(self.engine, self.store, audit)
-        attaching = Attaching(self.engine, Changing(self.engine), identities)
+        attaching = Reattachment(self.engine, TaskChanges(self.engine), identities)
         self.used = FakeAssertionStore()
         clients = Clients(identities, self.used, ISSUER, self.clock)
-        delegating = Delegating(self.engine, self.beginning)
+        delegating = DelegationService(self.engine, self.beginning)
         self.runners = Runners(identities)
         self.handing = HandingRoom(self.engine, audit, providers or {})
         self.granting = TokenGrants(
             self.engine,
-            Giving(self.engine, self.handing.handing),
+            TaskTokenSource(self.engine, self.handing.handing),
             self.beginning,
             attaching,
             delegating,
@@ -115,7 +115,7 @@ class Room:
             self.clock,
         )
         self.proofs = {}
-        self.ending = Ending(self.engine)
+        self.ending = MassEnd(self.engine)
         registry.on_change(self.ending.entries_changed)
         self.revocations.on_revoked(lambda found: end_due_to(self.ending, [each.svid for each in found]))
         self._closing = ExitStack()
@@ -135,7 +135,7 @@ class Room:
             **fields,
         }
         request = read(list(form.items()), self.granting.provider_of)
-        return self._read(await self.granting.grant(Sender(self.peer), Credentials(), request))
+        return self._read(await self.granting.grant(Sender(self.peer), ClientCredentials(), request))
 
     async def ask(self, sender, *, proof=None, authorization=None, **fields):
         """Ask as `sender`, by a whole form."""
@@ -143,7 +143,9 @@ class Room:
         if proof is not None:
             self.proofs["a proof"] = proof
         proofs = [] if proof is None else ["a proof"]
-        given = await self.granting.grant(sender, Credentials.read(request.fields, authorization, proofs), request)
+        given = await self.granting.grant(
+            sender, ClientCredentials.read(request.fields, authorization, proofs), request
+        )
         return self._read(given)
 
     def by_proof(self, unverified_proof, _who, *, at_socket):

@@ -7,8 +7,8 @@ from fakes.clock import FakeClock
 from fakes.providers import HandingRoom, ScriptedProvider
 from fakes.task_room import Room
 from fakes.task_types import TICKETS, task_type
-from sojourn.credentials.token_source import Giving
-from sojourn.tasks.suspension import Changing
+from sojourn.credentials.token_source import TaskTokenSource
+from sojourn.tasks.suspension import TaskChanges
 
 ORDERS, CLOUD = "https://orders.example.org", "urn:example:cloud"
 CEILING = (
@@ -36,8 +36,8 @@ class OutsideRoom(Room):
         made = HandingRoom(self.engine, self.audit, providers, seconds=seconds)
         self.pauses, self.outlets, self.book, self.heard = made.pauses, made.outlets, made.book, made.heard
         self.asking, self.handing = made.asking, made.handing
-        self.giving = Giving(self.engine, self.handing)
-        self.changing = Changing(self.engine)
+        self.giving = TaskTokenSource(self.engine, self.handing)
+        self.changing = TaskChanges(self.engine)
 
     async def give(self, task, resource=ORDERS, actions=(), **options):
         async with asyncio.timeout(20):

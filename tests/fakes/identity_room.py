@@ -17,7 +17,7 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.runtime.clock import Alarms
 
 TTL = timedelta(hours=1)
@@ -34,7 +34,7 @@ class Room:
         self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.authority = authority_in(folder, self.clock)
         self.audit = FakeAuditStore()
-        self.issuing = Issuing(
+        self.issuing = SvidIssuer(
             self.authority,
             self.clock,
             self.alarms,

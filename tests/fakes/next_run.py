@@ -10,11 +10,11 @@ from sojourn.identity.registry import Registry
 from sojourn.runtime.clock import Alarms
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.mass_end import Ending
-from sojourn.tasks.reattachment import Attaching
+from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.signing_keys import TokenKeys
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 
 
 class FakeIdentities:
@@ -50,11 +50,11 @@ class NextRun:
         self.engine.blocks.replace(blocks)
         self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], room.clock, self.alarms)
         self.recovery = Recovery(
-            self.engine, Ending(self.engine), self.registry, self.holders, room.store, self.audit, self.alarms
+            self.engine, MassEnd(self.engine), self.registry, self.holders, room.store, self.audit, self.alarms
         )
-        self.changing = Changing(self.engine)
+        self.changing = TaskChanges(self.engine)
         self.identities = FakeIdentities(entries)
-        self.attaching = Attaching(self.engine, self.changing, self.identities)
+        self.attaching = Reattachment(self.engine, self.changing, self.identities)
 
     @classmethod
     async def after(cls, room: Any, stack: AsyncExitStack, **changes: Any) -> Self:

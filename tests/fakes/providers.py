@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sojourn.credentials.credential import ENDING, HELD, Credential
-from sojourn.credentials.exchange_call import Asking
-from sojourn.credentials.hand_out import Handing
-from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.exchange_call import ExchangeCalls
+from sojourn.credentials.hand_out import HandOut
+from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.errors import InvalidInput, TaskOver
 from sojourn.providers.provider import Obtained
 
@@ -155,11 +155,11 @@ class HandingRoom:
     def __init__(self, engine, audit, providers, *, seconds=None):
         self.pauses = []
         self.heard = []
-        self.outlets = Outlets(providers, engine.clock, seconds)
+        self.outlets = ProviderRoutes(providers, engine.clock, seconds)
         self.book = FakeBook(engine)
-        self.asking = Asking(self.book, FakeAssertions(), engine.clock, pause=self._pause, chance=lambda: 0.0)
+        self.asking = ExchangeCalls(self.book, FakeAssertions(), engine.clock, pause=self._pause, chance=lambda: 0.0)
         self.asking.on_exchange(lambda *heard: self.heard.append(heard))
-        self.handing = Handing(engine, self.outlets, self.book, self.asking, audit)
+        self.handing = HandOut(engine, self.outlets, self.book, self.asking, audit)
 
     async def _pause(self, seconds):
         self.pauses.append(seconds)

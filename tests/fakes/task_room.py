@@ -14,8 +14,8 @@ from sojourn.audit.journal import Audit
 from sojourn.facts.facts import Facts
 from sojourn.jose.jws import SigningKey
 from sojourn.runtime.clock import Alarms
-from sojourn.tasks.approval import Approving
-from sojourn.tasks.begin import Beginning, BeginRequest, Bond
+from sojourn.tasks.approval import Approvals
+from sojourn.tasks.begin import BeginRequest, BeginService, Bond
 from sojourn.tasks.break_glass_reviews import Reviews
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
@@ -50,7 +50,7 @@ async def writing(engine: TaskEngine) -> AsyncIterator[None]:
 
 def beginning_of(engine, store, audit):
     """The beginning of tasks in an engine whose parts are someone else's."""
-    return Beginning(engine, Approving(engine, Reviews(FakeReviewStore(store), [], audit), audit))
+    return BeginService(engine, Approvals(engine, Reviews(FakeReviewStore(store), [], audit), audit))
 
 
 class Room:
@@ -70,8 +70,8 @@ class Room:
         )
         self.review_store = FakeReviewStore(self.store)
         self.reviews = Reviews(self.review_store, [], self.audit)
-        self.approving = Approving(self.engine, self.reviews, self.audit)
-        self.beginning = Beginning(self.engine, self.approving)
+        self.approving = Approvals(self.engine, self.reviews, self.audit)
+        self.beginning = BeginService(self.engine, self.approving)
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)

@@ -13,11 +13,11 @@ from sojourn.facts.facts import OPERATOR, Publication
 from sojourn.identity.registry import Registry
 from sojourn.policy.approvers import Person
 from sojourn.tasks.break_glass_reviews import Reviews
-from sojourn.tasks.mass_end import Ending
-from sojourn.tasks.policy_reload import Reloading
-from sojourn.tasks.reattachment import Attaching
+from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasks.policy_reload import PolicyReload
+from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.recovery import Recovery
-from sojourn.tasks.reevaluation import Redeciding
+from sojourn.tasks.reevaluation import Reevaluation
 
 ENTRIES = (TRIAGE_ENTRY, *(entry(path) for path in WORKERS))
 ALICE, BOB = Person(501, 501, 1, frozenset()), Person(502, 502, 1, frozenset())
@@ -70,14 +70,14 @@ class World(FamilyRoom):
             self.reviews = Reviews(self.review_store, self.review_store.kept, self.audit)
             self.approving.reviews = self.reviews
             self.process, self.peer, self.worker, self.worker_peer = before.people
-        self.redeciding = Redeciding(self.engine, self.changing, self.facts, self.alarms)
-        self.reloading = Reloading(self.engine, self.changing)
+        self.redeciding = Reevaluation(self.engine, self.changing, self.facts, self.alarms)
+        self.reloading = PolicyReload(self.engine, self.changing)
         self.reloading.on_applied(self.redeciding.reloaded)
         self.registry = Registry(FakeEntryStore(ENTRIES), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.recovery = Recovery(
-            self.engine, Ending(self.engine), self.registry, self.holders, self.store, self.audit, self.alarms
+            self.engine, MassEnd(self.engine), self.registry, self.holders, self.store, self.audit, self.alarms
         )
-        self.attaching = Attaching(self.engine, self.changing, _EveryIdentity())
+        self.attaching = Reattachment(self.engine, self.changing, _EveryIdentity())
 
     @property
     def people(self) -> tuple[Any, ...]:

@@ -30,12 +30,12 @@ from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
-from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.mass_end import MassEnd
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.single_use import SingleUses
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task_record import JournaledTask, TaskRecord
-from sojourn.tasks.use_counter import Counting
+from sojourn.tasks.use_counter import UseCounter
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -104,8 +104,8 @@ class Life:
 
     def __init__(self, room: Room, known: Known, chance: random.Random) -> None:
         self._room = room
-        self._changing = Changing(room.engine)
-        self._counting = Counting(room.engine, SingleUses(room.clock.boot))
+        self._changing = TaskChanges(room.engine)
+        self._counting = UseCounter(room.engine, SingleUses(room.clock.boot))
         self._known = known
         self._chance = chance
 
@@ -177,7 +177,7 @@ async def check(room: Room, folder: Path, known: Known) -> None:
             registry = Registry(FakeEntryStore([TRIAGE_ENTRY]), TRUST_DOMAIN, [NODE], room.clock, following.alarms)
             audit = Audit(table, room.clock)  # type: ignore[arg-type]
             await Recovery(
-                following.engine, Ending(following.engine), registry, following.holders, table, audit, following.alarms
+                following.engine, MassEnd(following.engine), registry, following.holders, table, audit, following.alarms
             ).run()
             live = {task.id: task for task in following.engine.tasks.all()}
             assert {"suspended"} >= {task.state for task in live.values()}

@@ -9,7 +9,7 @@ from fakes.clock import FakeClock
 from fakes.task_room import Room, end_all
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.errors import SojournError, TaskOver
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -54,7 +54,7 @@ async def test_revoke_racing_issue(room: Room) -> None:
 @pytest.mark.timeout(120)
 async def test_changes_racing_issue(room: Room) -> None:
     """Tokens that come out while their task is suspended, resumed and narrowed are good for its newest version only."""
-    chance, changing = random.Random(11), Changing(room.engine)
+    chance, changing = random.Random(11), TaskChanges(room.engine)
     for _ in range(1_000):
         task = await room.begin()
         asked = [asyncio.ensure_future(room.engine.token(task, TICKETS, ())) for _ in range(3)]

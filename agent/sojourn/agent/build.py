@@ -14,14 +14,14 @@ from sojourn.audit.journal import Audit
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.config.model import Config
 from sojourn.credentials.dry_run import Checking
-from sojourn.credentials.exchange_call import Asking
-from sojourn.credentials.hand_out import Handing
-from sojourn.credentials.ledger import CredentialBook
+from sojourn.credentials.exchange_call import ExchangeCalls
+from sojourn.credentials.hand_out import HandOut
+from sojourn.credentials.ledger import CredentialLedger
 from sojourn.credentials.provider_assertions import Assertions
-from sojourn.credentials.provider_routes import Outlets, deadlines
+from sojourn.credentials.provider_routes import ProviderRoutes, deadlines
 from sojourn.credentials.recall import Recalling
 from sojourn.credentials.sealing import Sealing
-from sojourn.credentials.token_source import Giving
+from sojourn.credentials.token_source import TaskTokenSource
 from sojourn.facts.facts import Facts
 from sojourn.federation.bundle_refresh import Federating
 from sojourn.federation.bundle_source import BundleSource
@@ -31,17 +31,17 @@ from sojourn.identity.identities import Identities
 from sojourn.identity.program_files import Cautions
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
 from sojourn.notices.delivery import courier_of
 from sojourn.notices.notifier import Notices
 from sojourn.oauth.client_auth import Clients, own_names
-from sojourn.oauth.introspection import Inspecting
+from sojourn.oauth.introspection import Introspection
 from sojourn.oauth.one_shot_holder import Runners
 from sojourn.oauth.resource_servers import Audiences, Service
-from sojourn.oauth.token_binding import Proving
+from sojourn.oauth.token_binding import TokenBindings
 from sojourn.oauth.token_grants import TokenGrants
-from sojourn.oauth.validation import Judging
+from sojourn.oauth.validation import TokenValidation
 from sojourn.providers.loader import load_providers
 from sojourn.runtime.clock import Alarms, SystemClock
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -63,23 +63,23 @@ from sojourn.store.short_lists import REVIEWS, TASK_BLOCKS, KeptList
 from sojourn.store.start_numbers import count_start
 from sojourn.store.tasks import TaskTable
 from sojourn.store.used_assertions import UsedTable
-from sojourn.tasks.approval import Approving
-from sojourn.tasks.begin import Beginning
+from sojourn.tasks.approval import Approvals
+from sojourn.tasks.begin import BeginService
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.break_glass_reviews import Review, Reviews
-from sojourn.tasks.delegation import Delegating
+from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.kill_switch import KillSwitch
 from sojourn.tasks.last_good_types import LastGood
-from sojourn.tasks.mass_end import Ending
-from sojourn.tasks.reattachment import Attaching
+from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.recovery import Recovery
-from sojourn.tasks.reevaluation import Redeciding
-from sojourn.tasks.refusal_reports import Refusals
+from sojourn.tasks.reevaluation import Reevaluation
+from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasks.revoked_svids import end_due_to
 from sojourn.tasks.signing_keys import TokenKeys
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.type_sets import Policies
 from sojourn.tasktoken.dpop_replays import Replays
 
@@ -159,7 +159,7 @@ class Rooms:
         node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
         entries = EntryTable(self._database, self.journal)
         self.registry = registry = Registry(entries, self._trust_domain, node_ids, clock, alarms)
-        self.issuing = Issuing(
+        self.issuing = SvidIssuer(
             authority,
             clock,
             alarms,
@@ -196,9 +196,9 @@ class Rooms:
         self.engine = engine = TaskEngine(
             {}, table, audit, keys, config.issuer, self._epoch, clock, alarms, holders, self.facts, boot_id()
         )
-        self.changing = Changing(engine)
-        self.ending = Ending(engine)
-        self.outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))
+        self.changing = TaskChanges(engine)
+        self.ending = MassEnd(engine)
+        self.outlets = ProviderRoutes(load_providers(config.providers), clock, deadlines(config.providers))
         self._stack.push_async_callback(self.outlets.close)
         self.policies = Policies(
             engine,
@@ -218,28 +218,28 @@ class Rooms:
         self.kill_switch = KillSwitch(engine, blocks, self.audit, self.clock)
         self.recovery = Recovery(engine, self.ending, self.registry, holders, table, audit, alarms)
         await self.recovery.run()
-        self.redeciding = Redeciding(engine, self.changing, self.facts, alarms)
+        self.redeciding = Reevaluation(engine, self.changing, self.facts, alarms)
         self.redeciding.start()
         self.policies.reloading.on_applied(self.redeciding.reloaded)
-        self.attaching = Attaching(engine, self.changing, self.identities)
+        self.attaching = Reattachment(engine, self.changing, self.identities)
         owed = KeptList(self._database, self.journal, REVIEWS, Review)
-        self.approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
-        self.beginning = Beginning(engine, self.approving)
-        self.delegating = Delegating(engine, self.beginning)
+        self.approving = Approvals(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
+        self.beginning = BeginService(engine, self.approving)
+        self.delegating = DelegationService(engine, self.beginning)
 
     def _build_outside(self) -> None:
         """The credentials of providers outside."""
         engine, registry, audit, clock = self.engine, self.registry, self.audit, self.clock
         self.assertions = Assertions(self.authority, self._config.issuer, audit)
         table, sealing = CredentialTable(self._database, self.journal), Sealing(self._keys_dir / "handles.key")
-        self.book = CredentialBook(engine, table, sealing, self.outlets, audit, clock, self.alarms)
+        self.book = CredentialLedger(engine, table, sealing, self.outlets, audit, clock, self.alarms)
         self.recalling = Recalling(self.book, self.outlets, lambda: engine.types, self.assertions, self.alarms)
         self.recalling.start()
         self._stack.push_async_callback(self.recalling.close)
-        self.asking = Asking(self.book, self.assertions, clock)
-        self.handing = Handing(engine, self.outlets, self.book, self.asking, audit)
+        self.asking = ExchangeCalls(self.book, self.assertions, clock)
+        self.handing = HandOut(engine, self.outlets, self.book, self.asking, audit)
         self._stack.push_async_callback(self.handing.close)
-        self.giving = Giving(engine, self.handing)
+        self.giving = TaskTokenSource(engine, self.handing)
         self._build_notices()
         self.checking = Checking(
             self.outlets,
@@ -269,7 +269,7 @@ class Rooms:
         runners = Runners(identities)
         self._stack.callback(runners.close)
         replays = Replays(clock.now, clock.boot)
-        self.proving = Proving(engine, self.authority, self.revocations, replays, clock)
+        self.proving = TokenBindings(engine, self.authority, self.revocations, replays, clock)
         self.granting = TokenGrants(
             engine,
             self.giving,
@@ -288,10 +288,10 @@ class Rooms:
         table = SignalTable(self._database, self.journal)
         self.signals = Signals(heard, self.facts, engine.tasks.is_live, table, self.audit, clock, self._trust_domain)
         await self.signals.start()
-        self.judging = Judging(engine, identities, replays, clock)
-        self.refusals = Refusals(engine, self.audit, self.alarms, clock)
+        self.judging = TokenValidation(engine, identities, replays, clock)
+        self.refusals = RefusalCounts(engine, self.audit, self.alarms, clock)
         self._stack.callback(self.refusals.finish)
-        self.inspecting = Inspecting(engine, self.changing, self.audiences, identities, self.judging.was_used, clock)
+        self.inspecting = Introspection(engine, self.changing, self.audiences, identities, self.judging.was_used, clock)
 
 
 def services_of(config: Config) -> list[Service]:

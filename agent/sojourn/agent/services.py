@@ -29,7 +29,7 @@ from sojourn.endpoints.listener.tls import Listener
 from sojourn.endpoints.listener.unix import Door
 from sojourn.endpoints.spire import agent, bundle, localauthority, logger_debug, svid, trustdomain
 from sojourn.endpoints.spire import entry as entries
-from sojourn.identity.issued_svids import Issued
+from sojourn.identity.issued_svids import IssuedSvids
 from sojourn.runtime.logs import Level
 from sojourn.runtime.recent_failures import Failures
 from sojourn.spiffe.ids import SpiffeId
@@ -180,7 +180,7 @@ class Services:
             rooms.registry,
             rooms.identities,
             rooms.issuing,
-            Issued(rooms.journal, rooms.audit, rooms.clock),
+            IssuedSvids(rooms.journal, rooms.audit, rooms.clock),
             rooms.revocations,
             rooms.engine,
             rooms.ending,

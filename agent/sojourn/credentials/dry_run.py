@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import structlog
 
 from sojourn.audit.journal import Audit
-from sojourn.credentials.provider_routes import Outlet, Outlets
+from sojourn.credentials.provider_routes import Outlet, ProviderRoutes
 from sojourn.errors import InvalidInput, LimitExceeded, SojournError, Unavailable
 from sojourn.limits import (
     PROVIDER_CHECK_ENDING_SECONDS,
@@ -71,7 +71,7 @@ class Checking:
 
     def __init__(
         self,
-        outlets: Outlets,
+        outlets: ProviderRoutes,
         types: Callable[[], Mapping[str, TaskType]],
         registered: Callable[[SpiffeId], bool],
         mints: Callable[[SpiffeId], Mint],

@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from sojourn.credentials.credential import Credential
-from sojourn.credentials.ledger import CredentialBook
+from sojourn.credentials.ledger import CredentialLedger
 from sojourn.credentials.provider_assertions import Assertions
 from sojourn.credentials.provider_routes import Outlet
 from sojourn.errors import SojournError
@@ -31,12 +31,12 @@ def given_up() -> bool:
     return task is None or task.cancelling() > 0
 
 
-class Asking:
+class ExchangeCalls:
     """Asks providers. `heard` hears how each exchange ended: issued, refused, unavailable, or given_up by us."""
 
     def __init__(
         self,
-        book: CredentialBook,
+        book: CredentialLedger,
         assertions: Assertions,
         clock: Clock,
         *,

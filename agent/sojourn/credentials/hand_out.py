@@ -14,16 +14,16 @@ import structlog
 from sojourn.audit.journal import Audit
 from sojourn.credentials.cache import Kept, KeptCredentials, Key
 from sojourn.credentials.credential import UNFIT, Credential
-from sojourn.credentials.exchange_call import Asking
-from sojourn.credentials.ledger import CredentialBook
-from sojourn.credentials.provider_routes import Outlets, Route
+from sojourn.credentials.exchange_call import ExchangeCalls
+from sojourn.credentials.ledger import CredentialLedger
+from sojourn.credentials.provider_routes import ProviderRoutes, Route
 from sojourn.errors import InvalidTarget, SojournError, TaskOver
-from sojourn.oauth.issued_tokens import Given
+from sojourn.oauth.issued_tokens import IssuedToken
 from sojourn.policy import rules
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.provider import Wanted
 from sojourn.tasks.announcements import Place
-from sojourn.tasks.engine import TaskEngine, Verdict
+from sojourn.tasks.engine import GrantVerdict, TaskEngine
 from sojourn.tasks.task import ACTIVE, Task
 from sojourn.tasktoken.grants import Authority
 
@@ -32,11 +32,11 @@ _NOTED_SECONDS = 1.0  # hand-outs of one credential within that share a record
 _LEAST = timedelta(seconds=1)  # less is of no use to anybody
 
 
-class Handing:
+class HandOut:
     """Gives tasks what providers give for them."""
 
     def __init__(
-        self, engine: TaskEngine, outlets: Outlets, book: CredentialBook, asking: Asking, audit: Audit
+        self, engine: TaskEngine, outlets: ProviderRoutes, book: CredentialLedger, asking: ExchangeCalls, audit: Audit
     ) -> None:
         self.outlets = outlets
         self._engine = engine
@@ -59,7 +59,7 @@ class Handing:
         *,
         not_after: datetime | None = None,
         fits: Callable[[str], None] = lambda _issued_type: None,
-    ) -> Given:
+    ) -> IssuedToken:
         """Hand out a credential for one resource of a live task, whose credentials a provider gives.
 
         It is told to end with the credential, the task, or `not_after`. `fits` raises if whoever asks can do nothing
@@ -80,7 +80,7 @@ class Handing:
         fits(kept.obtained.issued_type)
         self._engine.deadlines.used(task)
         self._note(task.id, kept)
-        return Given(
+        return IssuedToken(
             kept.obtained.token,
             kept.obtained.token_type,
             kept.obtained.issued_type,
@@ -94,7 +94,7 @@ class Handing:
             kept.obtained.public,
         )
 
-    async def _credential(self, task: Task, verdict: Verdict, route: Route) -> Kept:
+    async def _credential(self, task: Task, verdict: GrantVerdict, route: Route) -> Kept:
         """One that is good: that which is there, or another one if it is about to end."""
         key = Key(task.id, verdict.grant, verdict.version, verdict.digest)
         boot = self._engine.clock.boot()
@@ -109,7 +109,7 @@ class Handing:
                     return await asyncio.shield(flight)
         return kept
 
-    def _check_still(self, task: Task, verdict: Verdict) -> None:
+    def _check_still(self, task: Task, verdict: GrantVerdict) -> None:
         """Raise what the engine does, and TaskOver if the provider was to be asked by another task type."""
         self._engine.check_still(task, verdict)
         if task.type.digest != verdict.digest:
@@ -126,7 +126,7 @@ class Handing:
 
     # --- obtaining --------------------------------------------------------------------------------------------------
 
-    def _flight(self, key: Key, task: Task, verdict: Verdict, route: Route) -> "asyncio.Future[Kept]":
+    def _flight(self, key: Key, task: Task, verdict: GrantVerdict, route: Route) -> "asyncio.Future[Kept]":
         """An exchange for this key, the same for all who ask meanwhile. It goes on although they go away."""
         flight = self._flights.get(key)
         if flight is None:
@@ -142,7 +142,7 @@ class Handing:
         elif error is not None:
             log.error("exchange_failed", task=key.task_id, exc_info=error)
 
-    async def _exchange(self, key: Key, task: Task, verdict: Verdict, route: Route) -> Kept:
+    async def _exchange(self, key: Key, task: Task, verdict: GrantVerdict, route: Route) -> Kept:
         self._engine.check_budget(task)
         outlet, grant = route.outlet, verdict.grant
         task.count_token(grant)  # before it is asked: those who ask meanwhile share the budget
@@ -198,7 +198,7 @@ class Handing:
             self._kept.put(key, kept)
         return kept
 
-    async def _count(self, task: Task, provider: str, verdict: Verdict) -> None:
+    async def _count(self, task: Task, provider: str, verdict: GrantVerdict) -> None:
         grant = verdict.grant
         fields = {"provider": provider, "resource": grant.resource, "actions": list(grant.actions)}
         await self._engine.note_use(task, self._engine.event("external_credential_asked", task, **fields))

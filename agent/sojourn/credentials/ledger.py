@@ -25,7 +25,7 @@ from sojourn.credentials.credential import (
     JournaledCredential,
 )
 from sojourn.credentials.index import Index
-from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.credentials.sealing import Sealing
 from sojourn.errors import Bug, LimitExceeded, SojournError, TaskOver
 from sojourn.limits import (
@@ -56,7 +56,7 @@ class CredentialStore(Protocol):
     def load(self) -> Sequence[JournaledCredential]: ...
 
 
-class CredentialBook:
+class CredentialLedger:
     """All credentials of this agent that are not gone. `journal.run` must be running for what is written later."""
 
     def __init__(
@@ -64,7 +64,7 @@ class CredentialBook:
         engine: TaskEngine,
         store: CredentialStore,
         sealing: Sealing,
-        outlets: Outlets,
+        outlets: ProviderRoutes,
         audit: Audit,
         clock: Clock,
         alarms: Alarms,

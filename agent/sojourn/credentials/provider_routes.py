@@ -62,7 +62,7 @@ class Route:
     ask: Any
 
 
-class Outlets:
+class ProviderRoutes:
     """All providers, by their names in the configuration."""
 
     def __init__(

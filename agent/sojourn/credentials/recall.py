@@ -15,9 +15,9 @@ import structlog
 
 from sojourn.credentials.credential import ENDING, Credential
 from sojourn.credentials.exchange_call import given_up
-from sojourn.credentials.ledger import CredentialBook
+from sojourn.credentials.ledger import CredentialLedger
 from sojourn.credentials.provider_assertions import Assertions
-from sojourn.credentials.provider_routes import Outlet, Outlets
+from sojourn.credentials.provider_routes import Outlet, ProviderRoutes
 from sojourn.credentials.sealing import HandleUnreadable
 from sojourn.errors import SojournError
 from sojourn.limits import (
@@ -41,8 +41,8 @@ class Recalling:
 
     def __init__(
         self,
-        book: CredentialBook,
-        outlets: Outlets,
+        book: CredentialLedger,
+        outlets: ProviderRoutes,
         types: Callable[[], Mapping[str, TaskType]],
         assertions: Assertions,
         alarms: Alarms,

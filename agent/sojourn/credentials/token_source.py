@@ -3,18 +3,18 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sojourn.credentials.hand_out import Handing
+from sojourn.credentials.hand_out import HandOut
 from sojourn.errors.oauth import BindingNotOffered
-from sojourn.oauth.issued_tokens import Given
+from sojourn.oauth.issued_tokens import IssuedToken
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.tokens import Binding
 
 
-class Giving:
+class TaskTokenSource:
     """For all doors."""
 
-    def __init__(self, engine: TaskEngine, handing: Handing) -> None:
+    def __init__(self, engine: TaskEngine, handing: HandOut) -> None:
         self._engine = engine
         self._handing = handing
 
@@ -55,8 +55,8 @@ class Giving:
         agent_key: bool = False,
         params_digest: str = "",
         fits: Callable[[str], None] = lambda _issued_type: None,
-    ) -> Given:
-        """A credential for one resource of a live task: see TaskEngine.token and Handing.give, and what those raise.
+    ) -> IssuedToken:
+        """A credential for one resource of a live task: see TaskEngine.token and HandOut.give, and what those raise.
 
         `fits` is of those of a provider alone: the type of ours is known. Raise BindingNotOffered for one of a provider
         that is to be bound, or for one request alone.
@@ -73,4 +73,4 @@ class Giving:
             agent_key=agent_key,
             params_digest=params_digest,
         )
-        return Given.of(token)
+        return IssuedToken.of(token)

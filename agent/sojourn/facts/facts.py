@@ -42,7 +42,7 @@ class FactStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FactChange:
     """A change of what is said under a key. `before` and `after`: None, nothing.
 
     Told before it is on disk (`written` is False), when it may take away; what time ends is told when it has.
@@ -56,7 +56,7 @@ class Change:
 
 
 Then = Callable[[], Awaitable[None]]  # what is to be done once the change is on disk
-Heard = Callable[[Change], Awaitable[Then | None]]
+Heard = Callable[[FactChange], Awaitable[Then | None]]
 
 
 class Facts:
@@ -203,7 +203,7 @@ class Facts:
 
     async def _change(self, key: Key, fact: Fact | None, write: Callable[[], Awaitable[None]]) -> None:
         """Put a change into force, whether or not somebody still waits for it."""
-        change = Change(key, self.find(key), fact, written=False, before_written=self.is_written(key))
+        change = FactChange(key, self.find(key), fact, written=False, before_written=self.is_written(key))
         self._keep(key)
         self._unwritten.setdefault(key[0], {})[key[1:]] = fact
         if fact is not None:
@@ -214,7 +214,7 @@ class Facts:
         self._arm(key)
         await asyncio.shield(self._background.run(self._carry_out(change, write())))
 
-    async def _carry_out(self, change: Change, write: Awaitable[None]) -> None:
+    async def _carry_out(self, change: FactChange, write: Awaitable[None]) -> None:
         key, place = change.key, change.key[1:]
         writing = asyncio.ensure_future(write)  # it has its place among the writes before others have their turn
         then = await self._tell(change)
@@ -277,7 +277,7 @@ class Facts:
         elif written is not None and written.over(boot):
             self._written[key[0]].pop(key[1:])
             self.revision += 1
-            self._background.run(self._told(Change(key, written, said, written=True)))
+            self._background.run(self._told(FactChange(key, written, said, written=True)))
             self._arm(key)
         else:
             self._arm(key)
@@ -292,12 +292,12 @@ class Facts:
         self.revision += 1
         self._arm(key)
         event = self._audit.event("fact_expired", {**_named(key), "reason": reason})
-        self._background.run(self._ended(Change(key, before, None, written=True), event))
+        self._background.run(self._ended(FactChange(key, before, None, written=True), event))
 
-    async def _told(self, change: Change) -> None:
+    async def _told(self, change: FactChange) -> None:
         await self._tell(change)
 
-    async def _ended(self, change: Change, event: Event) -> None:
+    async def _ended(self, change: FactChange, event: Event) -> None:
         await self._tell(change)
         try:
             if self.find(change.key) is None:
@@ -305,7 +305,7 @@ class Facts:
         except SojournError as error:  # it stands there as over, and is dropped at the next start
             log.error("fact_not_dropped", name=change.key[0], reason=error.public, detail=error.detail)
 
-    async def _tell(self, change: Change) -> list[Then]:
+    async def _tell(self, change: FactChange) -> list[Then]:
         heard = [await hook(change) for hook in self._hooks]
         return [each for each in heard if each is not None]
 

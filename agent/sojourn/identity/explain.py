@@ -13,7 +13,7 @@ from sojourn.spiffe.ids import SpiffeId
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EntryVerdict:
     """What one entry says to a caller: matched, cannot_tell, hint_taken, unfilled, missing_selectors, other_parent or
     expired.
 
@@ -45,7 +45,7 @@ def verdicts(
     possible: Iterable[Registration],
     attested: Attested,
     node_ids: Sequence[SpiffeId],
-) -> list[Verdict]:
+) -> list[EntryVerdict]:
     """The entries that the caller has, in their order, then those that it may have, those that match and give nothing,
     and the nearest misses.
 
@@ -58,17 +58,19 @@ def verdicts(
     had = {entry.id for entry in unique_hints(served)}
     matching = sorted((entry for entry in entries if entry.selectors <= selectors), key=lambda entry: entry.order)
     templates = {entry.id: _template(entry) for entry in matching}
-    found = [Verdict(entry, "matched", template=templates[entry.id]) for entry in served if entry.id in had]
+    found = [EntryVerdict(entry, "matched", template=templates[entry.id]) for entry in served if entry.id in had]
     found += [
-        Verdict(entry, "cannot_tell", tuple(sorted(_lacked(entry, attested))), _template(entry))
+        EntryVerdict(entry, "cannot_tell", tuple(sorted(_lacked(entry, attested))), _template(entry))
         for entry in list(unsure.values())[:EXPLAINED_ENTRIES]
     ]
-    found += [Verdict(entry, "hint_taken", template=templates[entry.id]) for entry in served if entry.id not in had]
+    found += [
+        EntryVerdict(entry, "hint_taken", template=templates[entry.id]) for entry in served if entry.id not in had
+    ]
     found += [
         _not_served(entry, attested, node_ids) for entry in matching if entry.id not in here and entry.id not in unsure
     ]
     found += [
-        Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)), _template(entry))
+        EntryVerdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)), _template(entry))
         for entry in nearest(
             (entry for entry in entries if entry.id not in unsure), selectors, attested.withheld, EXPLAINED_ENTRIES
         )
@@ -76,14 +78,14 @@ def verdicts(
     return found
 
 
-def _not_served(entry: Registration, attested: Attested, node_ids: Sequence[SpiffeId]) -> Verdict:
+def _not_served(entry: Registration, attested: Attested, node_ids: Sequence[SpiffeId]) -> EntryVerdict:
     """Why an entry that has all its selectors gives nothing."""
     if entry.parent_id not in node_ids:
-        return Verdict(entry, "other_parent", template=_template(entry))
+        return EntryVerdict(entry, "other_parent", template=_template(entry))
     made = entry.expand(attested.selectors, attested.untold)
     if isinstance(made, Unfilled):
-        return Verdict(entry, "unfilled", template=_template(entry), reason=made.reason)
-    return Verdict(made, "expired", template=_template(entry))
+        return EntryVerdict(entry, "unfilled", template=_template(entry), reason=made.reason)
+    return EntryVerdict(made, "expired", template=_template(entry))
 
 
 def _template(entry: Registration) -> str:
@@ -124,7 +126,7 @@ def needs(entries: Iterable[Registration], possible: Sequence[Registration], att
     return found
 
 
-def conclusion(found: list[Verdict], attested: Attested, has: str = "the process has") -> str:
+def conclusion(found: list[EntryVerdict], attested: Attested, has: str = "the process has") -> str:
     """One or two sentences: what the process gets, or what is missing. `has`: who has what is found."""
     matched = [verdict.entry for verdict in found if verdict.verdict == "matched"]
     unsure = [verdict for verdict in found if verdict.verdict == "cannot_tell"]
@@ -141,7 +143,7 @@ def conclusion(found: list[Verdict], attested: Attested, has: str = "the process
     return _nothing(found[0], attested) + failed
 
 
-def _undecided(unsure: list[Verdict], attested: Attested, proved: str) -> str:
+def _undecided(unsure: list[EntryVerdict], attested: Attested, proved: str) -> str:
     first = unsure[0]
     more = f", and {len(unsure) - 1} more entries might match" if len(unsure) > 1 else ""
     asked = [missing for verdict in unsure for missing in verdict.missing]
@@ -162,7 +164,7 @@ def _names(attested: Attested) -> str:
     return f"attestor {names[0]}" if len(names) == 1 else f"attestors {', '.join(names)}"
 
 
-def _nothing(first: Verdict, attested: Attested) -> str:
+def _nothing(first: EntryVerdict, attested: Attested) -> str:
     if first.verdict == "unfilled":
         kinds = {each.kind for each in first.entry.placeholders}
         reasons = [f"{name} could not be proved: {why}" for name, why in attested.withheld.items() if name in kinds]

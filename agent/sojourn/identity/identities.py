@@ -21,9 +21,9 @@ from sojourn.identity.matcher import EntryIndex, might_match, that_matter, uniqu
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocation_list import ENTRY, RevokedIdentity, RevokedSvid
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.streams import Stream
+from sojourn.identity.streams import IdentityStream
 from sojourn.identity.subscriptions import Streams
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import UNMATCHED_HOLD_SECONDS
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe import jwtsvid
@@ -42,7 +42,7 @@ class Identities:
         attestation: Attestation,
         registry: Registry,
         authority: EmbeddedAuthority,
-        issuing: Issuing,
+        issuing: SvidIssuer,
         revocations: Revocations,
         foreign: ForeignBundles,
         clock: Clock,
@@ -194,7 +194,7 @@ class Identities:
                 stream.revoked = True
                 stream.wake()
 
-    def stream(self, peer: Peer, method: str, *, required: bool = True) -> AbstractAsyncContextManager[Stream]:
+    def stream(self, peer: Peer, method: str, *, required: bool = True) -> AbstractAsyncContextManager[IdentityStream]:
         """Hold a stream for a caller. One without identity waits UNMATCHED_HOLD_SECONDS, then NoIdentity is raised.
         Raise AttestationFailed if it cannot be told what the caller has, be that less or more.
 
@@ -205,7 +205,7 @@ class Identities:
         """
         return _Holding(self, peer, method, required=required)
 
-    async def begin(self, peer: Peer, method: str, *, required: bool) -> Stream:
+    async def begin(self, peer: Peer, method: str, *, required: bool) -> IdentityStream:
         """Begin a stream, as `stream` says. Whoever has it closes it in `streams`."""
         attested = await self._attestation.attest(peer)
         stream = self.streams.open(method, peer, attested, self._clock.now())
@@ -223,7 +223,7 @@ class Identities:
             raise
         return stream
 
-    async def refresh(self, stream: Stream) -> None:
+    async def refresh(self, stream: IdentityStream) -> None:
         """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed.
 
         Because an attestor cannot tell, nothing is taken away: while the process is the same in the same cgroup, what
@@ -239,7 +239,7 @@ class Identities:
         if entries != stream.entries:
             self.streams.give(stream, entries)
 
-    def holds(self, stream: Stream, looks: Looks) -> bool:
+    def holds(self, stream: IdentityStream, looks: Looks) -> bool:
         """Whether a stream's caller still is what it was attested as, and has what it had: the look before an answer
         for which nothing has to be waited for. Without it, `refresh` tells. Raise AttestationFailed.
         """
@@ -252,7 +252,7 @@ class Identities:
         for stream in self.streams:
             stream.end(_closing())
 
-    async def _hold(self, stream: Stream) -> None:
+    async def _hold(self, stream: IdentityStream) -> None:
         try:
             async with asyncio.timeout(UNMATCHED_HOLD_SECONDS):
                 while not stream.entries:
@@ -326,7 +326,7 @@ class Identities:
                     self.streams.give(stream, entries)
                     stream.wake()
 
-    def _settle(self, stream: Stream) -> None:
+    def _settle(self, stream: IdentityStream) -> None:
         """Give a stream what its caller has now, or end it if that cannot be told."""
         try:
             self.streams.give(stream, self._settled(stream.attested, stream.entries))
@@ -350,7 +350,7 @@ class Identities:
             stream.wake()
 
 
-class _Holding(AbstractAsyncContextManager[Stream]):
+class _Holding(AbstractAsyncContextManager[IdentityStream]):
     """A stream from its beginning to its end. Short ones are many: a generator would take twice as long."""
 
     __slots__ = ("_identities", "_method", "_peer", "_required", "_stream")
@@ -360,9 +360,9 @@ class _Holding(AbstractAsyncContextManager[Stream]):
         self._peer = peer
         self._method = method
         self._required = required
-        self._stream: Stream | None = None
+        self._stream: IdentityStream | None = None
 
-    async def __aenter__(self) -> Stream:
+    async def __aenter__(self) -> IdentityStream:
         self._stream = await self._identities.begin(self._peer, self._method, required=self._required)
         return self._stream
 

@@ -41,16 +41,16 @@ class IssuedSvid:
     root_id: str = ""
 
 
-class Journal(Protocol):
+class SvidJournal(Protocol):
     """Where records are found again."""
 
     async def of_events(self, events: Collection[str], since_ms: int, containing: str) -> list[Record]: ...
 
 
-class Issued:
+class IssuedSvids:
     """Finds what was issued."""
 
-    def __init__(self, journal: Journal, audit: Audit, clock: Clock) -> None:
+    def __init__(self, journal: SvidJournal, audit: Audit, clock: Clock) -> None:
         self._journal = journal
         self._audit = audit
         self._clock = clock

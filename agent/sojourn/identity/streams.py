@@ -29,7 +29,7 @@ class Step:
         self.looks = Looks()
         self._answers: dict[tuple[object, int], tuple[object, bytes]] = {}
 
-    def answer(self, make: Callable[["Stream"], bytes], stream: "Stream") -> bytes:
+    def answer(self, make: Callable[["IdentityStream"], bytes], stream: "IdentityStream") -> bytes:
         """What `make` makes of the stream's entries: the same for all streams that have the very same ones."""
         entries = stream.entries
         made = self._answers.get((make, id(entries)))
@@ -52,10 +52,10 @@ class Waking:
     __slots__ = ("_coming", "_due")
 
     def __init__(self) -> None:
-        self._due: deque[Stream] = deque()
+        self._due: deque[IdentityStream] = deque()
         self._coming = False
 
-    def wake(self, stream: "Stream", loop: asyncio.AbstractEventLoop) -> None:
+    def wake(self, stream: "IdentityStream", loop: asyncio.AbstractEventLoop) -> None:
         self._due.append(stream)
         if not self._coming:
             self._come(loop)
@@ -74,7 +74,7 @@ class Waking:
 
 
 @dataclass(slots=True, eq=False)
-class Stream:
+class IdentityStream:
     """One open stream and what its caller has. `entries` is in the stated order, hints unique.
 
     `unsure`: an attestor could not tell when it was last asked, so it is asked again soon. `due`: when that is, on the

@@ -6,7 +6,7 @@ from datetime import datetime
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.identity.entries import Entry, IdentityKey
-from sojourn.identity.streams import Stream, Waking
+from sojourn.identity.streams import IdentityStream, Waking
 
 _ProcessKey = tuple[int, int]  # pid and start time
 
@@ -19,25 +19,25 @@ class Streams:
         self._watch = watch
         self._unwatch = unwatch
         self._turns = Waking()
-        self._all: dict[Stream, None] = {}  # in the order in which they were opened
-        self._of_process: dict[_ProcessKey, dict[Stream, None]] = {}
-        self._of_identity: dict[IdentityKey, dict[Stream, None]] = {}
+        self._all: dict[IdentityStream, None] = {}  # in the order in which they were opened
+        self._of_process: dict[_ProcessKey, dict[IdentityStream, None]] = {}
+        self._of_identity: dict[IdentityKey, dict[IdentityStream, None]] = {}
 
-    def __iter__(self) -> Iterator[Stream]:
+    def __iter__(self) -> Iterator[IdentityStream]:
         """The oldest first."""
         return iter(tuple(self._all))
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def open(self, method: str, peer: Peer, attested: Attested, since: datetime) -> Stream:
+    def open(self, method: str, peer: Peer, attested: Attested, since: datetime) -> IdentityStream:
         """A new stream, of a caller that has nothing yet."""
-        stream = Stream(method, peer, attested, (), since, self._turns, unsure=bool(attested.failures))
+        stream = IdentityStream(method, peer, attested, (), since, self._turns, unsure=bool(attested.failures))
         self._all[stream] = None
         self._of_process.setdefault(_process_of(stream), {})[stream] = None
         return stream
 
-    def close(self, stream: Stream) -> None:
+    def close(self, stream: IdentityStream) -> None:
         self.give(stream, ())
         del self._all[stream]
         others = self._of_process[_process_of(stream)]
@@ -45,7 +45,7 @@ class Streams:
         if not others:
             del self._of_process[_process_of(stream)]
 
-    def give(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
+    def give(self, stream: IdentityStream, entries: tuple[Entry, ...]) -> None:
         """From now on the stream's caller has these and no others."""
         before, stream.entries = stream.entries, entries
         kept = {entry.key for entry in entries}
@@ -64,14 +64,14 @@ class Streams:
                     del self._of_identity[key]
                     self._unwatch(key)
 
-    def having(self, key: IdentityKey) -> Collection[Stream]:
+    def having(self, key: IdentityKey) -> Collection[IdentityStream]:
         """Those whose callers have this identity now."""
         return self._of_identity.get(key, {})
 
-    def by_process(self) -> Iterator[Collection[Stream]]:
+    def by_process(self) -> Iterator[Collection[IdentityStream]]:
         """Those of each process that holds any."""
         return iter(tuple(self._of_process.values()))
 
 
-def _process_of(stream: Stream) -> _ProcessKey:
+def _process_of(stream: IdentityStream) -> _ProcessKey:
     return (stream.peer.process.pid, stream.peer.process.start_time)

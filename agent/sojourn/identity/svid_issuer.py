@@ -16,7 +16,7 @@ from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
 
-class Issuing:
+class SvidIssuer:
     """What this agent's authority signs for entries."""
 
     def __init__(

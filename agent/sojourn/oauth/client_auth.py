@@ -67,7 +67,7 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class ClientCredentials:
     """What a request says of its client."""
 
     client_id: str = ""
@@ -77,7 +77,7 @@ class Credentials:
     @classmethod
     def read(
         cls, fields: Mapping[str, str], authorization: str | None = None, proofs: Sequence[str] = ()
-    ) -> "Credentials":
+    ) -> "ClientCredentials":
         """Read what a form's fields, those that have a value, and the headers Authorization and DPoP say of the client.
 
         Raise InvalidClient, InvalidInput, InvalidProof.
@@ -119,7 +119,7 @@ def ends_of(shown: tuple[Shown, ...]) -> Mapping[tuple[str, str], float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class OAuthClient:
     """A client that has authenticated. `entries`: its registrations, of one SPIFFE ID unless it came by the socket."""
 
     method: str  # SOCKET | ASSERTION | CERTIFICATE
@@ -146,7 +146,7 @@ class Client:
     def has(self, spiffe_id: SpiffeId) -> bool:
         return any(entry.spiffe_id == spiffe_id for entry in self.entries)
 
-    def as_only(self, spiffe_id: SpiffeId) -> "Client":
+    def as_only(self, spiffe_id: SpiffeId) -> "OAuthClient":
         """The same client, as one of its identities."""
         own = tuple(entry for entry in self.entries if entry.spiffe_id == spiffe_id)
         return self if len(own) == len(self.entries) else replace(self, entries=own)
@@ -168,7 +168,7 @@ class Clients:
         self._issuer = issuer
         self._clock = clock
 
-    async def authenticate(self, sender: Sender, credentials: Credentials, *, claim: bool = True) -> Client:
+    async def authenticate(self, sender: Sender, credentials: ClientCredentials, *, claim: bool = True) -> OAuthClient:
         """Say who the client is. Raise InvalidClient, NoIdentity, AttestationFailed, or what the store raises.
 
         Its assertion, if it sent one, is used up; without `claim` that is left to the caller, who does it before
@@ -211,7 +211,7 @@ class Clients:
             raise InvalidToken(f"{what}: token has expired", reason_code="expired")
         return svid
 
-    def check_still(self, client: Client, svids: Sequence[Shown]) -> Client:
+    def check_still(self, client: OAuthClient, svids: Sequence[Shown]) -> OAuthClient:
         """The client with those of its registrations that are what they were. Raise InvalidClient if none is any more,
         or if one of the SVIDs has been revoked meanwhile.
         """
@@ -230,7 +230,7 @@ class Clients:
             raise InvalidClient(f"the client {str(spiffe_id)!r} is not registered")
         return entries
 
-    def _by_assertion(self, sender: Sender, credentials: Credentials) -> Client:
+    def _by_assertion(self, sender: Sender, credentials: ClientCredentials) -> OAuthClient:
         try:
             svid = self.read_assertion(credentials.unverified_assertion, "client_assertion")
         except InvalidToken as error:
@@ -238,9 +238,9 @@ class Clients:
         entries = (
             self._identities.registered(svid.spiffe_id) if sender.peer is not None else self.remote(svid.spiffe_id)
         )
-        return Client(ASSERTION, entries, sender.peer, sender.certificate, shown(svid), Assertion.of(svid))
+        return OAuthClient(ASSERTION, entries, sender.peer, sender.certificate, shown(svid), Assertion.of(svid))
 
-    async def _by_socket(self, peer: Peer, asserted: Client | None) -> Client:
+    async def _by_socket(self, peer: Peer, asserted: OAuthClient | None) -> OAuthClient:
         """The caller by attestation; what it asserts must be its own."""
         try:
             entries = await self._identities.of(peer)
@@ -249,14 +249,14 @@ class Clients:
                 "the caller has no identity: ask the operator, whom `sojourn explain` tells why"
             ) from error
         if asserted is None:
-            return Client(SOCKET, entries, peer)
+            return OAuthClient(SOCKET, entries, peer)
         asserted_ids = set(asserted.identities)
         own = tuple(entry for entry in entries if entry.spiffe_id in asserted_ids)
         if not own:
             raise InvalidClient("client_assertion is not the caller's: the caller has no such identity")
-        return Client(ASSERTION, own, peer, None, asserted.svid, asserted.assertion)
+        return OAuthClient(ASSERTION, own, peer, None, asserted.svid, asserted.assertion)
 
-    def _by_certificate(self, sender: Sender) -> Client:
+    def _by_certificate(self, sender: Sender) -> OAuthClient:
         shown_ = sender.certificate
         if shown_ is None:
             raise InvalidClient(
@@ -269,7 +269,7 @@ class Clients:
                 "the X.509-SVID of the connection is revoked, or has ended: connect with the present one"
             )
         svid = Shown(X509, shown_.serial, shown_.not_after, shown_.spiffe_id)
-        return Client(CERTIFICATE, self.remote(shown_.spiffe_id), None, shown_, svid)
+        return OAuthClient(CERTIFICATE, self.remote(shown_.spiffe_id), None, shown_, svid)
 
 
 def own_names(issuer: str, trust_domain: TrustDomain) -> tuple[str, ...]:
@@ -283,7 +283,7 @@ def shown(svid: JwtSvid) -> Shown:
     return Shown(JWT, jti if isinstance(jti, str) else "", svid.expires_at, svid.spiffe_id)
 
 
-def _named(client: Client, client_id: str) -> Client:
+def _named(client: OAuthClient, client_id: str) -> OAuthClient:
     """The client as the one that it says it is. Raise InvalidClient if it is not."""
     if not client_id:
         return client
@@ -296,14 +296,14 @@ def _named(client: Client, client_id: str) -> Client:
     return client.as_only(spiffe_id)
 
 
-def bound_to(client: Client, proof: Binding | None) -> Binding | None:
+def bound_to(client: OAuthClient, proof: Binding | None) -> Binding | None:
     """To what the token is bound: the key of a proof, or the certificate that the client authenticated by."""
     if proof is not None or client.method != CERTIFICATE:
         return proof
     return to_certificate(client)
 
 
-def to_certificate(client: Client) -> Binding:
+def to_certificate(client: OAuthClient) -> Binding:
     """The binding to the certificate of a client that has one."""
     assert client.certificate is not None
     return Binding(X5T, client.certificate.thumbprint, client.certificate.not_after)

@@ -16,11 +16,11 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.jose.jws import UnverifiedJws, audiences
 from sojourn.limits import REVOCATION_WRITE_SECONDS
-from sojourn.oauth.client_auth import Client
+from sojourn.oauth.client_auth import OAuthClient
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import COMPLETED, PENDING, Task
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.end_reasons import CANCELLED
@@ -62,13 +62,13 @@ class TokenQuery:
         return cls(fields["token"], fields.get("token_type_hint", ""))
 
 
-class Inspecting:
+class Introspection:
     """Tells of tokens and revokes them, for clients that have authenticated."""
 
     def __init__(
         self,
         engine: TaskEngine,
-        changing: Changing,
+        changing: TaskChanges,
         audiences_: Audiences,
         identities: Identities,
         was_used: Callable[[TaskToken], bool],
@@ -84,7 +84,7 @@ class Inspecting:
 
     # --- introspection ----------------------------------------------------------------------------------------------
 
-    def introspect(self, client: Client, query: TokenQuery) -> Mapping[str, Any]:
+    def introspect(self, client: OAuthClient, query: TokenQuery) -> Mapping[str, Any]:
         """The answer of RFC 7662, 2.2: INACTIVE for whoever is neither holder nor audience. Never raises."""
         try:
             unverified = self._engine.issuing.signatures.parse_unverified(query.unverified_token)
@@ -112,7 +112,7 @@ class Inspecting:
             claims["authorization_details"] = [{**claims["authorization_details"][0], "actions": actions}]
         return {"active": True, "scope": " ".join(actions), "token_type": token.token_type, **claims}
 
-    def signed(self, client: Client, answer: Mapping[str, Any]) -> str:
+    def signed(self, client: OAuthClient, answer: Mapping[str, Any]) -> str:
         """The answer as a JWT for this client alone (RFC 9701, 5)."""
         claims = {
             "iss": self._engine.issuer,
@@ -122,7 +122,7 @@ class Inspecting:
         }
         return self._engine.keys.active.sign(claims, typ=INTROSPECTION_TYP)
 
-    def _of_jwt_svid(self, client: Client, unverified: UnverifiedJws) -> Mapping[str, Any]:
+    def _of_jwt_svid(self, client: OAuthClient, unverified: UnverifiedJws) -> Mapping[str, Any]:
         """What a JWT-SVID says, to its own subject and to its audience. Raises InvalidToken."""
         named = audiences(unverified.unverified_claims)
         ours = [each for each in named if self._is_audience(client.entries, each)]
@@ -140,7 +140,7 @@ class Inspecting:
 
     # --- revocation -------------------------------------------------------------------------------------------------
 
-    async def revoke(self, client: Client, query: TokenQuery) -> Task | None:
+    async def revoke(self, client: OAuthClient, query: TokenQuery) -> Task | None:
         """Revoke a token, and return when that is on disk; None if there was nothing that this client may revoke.
 
         All tokens of the task that are as old die with it. Its holder ends the task by the hint TASK_HINT. Raise
@@ -168,7 +168,7 @@ class Inspecting:
             raise StoreFailed("the token is revoked, and that could not be written yet") from None
         return task
 
-    def _revoke(self, client: Client, token: TaskToken, task: Task, *, whole: bool) -> None:
+    def _revoke(self, client: OAuthClient, token: TaskToken, task: Task, *, whole: bool) -> None:
         by: dict[str, Any] = {"by": str(client.identities[0]), "jti": token.claims.get("jti")}
         if whole:
             self._engine.end(task, COMPLETED, CANCELLED, **by)

@@ -11,7 +11,7 @@ from sojourn.tasktoken.tokens import Binding, TaskToken
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class IssuedToken:
     """A credential as it is handed out. `expires_at`: until when it may be used, by whatever ends first."""
 
     token: str = field(repr=False)
@@ -61,7 +61,7 @@ class TokenSource(Protocol):
         agent_key: bool = False,
         params_digest: str = "",
         fits: Callable[[str], None] = lambda _issued_type: None,
-    ) -> Given:
+    ) -> IssuedToken:
         """A credential for one resource of a live task, on the terms that `TaskEngine.token` has.
 
         `fits` raises if whoever asks can do nothing with one of this type. Raise errors of ours; none was given then.

@@ -7,7 +7,7 @@ from sojourn.attestation.process import Process, stat_of
 from sojourn.errors import AttestationFailed, SojournError
 from sojourn.identity.identities import Identities
 from sojourn.limits import RUNNERS_KEPT
-from sojourn.oauth.client_auth import Client
+from sojourn.oauth.client_auth import OAuthClient
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import Bond
 from sojourn.tasks.holders import NoProcess
@@ -80,11 +80,11 @@ class Runners:
         self._kept.clear()
 
 
-def asker_of(client: Client) -> Asker:
+def asker_of(client: OAuthClient) -> Asker:
     return client.peer if client.peer is not None else Remote()
 
 
-def bond_of(client: Client, runner: Process | None, *, waits: bool) -> Bond:
+def bond_of(client: OAuthClient, runner: Process | None, *, waits: bool) -> Bond:
     """With what a one-shot task lives: the caller, which may be a helper of its runner; nothing, on another machine.
 
     One that waits for approval is its runner's from the beginning, and may be asked for by any helper of that. Raise

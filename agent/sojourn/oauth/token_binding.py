@@ -23,7 +23,7 @@ _NONCE = re.compile(rf"[!#-\[\]-~]{{0,{DPOP_JTI_MAX}}}")  # RFC 9449, 8.1
 SOCKET_URL = "http://localhost/token"  # as HTTP clients call what they reach by a Unix socket
 
 
-class Proving:
+class TokenBindings:
     """Bindings of tokens that the engine is to issue, and proofs by the keys that tasks have in the agent."""
 
     def __init__(

@@ -21,9 +21,9 @@ from sojourn.identity.identities import Identities
 from sojourn.oauth import token_request
 from sojourn.oauth.client_assertions import Assertion
 from sojourn.oauth.client_auth import (
-    Client,
+    ClientCredentials,
     Clients,
-    Credentials,
+    OAuthClient,
     Sender,
     Shown,
     bound_to,
@@ -32,21 +32,21 @@ from sojourn.oauth.client_auth import (
     shown,
     to_certificate,
 )
-from sojourn.oauth.issued_tokens import Given, TokenSource
+from sojourn.oauth.issued_tokens import IssuedToken, TokenSource
 from sojourn.oauth.one_shot_holder import Runners, asker_of, bond_of
 from sojourn.oauth.resource_servers import Audiences
-from sojourn.oauth.token_binding import Proving
+from sojourn.oauth.token_binding import TokenBindings
 from sojourn.oauth.token_request import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.policy.params import texts_of
 from sojourn.policy.rules import check_within
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.jwtsvid import JwtSvid
-from sojourn.tasks.begin import Beginning, BeginRequest
-from sojourn.tasks.delegation import Delegating
+from sojourn.tasks.begin import BeginRequest, BeginService
+from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.kept_fields import ONE_SHOT
-from sojourn.tasks.reattachment import Attaching
+from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.revoked_svids import remember
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
@@ -57,7 +57,7 @@ from sojourn.tasktoken.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
 class _Asked:
     """A request, who made it, and by what: all that `shown` says has been verified, and `once` is not yet used up."""
 
-    client: Client
+    client: OAuthClient
     request: TokenRequest
     binding: Binding | None
     shown: tuple[Shown, ...]
@@ -88,14 +88,14 @@ class TokenGrants:
         self,
         engine: TaskEngine,
         giving: TokenSource,
-        beginning: Beginning,
-        attaching: Attaching,
-        delegating: Delegating,
+        beginning: BeginService,
+        attaching: Reattachment,
+        delegating: DelegationService,
         identities: Identities,
         clients: Clients,
         runners: Runners,
         audiences: Audiences,
-        proving: Proving,
+        proving: TokenBindings,
         clock: Clock,
     ) -> None:
         self._engine = engine
@@ -122,9 +122,9 @@ class TokenGrants:
     async def grant(
         self,
         sender: Sender,
-        credentials: Credentials,
+        credentials: ClientCredentials,
         request: TokenRequest,
-    ) -> Given:
+    ) -> IssuedToken:
         """Give what is asked for, ours or a provider's.
 
         Raises errors of ours, with their OAuth codes; then nothing was signed, and no task is left that nobody knows.
@@ -156,7 +156,7 @@ class TokenGrants:
             if runner is not None:
                 runner.close()
 
-    def _proof(self, client: Client, unverified_proof: str) -> Binding | None:
+    def _proof(self, client: OAuthClient, unverified_proof: str) -> Binding | None:
         """The key of a DPoP proof (RFC 9449, 5); None: there is no proof."""
         if not unverified_proof:
             return None
@@ -164,7 +164,7 @@ class TokenGrants:
 
     # --- who, and by what -------------------------------------------------------------------------------------------
 
-    def _by_identity(self, client: Client, request: TokenRequest, proof: Binding | None) -> _Asked:
+    def _by_identity(self, client: OAuthClient, request: TokenRequest, proof: Binding | None) -> _Asked:
         """A client that asks for itself: as it has authenticated, or by a JWT-SVID of its own."""
         once = [client.assertion] if client.assertion is not None else []
         seen = [client.svid] if client.svid is not None else []
@@ -185,7 +185,7 @@ class TokenGrants:
             seen.append(shown(actor))
         return _Asked(client, request, bound_to(client, proof), tuple(seen), tuple(once))
 
-    def _own_svid(self, client: Client, request: TokenRequest) -> JwtSvid:
+    def _own_svid(self, client: OAuthClient, request: TokenRequest) -> JwtSvid:
         bearer = request.grant_type == JWT_BEARER
         what, names = ("assertion", self.own_names[:1]) if bearer else ("subject_token", self.own_names)
         try:
@@ -199,13 +199,13 @@ class TokenGrants:
             raise refused(f"{what}: it is not the client's: the client has no such identity")
         return svid
 
-    def _actor(self, client: Client, request: TokenRequest, once: list[Assertion]) -> JwtSvid:
+    def _actor(self, client: OAuthClient, request: TokenRequest, once: list[Assertion]) -> JwtSvid:
         actor = self._clients.read_assertion(request.unverified_actor, "actor_token", self.own_names)
         if client.peer is None:
             once.append(Assertion.of(actor))
         return actor
 
-    def _by_task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> _Asked:
+    def _by_task_token(self, client: OAuthClient, request: TokenRequest, proof: Binding | None) -> _Asked:
         """A client that has a task token: the task's holder, or the service that it was given to."""
         subject = self._task_token(client, request, proof)
         once = [client.assertion] if client.assertion is not None else []
@@ -232,7 +232,7 @@ class TokenGrants:
             binding = to_certificate(client)
         return _Asked(client, request, binding, tuple(seen), tuple(once), subject, held)
 
-    def _task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> TaskToken:
+    def _task_token(self, client: OAuthClient, request: TokenRequest, proof: Binding | None) -> TaskToken:
         """Verify a task token of ours whose sender must hold what it is bound to (for DPoP: the key of `proof`)."""
         try:
             unverified = self._engine.issuing.signatures.parse_unverified(request.unverified_subject)
@@ -245,7 +245,7 @@ class TokenGrants:
                 f"subject_token: {error.public}", reason_code=error.reason_code, detail=error.detail
             ) from error
 
-    def _held_by(self, client: Client, subject: TaskToken) -> Task | None:
+    def _held_by(self, client: OAuthClient, subject: TaskToken) -> Task | None:
         """The token's task, if the client is who holds it, or a helper that the holder of a one-shot task runs."""
         try:
             return self._task(client, subject.task_id)
@@ -257,7 +257,7 @@ class TokenGrants:
         runs = not isinstance(holder, NoProcess) and client.peer.process.descends_from(holder)
         return task if runs else None
 
-    def _task(self, client: Client, task_id: str) -> Task:
+    def _task(self, client: OAuthClient, task_id: str) -> Task:
         """A task that the client holds. Raise NotFound for any other, whether it exists or not."""
         if client.peer is not None:
             return self._engine.tasks.of_caller(client.peer, client.entries, task_id)
@@ -278,7 +278,7 @@ class TokenGrants:
 
     # --- tokens -----------------------------------------------------------------------------------------------------
 
-    async def _of_task(self, asked: _Asked) -> Given:
+    async def _of_task(self, asked: _Asked) -> IssuedToken:
         """A token of a task that the client holds."""
         request, client = asked.request, asked.client
         if client.peer is not None:
@@ -289,7 +289,7 @@ class TokenGrants:
         self._check_decided(task)
         return await self._token(task, asked, request.target, token_request.actions_wanted(request))
 
-    async def _begin(self, asked: _Asked, runner: Process | None) -> Given:
+    async def _begin(self, asked: _Asked, runner: Process | None) -> IssuedToken:
         """A token of a one-shot task, which ends with it."""
         request, client = asked.request, asked.client
         self._engine.check_types()
@@ -313,7 +313,7 @@ class TokenGrants:
         named = token_request.actions_wanted(request) if request.scope or request.wanted is not None else ()
         return await self._first_token(task, asked, request.target, named)
 
-    async def _derive(self, asked: _Asked, subject: TaskToken, runner: Process | None) -> Given:
+    async def _derive(self, asked: _Asked, subject: TaskToken, runner: Process | None) -> IssuedToken:
         """A token that is derived from a task token."""
         request, client = asked.request, asked.client
         try:
@@ -347,7 +347,7 @@ class TokenGrants:
         )
         return await self._first_token(child, asked, grant.resource, grant.actions)
 
-    async def _first_token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> Given:
+    async def _first_token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> IssuedToken:
         """The token that a task was begun for, without which it ends."""
         try:
             return await self._token(task, asked, resource, actions)
@@ -356,7 +356,7 @@ class TokenGrants:
                 self._engine.end(task, REVOKED, NO_TOKEN)
             raise
 
-    async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> Given:
+    async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> IssuedToken:
         remember(task, asked.svids, self._clock.now())
         binding, request = asked.binding, asked.request
         outside = self._giving.is_outside(task, resource)

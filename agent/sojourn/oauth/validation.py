@@ -13,8 +13,8 @@ from sojourn.runtime.clock import Clock
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.single_use import SingleUses
 from sojourn.tasks.task import Task
-from sojourn.tasks.use_counter import Counting
-from sojourn.tasks.use_reports import Uses
+from sojourn.tasks.use_counter import UseCounter
+from sojourn.tasks.use_reports import UseReports
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.dpop_replays import Replays
@@ -26,7 +26,7 @@ JWT_SVID, TASK = "jwt-svid", "task"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TokenVerdict:
     """What became of a validation: `code` and `reason` are empty if the token is good.
 
     `spiffe_id` is the subject; `actors` act for it, the present one first, if a task was handed on.
@@ -45,7 +45,7 @@ class Verdict:
         return not self.code
 
 
-class Judging:
+class TokenValidation:
     """Judges tokens for anyone who may ask: the answer is about a token that whoever asks has."""
 
     def __init__(self, engine: TaskEngine, identities: Identities, replays: Replays, clock: Clock) -> None:
@@ -54,8 +54,8 @@ class Judging:
         self.replays = replays  # of all that the agent judges: a proof is good once
         self._clock = clock
         self._uses = SingleUses(clock.boot)
-        self.uses = Uses(engine, clock)
-        self._counting = Counting(engine, self._uses)
+        self.uses = UseReports(engine, clock)
+        self._counting = UseCounter(engine, self._uses)
 
     def validate(
         self,
@@ -66,7 +66,7 @@ class Judging:
         action: str = "",
         sender: Sender = UNKNOWN,
         params_digest: str = "",
-    ) -> Verdict:
+    ) -> TokenVerdict:
         """Say whether a token is good for `audience` (and for `action`), sent by `sender`. Never raises.
 
         A token for one request is good for that of `params_digest` alone. A proof is used up by this. The answer is no
@@ -93,7 +93,7 @@ class Judging:
         params_digest: str = "",
         no_action: bool = False,
         served: Served = NOTHING_SAID,
-    ) -> Verdict:
+    ) -> TokenVerdict:
         """`validate` for a request that is served if the answer is yes: it uses up a token that is good once, and is
         counted if its action is. `no_action`: it is for none. What is `served` is on record before the answer.
         """
@@ -160,14 +160,14 @@ class Judging:
         """Whether a token was good once, and was used."""
         return verified.task_class == HIGH and self._uses.has(verified)
 
-    def _jwt_svid(self, token: str, audience: str, action: str, sender: Sender, params_digest: str) -> Verdict:
+    def _jwt_svid(self, token: str, audience: str, action: str, sender: Sender, params_digest: str) -> TokenVerdict:
         if action or params_digest:
             raise InvalidToken("a JWT-SVID grants no actions", reason_code="wrong_type")
         if sender.dpop_proof or sender.jkt:
             raise InvalidToken("a JWT-SVID is not bound to a key", reason_code="wrong_binding")
         svid = self._identities.verify_jwt_svid(token, [audience])
         claims = {**svid.claims, "aud": list(svid.audience)}
-        return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
+        return TokenVerdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
 
     def _task_token(
         self, unverified: UnverifiedJws, audience: str, action: str, sender: Sender, params_digest: str
@@ -186,14 +186,14 @@ def _is_svid(unverified: UnverifiedJws, kind: str) -> bool:
     return (kind or (TASK if unverified.typ == tokens.TYP else JWT_SVID)) == JWT_SVID
 
 
-def _yes(verified: TaskToken) -> Verdict:
+def _yes(verified: TaskToken) -> TokenVerdict:
     actors = tuple(map(str, verified.actors))
-    return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
+    return TokenVerdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
 
 
-def _no(error: SojournError) -> Verdict:
+def _no(error: SojournError) -> TokenVerdict:
     if isinstance(error, NonceNeeded):
-        return Verdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
+        return TokenVerdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
     if isinstance(error, InvalidToken):
-        return Verdict(code=error.reason_code, reason=error.public)
-    return Verdict(code="task_over" if isinstance(error, TaskOver) else error.code, reason=error.public)
+        return TokenVerdict(code=error.reason_code, reason=error.public)
+    return TokenVerdict(code="task_over" if isinstance(error, TaskOver) else error.code, reason=error.public)

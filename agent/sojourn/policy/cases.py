@@ -22,7 +22,7 @@ from sojourn.files import trusted
 from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES, DELEGATION_DEPTH
 from sojourn.policy.cedar import OWN
 from sojourn.policy.params import texts_of
-from sojourn.policy.questions import Answer, Question, ask
+from sojourn.policy.questions import PolicyAnswer, Question, ask
 from sojourn.policy.task_type_file import Binding, renamed
 from sojourn.policy.task_types import CASES, TaskType, TypeSet, faults_of, not_toml
 
@@ -90,7 +90,7 @@ class Outcome:
     """What became of a case; `differences` says in what the answer is not the expected one."""
 
     case: Case
-    answer: Answer
+    answer: PolicyAnswer
     differences: tuple[str, ...]
 
 
@@ -215,7 +215,7 @@ def _made(kind: TaskType, case: _Case, default: _Asked, line: int) -> Case:
     return Case(case.name, question, case.expect == "allow", policies, case.rule, case.approval, line)
 
 
-def _outcome(case: Case, answer: Answer) -> Outcome:
+def _outcome(case: Case, answer: PolicyAnswer) -> Outcome:
     differences = []
     if case.allow != bool(answer):
         got = "allow" if answer else f"deny ({answer.decision.reason})"  # type: ignore[union-attr]  # only a deny is false

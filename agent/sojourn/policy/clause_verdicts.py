@@ -17,7 +17,7 @@ _NEEDLESS = re.compile(r'"(?:\\.|[^"\\])*"|\((\w+(?:\.\w+)*)\)', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ClauseVerdict:
     """One policy and a request. `misses` says what the policy asks for that is not so; none if it applies."""
 
     id: str
@@ -29,7 +29,7 @@ class Standing:
 
 def standing(
     policy: Policy, clause: Clause, principal: Principal, action: str, resource: str, context: Context
-) -> Standing:
+) -> ClauseVerdict:
     """Ask the policy alone, and if it does not apply, its parts."""
 
     def holds(scope: Mapping[str, Any], conditions: Sequence[Any]) -> str:
@@ -44,7 +44,7 @@ def standing(
         misses += [f"it is for {part} {scope_text(scope)}" for part, scope in parts.items() if holds({part: scope}, [])]
         for condition in conditions:
             misses += _broken(condition, holds)
-    return Standing(clause.id, clause.parsed["effect"], clause.line, not misses, tuple(misses))
+    return ClauseVerdict(clause.id, clause.parsed["effect"], clause.line, not misses, tuple(misses))
 
 
 def scope_text(scope: Mapping[str, Any]) -> str:

@@ -10,17 +10,17 @@ from types import MappingProxyType
 
 from sojourn.limits import CHANGES_FOUND, CHANGES_SHOWN, VALUES_TRIED
 from sojourn.policy.cedar import OWN, Deny, compiled
-from sojourn.policy.clause_verdicts import Standing, literals, standing
+from sojourn.policy.clause_verdicts import ClauseVerdict, literals, standing
 from sojourn.policy.clauses import Clause
 from sojourn.policy.inputs import Context, Param, Reading, shown
 from sojourn.policy.params import ParamRule, text_of
-from sojourn.policy.questions import ACTIVE, Answer, Question, ask
+from sojourn.policy.questions import ACTIVE, PolicyAnswer, Question, ask
 from sojourn.policy.task_type_file import FactRule
 from sojourn.policy.task_types import TaskType
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PolicyChange:
     """What would be answered if one thing were otherwise."""
 
     what: str
@@ -38,8 +38,8 @@ class Explanation:
     reason: str
     policies: tuple[str, ...]
     attributes: Mapping[str, str]
-    standings: tuple[Standing, ...]
-    changes: tuple[Change, ...]
+    standings: tuple[ClauseVerdict, ...]
+    changes: tuple[PolicyChange, ...]
     needs_approval: bool = False  # before a task begins that asks for it, as its type says
 
 
@@ -53,7 +53,7 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
         **{f"context.params.{name}": text_of(value) for name, value in answer.context.params.items()},
         **_facts(answer.context, known),
     }
-    standings: list[Standing] = []
+    standings: list[ClauseVerdict] = []
     changes = list(_other_requests(kind, question, answer))
     if answer.rule == "policy":
         every = [*OWN, *kind.policy.clauses]
@@ -88,8 +88,8 @@ def _facts(context: Context, known: Mapping[str, Reading]) -> dict[str, str]:
 
 
 def _other_policies(
-    kind: TaskType, question: Question, answer: Answer, every: list[Clause], standings: list[Standing]
-) -> Iterator[Change]:
+    kind: TaskType, question: Question, answer: PolicyAnswer, every: list[Clause], standings: list[ClauseVerdict]
+) -> Iterator[PolicyChange]:
     """What leaving policies out would change: each alone, and all that forbid it together."""
 
     def without(left_out: set[str]) -> bool:
@@ -100,15 +100,15 @@ def _other_policies(
     for clause in every:
         allowed = without({clause.id})
         if allowed != bool(answer):
-            yield Change(f"without {clause.parsed['effect']} {clause.id}", allowed)
+            yield PolicyChange(f"without {clause.parsed['effect']} {clause.id}", allowed)
     for effect in ("forbid", "permit"):
         applying = [each.id for each in standings if each.effect == effect and each.applies]
         allowed = without(set(applying)) if len(applying) > 1 else bool(answer)
         if allowed != bool(answer):
-            yield Change(f"without all of {effect} {', '.join(applying)}", allowed)
+            yield PolicyChange(f"without all of {effect} {', '.join(applying)}", allowed)
 
 
-def _other_requests(kind: TaskType, question: Question, answer: Answer) -> Iterator[Change]:
+def _other_requests(kind: TaskType, question: Question, answer: PolicyAnswer) -> Iterator[PolicyChange]:
     """What one other attribute or parameter would change; of many values the first few that do."""
     for name, values in _variants(kind, question):
         found = 0
@@ -118,7 +118,7 @@ def _other_requests(kind: TaskType, question: Question, answer: Answer) -> Itera
             allowed = bool(ask(kind, other))
             if allowed != bool(answer):
                 found += 1
-                yield Change(f"with {name} {text}", allowed)
+                yield PolicyChange(f"with {name} {text}", allowed)
 
 
 def _variants(kind: TaskType, question: Question) -> Iterator[tuple[str, Iterator[tuple[str, Question]]]]:

@@ -53,7 +53,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PolicyAnswer:
     """What was answered, and by which of RULES. `context` is what policies could read.
 
     `approval`: whether its type would have somebody agree before a task begins that asks for this.
@@ -68,32 +68,34 @@ class Answer:
         return bool(self.decision)
 
 
-def ask(kind: TaskType, question: Question, *, limits: bool = True) -> Answer:
+def ask(kind: TaskType, question: Question, *, limits: bool = True) -> PolicyAnswer:
     """Answer as the agent would, to a task that wants a token for this, or without `limits` to one that may keep it."""
     if not may_hold(kind, question.workload, question.depth):
         if question.depth:
-            return Answer("workload", Deny(NOT_HANDED_ON))
-        return Answer("workload", Deny(f"workload {question.workload[:200]!r} may not begin this type"))
+            return PolicyAnswer("workload", Deny(NOT_HANDED_ON))
+        return PolicyAnswer("workload", Deny(f"workload {question.workload[:200]!r} may not begin this type"))
     if question.binding and question.binding not in kind.bindings:
-        return Answer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
+        return PolicyAnswer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
     try:
         context = _context(kind, question)
     except InvalidInput as error:
-        return Answer("params", Deny(error.public))
+        return PolicyAnswer("params", Deny(error.public))
     if question.action not in kind.ceiling.at(question.resource):
-        return Answer("ceiling", Deny("the ceiling does not have this action at this resource"), context)
+        return PolicyAnswer("ceiling", Deny("the ceiling does not have this action at this resource"), context)
     if limits and question.uses.get(question.action, 0) >= kind.limits.get(question.action, USES_MAX + 1):
-        return Answer("limits", Deny("the task has made all the uses of this action that its type allows"), context)
+        return PolicyAnswer(
+            "limits", Deny("the task has made all the uses of this action that its type allows"), context
+        )
     unknown = sorted(set(question.facts) - set(kind.facts))
     if unknown:
-        return Answer("facts", Deny(f"task type {kind.name!r} reads no fact {unknown[0][:64]!r}"), context)
+        return PolicyAnswer("facts", Deny(f"task type {kind.name!r} reads no fact {unknown[0][:64]!r}"), context)
     for name, why in context.absent.items():
         if kind.facts[name].required:
-            return Answer("facts", Deny(f"fact {name!r} is {why}"), context)
+            return PolicyAnswer("facts", Deny(f"fact {name!r} is {why}"), context)
     principal = question.principal(kind)
     decision = kind.policy.decide(principal, question.action, question.resource, context)
     asked = Authority((Grant(question.resource, (question.action,)),))
-    return Answer("policy", decision, context, bool(decision) and kind.needs_approval(principal, asked, context))
+    return PolicyAnswer("policy", decision, context, bool(decision) and kind.needs_approval(principal, asked, context))
 
 
 def _context(kind: TaskType, question: Question) -> Context:

@@ -42,7 +42,7 @@ log = structlog.get_logger()
 class Approve(Transition):
     """The last approval of a task that waits: its life begins."""
 
-    def __init__(self, approving: "Approving", engine: TaskEngine, task: Task, approver: Approver) -> None:
+    def __init__(self, approving: "Approvals", engine: TaskEngine, task: Task, approver: Approver) -> None:
         super().__init__(engine, task)
         assert task.approval is not None
         self._approving = approving
@@ -83,7 +83,7 @@ class Approve(Transition):
         self.engine.end(self.task, REVOKED, CONTEXT_CHANGED)
 
 
-class Approving:
+class Approvals:
     """Asks for approval, takes decisions, and has approved tasks begin."""
 
     def __init__(self, engine: TaskEngine, reviews: Reviews, audit: Audit, classes: Collection[str] = ()) -> None:

@@ -12,7 +12,7 @@ from sojourn.policy import rules
 from sojourn.policy.inputs import SOME_TASK, Context, Param, Principal
 from sojourn.policy.task_types import TaskType
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.approval import Approving
+from sojourn.tasks.approval import Approvals
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.idempotency import Repeats
@@ -56,7 +56,7 @@ class Bond:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldBond:
     """A bond whose processes are held."""
 
     holder: Hold
@@ -69,10 +69,10 @@ class Held:
                 each.release()
 
 
-class Beginning:
+class BeginService:
     """Begins tasks of the engine."""
 
-    def __init__(self, engine: TaskEngine, approving: Approving) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approvals) -> None:
         self._engine = engine
         self._approving = approving
         self._repeats = Repeats(engine.tasks)
@@ -133,7 +133,7 @@ class Beginning:
         await self.start(task)
         return task
 
-    def hold(self, bond: Bond, uid: int) -> Held:
+    def hold(self, bond: Bond, uid: int) -> HeldBond:
         """Hold the processes of a bond, all or none."""
         try:
             holder = self._engine.holders.hold(bond.holder, uid)
@@ -146,7 +146,7 @@ class Beginning:
         except BaseException:
             holder.release()
             raise
-        return Held(holder, heir, bond)
+        return HeldBond(holder, heir, bond)
 
     async def start(self, task: Task, event: str = "task_begun", **fields: Any) -> None:
         """Take a task among the live ones and have it written; it has not begun if that fails."""
@@ -188,7 +188,7 @@ class Beginning:
         peer: Asker,
         params: Mapping[str, Param],
         max_seconds: float,
-        held: Held,
+        held: HeldBond,
     ) -> Task:
         """A task that has no authority yet, and that nobody knows of. Raise PolicyDenied if it may not be held so."""
         engine = self._engine
@@ -217,7 +217,7 @@ class Beginning:
         held.holder.of = task  # of the heir nobody needs to be told: it is looked at when the holder has gone
         return task
 
-    def _authorized(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
+    def _authorized(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, held: HeldBond) -> Task:
         engine = self._engine
         if engine.closing:
             raise Unavailable("the agent is shutting down")

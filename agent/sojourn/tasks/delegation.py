@@ -16,7 +16,7 @@ from sojourn.identity.entries import Entry
 from sojourn.limits import DELEGATION_TICKET_SECONDS
 from sojourn.policy import rules
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.begin import Beginning, Bond, Held
+from sojourn.tasks.begin import BeginService, Bond, HeldBond
 from sojourn.tasks.delegation_tickets import Ticket, digest_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kept_fields import ONE_SHOT
@@ -33,7 +33,7 @@ _NO_TICKET = "there is no such delegation ticket for the caller: each is good on
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedTicket:
     """A ticket for the other workload. `ticket` is a credential: the repr hides it."""
 
     ticket: str
@@ -74,7 +74,7 @@ class HandOn(Transition):
         expires_at = engine.clock.now() + timedelta(seconds=life)
         self._given = authority
         text, self._ticket = engine.tickets.make(task, self._to, authority, self._max_seconds, life)
-        self.issued = Issued(text, expires_at)
+        self.issued = IssuedTicket(text, expires_at)
 
     def _check(self, authority: Authority) -> None:
         task = self.task
@@ -104,14 +104,16 @@ class HandOn(Transition):
             self.engine.tickets.drop(self._ticket)
 
 
-class Delegating:
+class DelegationService:
     """Hands tasks of the engine on."""
 
-    def __init__(self, engine: TaskEngine, beginning: Beginning) -> None:
+    def __init__(self, engine: TaskEngine, beginning: BeginService) -> None:
         self._engine = engine
         self._beginning = beginning
 
-    async def delegate(self, task: Task, to: SpiffeId, wanted: Authority | None, max_seconds: float = 0) -> Issued:
+    async def delegate(
+        self, task: Task, to: SpiffeId, wanted: Authority | None, max_seconds: float = 0
+    ) -> IssuedTicket:
         """Make a ticket by which `to`, and nobody else, may begin a task that has `wanted` of this one (None: all).
 
         Raises TaskOver, PolicyDenied, ActionOutsideType, LimitExceeded, InvalidInput, or what the store raises; there
@@ -218,7 +220,7 @@ class Delegating:
         parent: Task,
         authority: Authority,
         max_seconds: float,
-        held: Held,
+        held: HeldBond,
         *,
         more: int,
     ) -> Task:

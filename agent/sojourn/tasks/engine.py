@@ -23,7 +23,7 @@ from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.delegation_tickets import Tickets
 from sojourn.tasks.expiry import Deadlines
 from sojourn.tasks.family import Family
-from sojourn.tasks.holder_watch import Holding
+from sojourn.tasks.holder_watch import HolderWatch
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.kept_fields import ONE_SHOT
@@ -32,7 +32,7 @@ from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.shadow_policy import Decided, Shadow
 from sojourn.tasks.signing_keys import TokenKeys
 from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, PENDING, REVOKED, Task
-from sojourn.tasks.token_issuer import TokenIssuing
+from sojourn.tasks.token_issuer import TokenIssuer
 from sojourn.tasks.validator_feed import Feed
 from sojourn.tasktoken.end_reasons import (
     AGENT_STOPPED,
@@ -48,7 +48,7 @@ from sojourn.tasktoken.tokens import Binding, TaskToken
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GrantVerdict:
     """Policy's yes to a grant of a task, and what it was said of: the task's version and type, the facts' revision."""
 
     grant: Grant
@@ -87,14 +87,14 @@ class TaskEngine:
         self.no_types = ""  # why there are none, where those that there should be cannot be used
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.keys = keys
-        self.issuing = TokenIssuing(keys, issuer, epoch, clock, boot_id)
+        self.issuing = TokenIssuer(keys, issuer, epoch, clock, boot_id)
         self.announcements.subscribe(Place.STATUS_LISTS, self.issuing.lists.note)
         keys.on_change(self.feed.keys_changed)
         self.epoch = epoch
         self.journal = Journal(store)
         self.blocks = Blocks()
         self.deadlines = Deadlines(clock, alarms, self.end)
-        self.holding = Holding(self.tasks, holders, self.announcements, audit, alarms, self.end)
+        self.holding = HolderWatch(self.tasks, holders, self.announcements, audit, alarms, self.end)
         self.audit = audit
         self.clock = clock
         self.holders = holders
@@ -193,11 +193,11 @@ class TaskEngine:
         else:  # what was used must outlive the agent, as the task may
             await self.journal.now(task.record(), event)
 
-    def decide(self, task: Task, grant: Grant) -> Verdict:
+    def decide(self, task: Task, grant: Grant) -> GrantVerdict:
         """Ask policy for a token. Raise PolicyDenied."""
-        return Verdict(grant, self._decide(task, grant), task.version, task.type.digest, self.facts_revision)
+        return GrantVerdict(grant, self._decide(task, grant), task.version, task.type.digest, self.facts_revision)
 
-    def check_still(self, task: Task, verdict: Verdict) -> None:
+    def check_still(self, task: Task, verdict: GrantVerdict) -> None:
         """Raise TaskOver if the task has ended or changed since the verdict, PolicyDenied if policy now denies it."""
         task.check_active(self.clock.boot())
         if task.version != verdict.version:

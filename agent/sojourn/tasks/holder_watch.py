@@ -20,7 +20,7 @@ HANDOVER_LAST_SECONDS = 1.0
 HOLDER_LOOK_SECONDS = 1.0
 
 
-class Holding:
+class HolderWatch:
     """Ends tasks whose holder has gone, or changed its program or cgroup; hands a helper's one-shot task over.
 
     `end(task, state, reason)` is the engine's.

@@ -34,7 +34,7 @@ def _end(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str) -> 
             engine.end(task, state, reason)
 
 
-class Ending:
+class MassEnd:
     """Ends many tasks for whoever cannot wait for it."""
 
     def __init__(self, engine: TaskEngine) -> None:

@@ -14,7 +14,7 @@ from sojourn.policy.inputs import Param
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.mass_end import end_all
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import FACTS, POLICY_CHANGED
 from sojourn.tasktoken.grants import Authority
@@ -34,10 +34,10 @@ class Consequence:
     params: Mapping[str, Param]
 
 
-class Reloading:
+class PolicyReload:
     """Exchanges the engine's task types."""
 
-    def __init__(self, engine: TaskEngine, changing: Changing) -> None:
+    def __init__(self, engine: TaskEngine, changing: TaskChanges) -> None:
         self._engine = engine
         self._changing = changing
         self._applied: Callable[[], Awaitable[None]] = _nothing

@@ -12,15 +12,15 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kept_fields import PROCESS, STREAM
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.end_reasons import RESTART
 
 
-class Attaching:
+class Reattachment:
     """Re-attaches holders: that of a process-bound task by any call about it, that of a stream by a new stream."""
 
-    def __init__(self, engine: TaskEngine, changing: Changing, identities: Identities) -> None:
+    def __init__(self, engine: TaskEngine, changing: TaskChanges, identities: Identities) -> None:
         self._engine = engine
         self._changing = changing
         self._identities = identities

@@ -24,7 +24,7 @@ from sojourn.runtime.clock import Alarms
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.kept_fields import ONE_SHOT, fields_of
-from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.mass_end import MassEnd
 from sojourn.tasks.task import CASCADED, EXPIRED, PENDING, REVOKED, Task
 from sojourn.tasks.task_record import JournaledTask, TaskRecord
 from sojourn.tasktoken.end_reasons import (
@@ -60,7 +60,7 @@ class Recovery:
     def __init__(
         self,
         engine: TaskEngine,
-        ending: Ending,
+        ending: MassEnd,
         registry: Registry,
         holders: Holders,
         store: EarlierTasks,

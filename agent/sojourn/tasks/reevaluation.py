@@ -12,7 +12,7 @@ import structlog
 
 from sojourn.errors import FailedPrecondition, SojournError
 from sojourn.facts import readings
-from sojourn.facts.facts import ANYWHERE, Change, Facts, Then
+from sojourn.facts.facts import ANYWHERE, FactChange, Facts, Then
 from sojourn.facts.publications import Fact, Key
 from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
 from sojourn.policy import rules
@@ -21,7 +21,7 @@ from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Alarm, Alarms
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import RETRY_SECONDS
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import CONTEXT_CHANGED, FACTS
 from sojourn.tasktoken.task_id import is_task_id
@@ -40,10 +40,10 @@ class _Watch:
     looked: float  # boot clock: what became too old before was seen to
 
 
-class Redeciding:
+class Reevaluation:
     """Follows the facts of the engine."""
 
-    def __init__(self, engine: TaskEngine, changing: Changing, facts: Facts, alarms: Alarms) -> None:
+    def __init__(self, engine: TaskEngine, changing: TaskChanges, facts: Facts, alarms: Alarms) -> None:
         self._engine = engine
         self._changing = changing
         self._facts = facts
@@ -103,7 +103,7 @@ class Redeciding:
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
-    async def _changed(self, change: Change) -> Then | None:
+    async def _changed(self, change: FactChange) -> Then | None:
         name, subject, source = change.key
         self._watch(change.key, self._engine.clock.boot())
         kinds = [
@@ -117,7 +117,7 @@ class Redeciding:
             return None
         return lambda: self._resume(allowed)
 
-    def _is_as_before(self, kind: TaskType, change: Change) -> bool:
+    def _is_as_before(self, kind: TaskType, change: FactChange) -> bool:
         """Whether the source only said again what counted already."""
         before, after = change.before, change.after
         if before is None or after is None or (type(before.value), before.value) != (type(after.value), after.value):

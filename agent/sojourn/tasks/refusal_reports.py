@@ -68,7 +68,7 @@ _NOTHING: Final = Tried()
 _Kind = tuple[str, str]  # for which resource, of which task or ''
 
 
-class Refusals:
+class RefusalCounts:
     """Remembers and records what services tell."""
 
     def __init__(self, engine: TaskEngine, audit: Audit, alarms: Alarms, clock: Clock) -> None:

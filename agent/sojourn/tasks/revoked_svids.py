@@ -8,7 +8,7 @@ from sojourn.identity.issued_svids import IssuedSvid
 from sojourn.identity.revocation_list import ENTRY, RevokedIdentity
 from sojourn.limits import SVIDS_PER_TASK
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.mass_end import MassEnd
 from sojourn.tasks.task import REVOKED, Task
 from sojourn.tasktoken.end_reasons import IDENTITY_REVOKED
 
@@ -31,7 +31,7 @@ def due_to(engine: TaskEngine, svids: Iterable[IssuedSvid]) -> list[Task]:
     return [task for task in engine.tasks.all() if not keys.isdisjoint(task.svids)]
 
 
-def end_of(ending: Ending, identity: RevokedIdentity) -> list[Task]:
+def end_of(ending: MassEnd, identity: RevokedIdentity) -> list[Task]:
     """End the live tasks of an identity that is revoked, and those that are due to an SVID of it, with all that came of
     them. Return them.
     """
@@ -45,6 +45,6 @@ def end_of(ending: Ending, identity: RevokedIdentity) -> list[Task]:
     return found
 
 
-def end_due_to(ending: Ending, svids: Iterable[IssuedSvid]) -> None:
+def end_due_to(ending: MassEnd, svids: Iterable[IssuedSvid]) -> None:
     """End them, with all that came of them."""
     ending.end_all(due_to(ending.engine, svids), REVOKED, IDENTITY_REVOKED)

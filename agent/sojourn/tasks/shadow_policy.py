@@ -15,7 +15,7 @@ from sojourn.limits import SHADOW_DIFFERENCES
 from sojourn.policy.cedar import Allow, Deny
 from sojourn.policy.inputs import Context, inputs_of
 from sojourn.policy.params import texts_of
-from sojourn.policy.questions import Answer, Question, ask
+from sojourn.policy.questions import PolicyAnswer, Question, ask
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.task import Task
@@ -90,7 +90,9 @@ class Shadow:
             facts={name: fact.value for name, fact in facts.items()},
         )
         answer = (
-            Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question, limits=False)
+            PolicyAnswer("type", Deny("there is no such task type"))
+            if kind is None
+            else ask(kind, question, limits=False)
         )
         self.compared += 1
         if bool(answer) == bool(decision):

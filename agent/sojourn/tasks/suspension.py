@@ -32,7 +32,7 @@ log = structlog.get_logger()
 class Resume(Transition):
     """A task that is suspended by one cause alone is active again."""
 
-    def __init__(self, changing: "Changing", engine: TaskEngine, task: Task, cause: str, *, whole: bool) -> None:
+    def __init__(self, changing: "TaskChanges", engine: TaskEngine, task: Task, cause: str, *, whole: bool) -> None:
         super().__init__(engine, task)
         self._changing = changing
         self._cause = cause
@@ -94,7 +94,7 @@ class LetThrough(Transition):
         self.task.let_through(self._passes)
 
 
-class Changing:
+class TaskChanges:
     """What operators, facts and holders may change of a task of the engine."""
 
     def __init__(self, engine: TaskEngine) -> None:

@@ -23,7 +23,7 @@ from sojourn.tasktoken.tokens import HIGH, JKT, UNPROVEN, X5T, Binding, Proven, 
 APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that someone has agreed to (RFC 9470)
 
 
-class TokenIssuing:
+class TokenIssuer:
     """Signs tokens of tasks that have been decided on."""
 
     def __init__(self, keys: TokenKeys, issuer: str, epoch: int, clock: Clock, boot_id: str = "") -> None:

@@ -13,9 +13,9 @@ from sojourn.policy.task_types import TypeSet
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.last_good_types import LastGood
-from sojourn.tasks.policy_reload import Consequence, Reloading
+from sojourn.tasks.policy_reload import Consequence, PolicyReload
 from sojourn.tasks.shadow_policy import Difference, Shadow
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.type_folder import FOLDER, NONE, Check, TypeFolder
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ class Policies:
     def __init__(
         self,
         engine: TaskEngine,
-        changing: Changing,
+        changing: TaskChanges,
         folder: Path | None,
         candidate: Path | None,
         audit: Audit,
@@ -44,7 +44,7 @@ class Policies:
         self._engine = engine
         self._clock = clock
         self._check = check
-        self.reloading = Reloading(engine, changing)
+        self.reloading = PolicyReload(engine, changing)
         self.folder = TypeFolder(
             folder or usual_folder(),
             self._take,

@@ -15,7 +15,7 @@ from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.tokens import HIGH, TaskToken
 
 
-class Counting:
+class UseCounter:
     """Lets requests through: each with a token that is good once, or for an action that is counted, once."""
 
     def __init__(self, engine: TaskEngine, uses: SingleUses) -> None:

@@ -31,7 +31,7 @@ class _Over:
     records: int = 0
 
 
-class Uses:
+class UseReports:
     """Counts for tasks that live, and for those that ended no more than TASK_USE_LATE_SECONDS ago."""
 
     def __init__(self, engine: TaskEngine, clock: Clock) -> None:

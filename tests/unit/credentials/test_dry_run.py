@@ -9,7 +9,7 @@ from fakes.journals import FakeAuditStore
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.audit.journal import Audit
 from sojourn.credentials.dry_run import Checking, CheckRequest
-from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.errors import InvalidInput, LimitExceeded, Unavailable
 from sojourn.limits import PROVIDER_CHECK_STEPS, PROVIDER_CHECKS_PER_MINUTE
 from sojourn.providers.errors import ProviderUnavailable
@@ -64,7 +64,7 @@ class Room:
         self.provider = provider
         self.registered = set(registered)
         self.types = {each.name: each for each in types or [task_type(**CORP)]}
-        self.outlets = Outlets({"corp": provider}, self.clock, {"corp": seconds})
+        self.outlets = ProviderRoutes({"corp": provider}, self.clock, {"corp": seconds})
         self.checking = Checking(
             self.outlets,
             lambda: self.types,

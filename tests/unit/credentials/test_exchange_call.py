@@ -10,8 +10,8 @@ from fakes.clock import FakeClock
 from fakes.providers import Ask, FakeAssertions, FakeBook, ScriptedProvider
 from fakes.task_types import TRIAGE
 from sojourn.credentials.credential import Credential
-from sojourn.credentials.exchange_call import Asking
-from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.exchange_call import ExchangeCalls
+from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.errors import StoreFailed, TaskOver
 from sojourn.limits import PROVIDER_CALLS_PER_OWNER, PROVIDER_FAILURES, PROVIDER_TRIES
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
@@ -30,10 +30,10 @@ class Ground:
     def __init__(self, seconds=5.0):
         self.clock = FakeClock()
         self.provider = ScriptedProvider(self.clock)
-        self.outlet = Outlets({"corp": self.provider}, self.clock, {"corp": seconds}).find("corp")
+        self.outlet = ProviderRoutes({"corp": self.provider}, self.clock, {"corp": seconds}).find("corp")
         self.book = FakeBook(SimpleNamespace(clock=self.clock))
         self.pauses, self.heard = [], []
-        self.asking = Asking(self.book, FakeAssertions(), self.clock, pause=self._pause, chance=lambda: 0.0)
+        self.asking = ExchangeCalls(self.book, FakeAssertions(), self.clock, pause=self._pause, chance=lambda: 0.0)
         self.asking.on_exchange(lambda *heard: self.heard.append(heard[:2]))
         self.over = None
         self.asked = 0

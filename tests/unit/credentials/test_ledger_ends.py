@@ -9,7 +9,7 @@ from sojourn import limits
 from sojourn.credentials.credential import ENDING, GONE, HELD, OPEN
 from sojourn.errors import StoreFailed, TaskOver
 from sojourn.providers.errors import ProviderRefused
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import HANDOVER
 
 YEAR = 365 * 86_400
@@ -53,7 +53,7 @@ class TestTheEnd:
 
     async def test_suspended(self, cascade, room, providers, task):
         """A suspended task has its credentials no more, and not again when it is resumed."""
-        changing = Changing(room.engine)
+        changing = TaskChanges(room.engine)
         credential = await cascade.held(task)
         await changing.suspend(task, "operator", "wait")
         await changing.resume(task, "operator")
@@ -73,14 +73,14 @@ class TestTheEnd:
     async def test_narrowed(self, cascade, room, task):
         """A narrowed task keeps those alone whose actions it still has."""
         kept, lost = await cascade.held(task), await cascade.held(task, grant=BOTH.grants[0])
-        await Changing(room.engine).narrow(task, READ_TICKETS, "holder")
+        await TaskChanges(room.engine).narrow(task, READ_TICKETS, "holder")
         await cascade.settled()
         assert ([HELD, GONE], "narrowed") == ([kept.state, lost.state], ended(cascade)[0]["reason"])
 
     async def test_tokens_revoked(self, cascade, room, task):
         """When all tokens of a task are revoked those from outside go too; the task gets new ones."""
         old = await cascade.held(task)
-        Changing(room.engine).supersede(task)
+        TaskChanges(room.engine).supersede(task)
         new = await cascade.held(task)
         await cascade.settled()
         assert ([GONE, HELD], "token_revoked") == ([old.state, new.state], ended(cascade)[0]["reason"])
@@ -142,7 +142,7 @@ class TestTheEnd:
 
     async def test_over_and_back_while_it_is_obtained(self, cascade, room, task):
         """What was asked for before a suspension is not handed out, though the task is active again."""
-        changing = Changing(room.engine)
+        changing = TaskChanges(room.engine)
         credential = await cascade.ask(task)
         await changing.suspend(task, "operator", "wait")
         await changing.resume(task, "operator")
@@ -221,7 +221,7 @@ class TestLost:
     async def test_stays_the_tasks(self, cascade, room, providers, task):
         """A suspension takes back what the task had, and not what nobody has: that would cost it what comes next."""
         cascade.book.lost(await cascade.ask(task), "no answer")
-        await Changing(room.engine).suspend(task, "operator", "wait")
+        await TaskChanges(room.engine).suspend(task, "operator", "wait")
         await cascade.settled()
         assert [] == providers["corp"].ended
 

@@ -6,7 +6,7 @@ import pytest
 from fakes.handing_room import CEILING, CLOUD, ORDERS, OutsideRoom, outside_type
 from fakes.providers import ScriptedProvider
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE
-from sojourn.credentials.provider_routes import Outlets, deadlines
+from sojourn.credentials.provider_routes import ProviderRoutes, deadlines
 from sojourn.errors import InvalidTarget
 from sojourn.policy.task_types import parse
 from sojourn.spiffe.ids import SpiffeId
@@ -36,7 +36,7 @@ audience = "cloud"
 
 @pytest.fixture
 def outlets(clock):
-    return Outlets({"corp": ScriptedProvider(clock), "cloud": ScriptedProvider(clock)}, clock)
+    return ProviderRoutes({"corp": ScriptedProvider(clock), "cloud": ScriptedProvider(clock)}, clock)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_taking(clock, audience, name):
     """
     corp, cloud, plugin = ScriptedProvider(clock), ScriptedProvider(clock), ScriptedProvider(clock)
     corp.audiences, cloud.audiences = {"https://idp.example.org/realms/x"}, {"sts.amazonaws.com"}
-    outlets = Outlets({"plugin": plugin, "corp": corp, "cloud": cloud}, clock)
+    outlets = ProviderRoutes({"plugin": plugin, "corp": corp, "cloud": cloud}, clock)
     assert [each for each in [name] if each] == outlets.taking(audience)
 
 
@@ -65,7 +65,7 @@ def test_reserved(clock):
     """An audience is kept from those workloads whose tasks the provider gives credentials, and from nobody else."""
     corp, other = ScriptedProvider(clock), ScriptedProvider(clock)
     corp.audiences = other.audiences = {"https://idp.example.org"}
-    outlets = Outlets({"corp": corp, "other": other}, clock)
+    outlets = ProviderRoutes({"corp": corp, "other": other}, clock)
     handed = f'[delegation]\nto = ["{HELPER}"]\n'
     toml = TOML.replace('provider = "cloud"', 'provider = "corp"').replace("\n\n", f"\n{handed}\n", 1)
     types = {"triage": parse("triage", toml, PERMIT_ALL)}
@@ -89,7 +89,7 @@ class TestFaults:
 
     def test_no_providers_at_all(self, clock):
         """An agent without providers says that there are none."""
-        faults = Outlets({}, clock).faults({"triage": parse("triage", TOML, PERMIT_ALL)})
+        faults = ProviderRoutes({}, clock).faults({"triage": parse("triage", TOML, PERMIT_ALL)})
         assert [11, 17] == [each.line for each in faults]
         assert "there are: none" in faults[0].message
 
@@ -159,7 +159,7 @@ class TestRoute:
     def test_one_that_is_not_there(self, clock):
         """A type that was not checked and names no provider is refused."""
         with pytest.raises(InvalidTarget):
-            Outlets({}, clock).route(outside_type(), ORDERS)
+            ProviderRoutes({}, clock).route(outside_type(), ORDERS)
 
 
 class TestDescribed:

@@ -27,7 +27,7 @@ from sojourn.limits import AUDIT_PAGE_BYTES, LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.kill_switch import KillSwitch
 from sojourn.tasks.policy_reload import Consequence
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 
 OUTCOMES_TOLD = 50  # of so many here: a real change tells of some hundreds
 MANY = REDECIDED_AT_ONCE + 40
@@ -64,7 +64,7 @@ async def room(clock, monkeypatch):
 def api(room):
     return TaskAdminApi(
         room.engine,
-        Changing(room.engine),
+        TaskChanges(room.engine),
         KillSwitch(room.engine, Blocks(), room.audit, room.clock),
         TaskMessages(NO_OUTLETS),
         room.audit,
@@ -148,14 +148,14 @@ class TestManyTasks:
 
     async def test_one_that_fails_unforeseen(self, api, tasks, monkeypatch):
         """What nobody foresaw is raised, when all others were changed."""
-        suspend = Changing.suspend
+        suspend = TaskChanges.suspend
 
         async def fails(self, task, *others):
             if task is tasks[3]:
                 raise ZeroDivisionError
             await suspend(self, task, *others)
 
-        monkeypatch.setattr(Changing, "suspend", fails)
+        monkeypatch.setattr(TaskChanges, "suspend", fails)
         with pytest.raises(ZeroDivisionError):
             await api.suspend(BY, pb.ChangeTasksRequest(selection=pb.TaskSelection(spiffe_id=TRIAGE)))
         assert {"suspended"} == {each.state for each in tasks}  # that one too: it is held before anything is awaited

@@ -3,7 +3,7 @@
 import pytest
 from fakes.registrations import NODE, OTHER_NODE, entry, selectors
 from sojourn.attestation.attestor import Attested
-from sojourn.identity.explain import Need, Verdict, conclusion, needs, verdicts
+from sojourn.identity.explain import EntryVerdict, Need, conclusion, needs, verdicts
 from sojourn.limits import EXPLAINED_ENTRIES
 
 HELD = selectors("unix:uid:1000", "unix:gid:1000")
@@ -14,7 +14,7 @@ OVER = entry("/over", expires_at=1)
 
 
 BETTER = entry("/better", "docker:label:a")
-UNSURE = Verdict(BETTER, "cannot_tell", ("docker:label:a",))
+UNSURE = EntryVerdict(BETTER, "cannot_tell", ("docker:label:a",))
 
 
 def attested(**changes):
@@ -25,10 +25,10 @@ def attested(**changes):
 def test_verdicts():
     """First what matches, then what matches and is not served here, then the nearest misses with what they lack."""
     assert [
-        Verdict(HIT, "matched"),
-        Verdict(FAR, "other_parent"),
-        Verdict(OVER, "expired"),
-        Verdict(MISS, "missing_selectors", ("unix:path:/bin/web",)),
+        EntryVerdict(HIT, "matched"),
+        EntryVerdict(FAR, "other_parent"),
+        EntryVerdict(OVER, "expired"),
+        EntryVerdict(MISS, "missing_selectors", ("unix:path:/bin/web",)),
     ] == verdicts([MISS, OVER, FAR, HIT], [HIT], [], attested(), [NODE])
 
 
@@ -36,7 +36,7 @@ def test_a_hint_that_is_taken():
     """An entry that loses its hint to another gives nothing, and is told so."""
     old, young = entry("/old", hint="h", created_at=1), entry("/young", hint="h", created_at=2)
     first = entry("/first", hint="h", created_at=3, priority=1)
-    assert [Verdict(old, "matched"), Verdict(young, "hint_taken")] == verdicts(
+    assert [EntryVerdict(old, "matched"), EntryVerdict(young, "hint_taken")] == verdicts(
         [young, old], [old, young], [], attested(), [NODE]
     )
     assert ["/first", "/old", "/young"] == [
@@ -53,32 +53,32 @@ def test_misses_are_limited():
 @pytest.mark.parametrize(
     ("found", "state", "says"),
     [
-        ([Verdict(HIT, "matched")], {}, "the process has 1 identity: spiffe://example.org/hit"),
-        ([Verdict(HIT, "matched"), Verdict(OVER, "matched")], {}, "2 identities"),
+        ([EntryVerdict(HIT, "matched")], {}, "the process has 1 identity: spiffe://example.org/hit"),
+        ([EntryVerdict(HIT, "matched"), EntryVerdict(OVER, "matched")], {}, "2 identities"),
         ([], {}, "there are no entries"),
         ([], {"failures": {"docker": "is down"}}, "attestor docker could not tell, but no entry that might match asks"),
         (
-            [Verdict(HIT, "matched")],
+            [EntryVerdict(HIT, "matched")],
             {"failures": {"docker": "is down"}},
             "/hit; attestor docker could not tell, but no",
         ),
         (
-            [Verdict(FAR, "other_parent")],
+            [EntryVerdict(FAR, "other_parent")],
             {"failures": {"a": "x", "b": "y"}},
             "another node (its parent is not this agent); attestors a, b",
         ),
         (
-            [Verdict(HIT, "matched")],
+            [EntryVerdict(HIT, "matched")],
             {"failures": {"docker": "is down"}, "carried": {"docker": 1.0}},
             "the process has 1",
         ),
         (
-            [Verdict(HIT, "matched"), UNSURE],
+            [EntryVerdict(HIT, "matched"), UNSURE],
             {"failures": {"docker": "is down", "k8s": "too"}},
             "could not tell (docker: is down),",
         ),
         (
-            [Verdict(HIT, "matched"), UNSURE],
+            [EntryVerdict(HIT, "matched"), UNSURE],
             {"failures": {"docker": "is down"}},
             "proved so far: spiffe://example.org/hit",
         ),
@@ -88,11 +88,11 @@ def test_misses_are_limited():
             "entry for spiffe://example.org/better would match if it said docker:label:a.",
         ),
         ([UNSURE, UNSURE], {"failures": {"docker": "is down"}}, "docker:label:a, and 1 more entries might match"),
-        ([Verdict(OVER, "expired")], {}, "has expired"),
-        ([Verdict(FAR, "other_parent")], {}, "another node"),
-        ([Verdict(MISS, "missing_selectors", ("unix:path:/bin/web",))], {}, "also asks for unix:path:/bin/web"),
+        ([EntryVerdict(OVER, "expired")], {}, "has expired"),
+        ([EntryVerdict(FAR, "other_parent")], {}, "another node"),
+        ([EntryVerdict(MISS, "missing_selectors", ("unix:path:/bin/web",))], {}, "also asks for unix:path:/bin/web"),
         (
-            [Verdict(MISS, "missing_selectors", ("unix:path:/bin/web",))],
+            [EntryVerdict(MISS, "missing_selectors", ("unix:path:/bin/web",))],
             {"withheld": {"unix:path": "no capability", "unix:sha256": "other"}},
             "unix:path could not be proved: no capability",
         ),
@@ -106,14 +106,18 @@ def test_conclusion(found, state, says):
 
 def test_who_would_have_it():
     """The conclusion about selectors speaks of no process."""
-    said = conclusion([Verdict(HIT, "matched")], attested(), "a process with these selectors has")
+    said = conclusion([EntryVerdict(HIT, "matched")], attested(), "a process with these selectors has")
     assert said.startswith("a process with these selectors has 1 identity: spiffe://example.org/hit")
 
 
 def test_what_cannot_be_told():
     """What might match stands behind what does, with what is missing, and is no miss."""
     found = verdicts([MISS, BETTER, HIT], [HIT], [BETTER], attested(failures={"docker": "down"}), [NODE])
-    assert [Verdict(HIT, "matched"), UNSURE, Verdict(MISS, "missing_selectors", ("unix:path:/bin/web",))] == found
+    assert [
+        EntryVerdict(HIT, "matched"),
+        UNSURE,
+        EntryVerdict(MISS, "missing_selectors", ("unix:path:/bin/web",)),
+    ] == found
 
 
 class TestNeeds:
@@ -158,4 +162,4 @@ class TestNeeds:
 def test_another_nodes_entry_with_an_expiry():
     """An entry of another node that has not expired is another node's, whatever its expiry."""
     later = entry("/later", parent_id=OTHER_NODE, expires_at=2**50)
-    assert [Verdict(later, "other_parent")] == verdicts([later], [], [], attested(), [NODE])
+    assert [EntryVerdict(later, "other_parent")] == verdicts([later], [], [], attested(), [NODE])

@@ -14,7 +14,7 @@ from sojourn.authority.x509_profile import signer_id
 from sojourn.errors import InvalidToken, LimitExceeded, StoreFull
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.identity import revocations as module
-from sojourn.identity.issued_svids import Issued, IssuedSvid
+from sojourn.identity.issued_svids import IssuedSvid, IssuedSvids
 from sojourn.identity.revocation_list import ENTRY, NAME
 from sojourn.identity.revocations import LOOK_SECONDS, RETRY_SECONDS, UNSETTLED_SECONDS, Revocations
 from sojourn.runtime.clock import Alarms
@@ -506,7 +506,7 @@ class TestIssued:
 
     @pytest.fixture
     def issued(self, audit, clock):
-        return Issued(FakeJournal(audit._store), audit, clock)
+        return IssuedSvids(FakeJournal(audit._store), audit, clock)
 
     async def test_finds_what_was_issued(self, audit, issued, clock):
         """X.509- and JWT-SVIDs are found by their own ID, by entry and by SPIFFE ID, once each."""

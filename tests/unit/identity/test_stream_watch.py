@@ -9,7 +9,7 @@ from sojourn.attestation.attestor import Attested
 from sojourn.attestation.process import Process
 from sojourn.identity import stream_watch as lookout_module
 from sojourn.identity.stream_watch import Lookout
-from sojourn.identity.streams import Stream
+from sojourn.identity.streams import IdentityStream
 
 DEADLINE_SECONDS = 20
 
@@ -19,7 +19,7 @@ class Held:
 
     def __init__(self, peer, count=1):
         attested = Attested(frozenset(), {}, {}, 0.0, peer.process.cgroup())
-        self.streams = [Stream("FetchX509SVID", peer, attested, (), None) for _ in range(count)]
+        self.streams = [IdentityStream("FetchX509SVID", peer, attested, (), None) for _ in range(count)]
 
     def woken(self):
         return [stream.changed for stream in self.streams]

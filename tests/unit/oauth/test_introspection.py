@@ -1,4 +1,4 @@
-"""introspection.py: what clients may know of a token, and do to it; and Changing.supersede."""
+"""introspection.py: what clients may know of a token, and do to it; and TaskChanges.supersede."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,16 +13,16 @@ from sojourn.errors import InvalidToken, StoreFailed, TaskOver
 from sojourn.errors.oauth import UnsupportedTokenType
 from sojourn.jose.jws import parse_unverified
 from sojourn.oauth import introspection
-from sojourn.oauth.client_auth import SOCKET, Client
-from sojourn.oauth.introspection import INACTIVE, Inspecting, TokenQuery
+from sojourn.oauth.client_auth import SOCKET, OAuthClient
+from sojourn.oauth.introspection import INACTIVE, Introspection, TokenQuery
 from sojourn.oauth.resource_servers import Audiences, Service
 from sojourn.policy.task_types import TypeSet
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.tokens import TaskToken
 
 SERVICE_ENTRY, STRANGER_ENTRY = entry("/tickets"), entry("/stranger")
-HOLDER, SERVICE, STRANGER = (Client(SOCKET, (each,)) for each in (TRIAGE_ENTRY, SERVICE_ENTRY, STRANGER_ENTRY))
+HOLDER, SERVICE, STRANGER = (OAuthClient(SOCKET, (each,)) for each in (TRIAGE_ENTRY, SERVICE_ENTRY, STRANGER_ENTRY))
 
 
 class NoSvids:
@@ -45,26 +45,26 @@ def used() -> set[str]:
 
 
 @pytest.fixture
-def inspect(room: Room, used: set[str]) -> Inspecting:
+def inspect(room: Room, used: set[str]) -> Introspection:
     services = Audiences([Service(TICKETS, frozenset({SERVICE_ENTRY.spiffe_id}))])
-    return Inspecting(
-        room.engine, Changing(room.engine), services, NoSvids(), lambda token: token.token in used, room.clock
+    return Introspection(
+        room.engine, TaskChanges(room.engine), services, NoSvids(), lambda token: token.token in used, room.clock
     )  # type: ignore[arg-type]
 
 
-def told(inspect: Inspecting, client: Client, token: TaskToken) -> dict[str, Any]:
+def told(inspect: Introspection, client: OAuthClient, token: TaskToken) -> dict[str, Any]:
     return dict(inspect.introspect(client, TokenQuery(token.token)))
 
 
 class TestIntrospection:
-    async def test_who_is_told(self, room: Room, inspect: Inspecting) -> None:
+    async def test_who_is_told(self, room: Room, inspect: Introspection) -> None:
         """Holder and audience are told all, nobody else anything."""
         token = await room.engine.token(await room.begin(), TICKETS, ())
         for client in (HOLDER, SERVICE):
             assert told(inspect, client, token)["jti"] == token.claims["jti"]
         assert dict(INACTIVE) == told(inspect, STRANGER, token)
 
-    async def test_a_bound_token(self, room: Room, inspect: Inspecting) -> None:
+    async def test_a_bound_token(self, room: Room, inspect: Introspection) -> None:
         """A bound token is told with what it is bound to, without a proof: that is the service's to ask for."""
         token = await room.engine.token(await room.begin(), TICKETS, (), agent_key=True)
         answer = told(inspect, SERVICE, token)
@@ -72,7 +72,7 @@ class TestIntrospection:
         assert token.binding is not None
         assert token.binding.claim() == answer["cnf"]
 
-    async def test_counted_actions(self, room: Room, inspect: Inspecting) -> None:
+    async def test_counted_actions(self, room: Room, inspect: Introspection) -> None:
         """Actions whose uses are counted are in no answer: of a token with no others nothing is said but its task's state."""
         room.engine.types = TypeSet({"triage": task_type(limits='{"ticket:write" = 1}')})
         task = await room.begin()
@@ -83,14 +83,14 @@ class TestIntrospection:
         assert {"active": False, "task_state": "active"} == told(inspect, SERVICE, alone)
         assert INACTIVE == told(inspect, HOLDER, alone)
 
-    async def test_an_expired_token(self, room: Room, inspect: Inspecting) -> None:
+    async def test_an_expired_token(self, room: Room, inspect: Introspection) -> None:
         """An expired token is inactive, whatever its task does."""
         token = await room.engine.token(await room.begin(), TICKETS, ())
         room.clock.advance(61)
         assert {"active": False, "task_state": "active"} == told(inspect, SERVICE, token)
         assert dict(INACTIVE) == told(inspect, HOLDER, token)
 
-    async def test_a_wall_clock_that_is_set_back(self, room: Room, inspect: Inspecting) -> None:
+    async def test_a_wall_clock_that_is_set_back(self, room: Room, inspect: Introspection) -> None:
         """A step of the wall clock revives no token of a task whose time is up."""
         task = await room.begin(max_seconds=30)
         token = await room.engine.token(task, TICKETS, ())
@@ -98,14 +98,14 @@ class TestIntrospection:
         room.clock.step_wall(-60)
         assert not told(inspect, SERVICE, token)["active"]
 
-    async def test_a_token_that_was_used_up(self, room: Room, inspect: Inspecting, used: set[str]) -> None:
+    async def test_a_token_that_was_used_up(self, room: Room, inspect: Introspection, used: set[str]) -> None:
         """A token that was good once is inactive once it was used; others of its task are not."""
         task = await room.begin()
         first, second = [await room.engine.token(task, TICKETS, ()) for _ in range(2)]
         used.add(first.token)
         assert [False, True] == [told(inspect, SERVICE, each)["active"] for each in (first, second)]
 
-    async def test_foreign_keys_and_kinds(self, room: Room, inspect: Inspecting) -> None:
+    async def test_foreign_keys_and_kinds(self, room: Room, inspect: Introspection) -> None:
         """What our keys signed for something else, or other keys signed, is no token."""
         token = await room.engine.token(await room.begin(), TICKETS, ())
         claims = dict(token.claims)
@@ -119,7 +119,7 @@ class TestIntrospection:
         for text in others:
             assert dict(INACTIVE) == dict(inspect.introspect(SERVICE, TokenQuery(text)))
 
-    async def test_signed_answers_are_no_tokens(self, room: Room, inspect: Inspecting) -> None:
+    async def test_signed_answers_are_no_tokens(self, room: Room, inspect: Introspection) -> None:
         """A signed answer is for the client that asked, and stands in for no task token."""
         token = await room.engine.token(await room.begin(), TICKETS, ())
         text = inspect.signed(SERVICE, told(inspect, SERVICE, token))
@@ -133,7 +133,7 @@ class TestIntrospection:
 
 
 class TestRevocation:
-    async def test_the_task_lives_on(self, room: Room, inspect: Inspecting) -> None:
+    async def test_the_task_lives_on(self, room: Room, inspect: Introspection) -> None:
         """All tokens of the task until now are dead, at validators too, and journaled; new ones are good."""
         task = await room.begin()
         old = [await room.engine.token(task, TICKETS, ()) for _ in range(2)]
@@ -151,7 +151,7 @@ class TestRevocation:
             record["jti"],
         )
 
-    async def test_strangers_change_nothing(self, room: Room, inspect: Inspecting) -> None:
+    async def test_strangers_change_nothing(self, room: Room, inspect: Introspection) -> None:
         """Whoever is neither holder nor audience changes nothing."""
         task = await room.begin()
         token = await room.engine.token(task, TICKETS, ())
@@ -160,7 +160,7 @@ class TestRevocation:
             assert await inspect.revoke(STRANGER, TokenQuery(token.token, hint)) is None
         assert version == task.version
 
-    async def test_expired_tokens_revoke_nothing(self, room: Room, inspect: Inspecting) -> None:
+    async def test_expired_tokens_revoke_nothing(self, room: Room, inspect: Introspection) -> None:
         """A token whose time is up takes no other with it."""
         task = await room.begin()
         token = await room.engine.token(task, TICKETS, ())
@@ -170,7 +170,7 @@ class TestRevocation:
         room.engine.check_token(fresh)
 
     async def test_in_force_before_it_is_on_disk(
-        self, room: Room, inspect: Inspecting, monkeypatch: pytest.MonkeyPatch
+        self, room: Room, inspect: Introspection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """When the store cannot write, the token is dead, validators know it, and the client is told to come again;
         coming again is good only once it is on disk.
@@ -190,7 +190,7 @@ class TestRevocation:
         await inspect.revoke(SERVICE, TokenQuery(token.token))
         assert ["tokens_revoked"] == [name for name in room.store.names if name == "tokens_revoked"]
 
-    async def test_racing_with_a_token_that_is_being_issued(self, room: Room, inspect: Inspecting) -> None:
+    async def test_racing_with_a_token_that_is_being_issued(self, room: Room, inspect: Introspection) -> None:
         """A token whose record is being written when the task's tokens are revoked never leaves."""
         task = await room.begin()
         token = await room.engine.token(task, TICKETS, ())
@@ -205,11 +205,11 @@ class TestRevocation:
         await revoking
 
     @pytest.mark.parametrize("typ", ["JWT", "logout+jwt"])
-    async def test_other_kinds(self, inspect: Inspecting, typ: str) -> None:
+    async def test_other_kinds(self, inspect: Introspection, typ: str) -> None:
         """A token of a kind that cannot be revoked here is said to be one."""
         with pytest.raises(UnsupportedTokenType):
             await inspect.revoke(HOLDER, TokenQuery(KEY.sign({"sub": "x"}, typ=typ)))
 
-    async def test_garbage(self, inspect: Inspecting) -> None:
+    async def test_garbage(self, inspect: Introspection) -> None:
         """What is no token at all is none that is good."""
         assert await inspect.revoke(HOLDER, TokenQuery("x")) is None

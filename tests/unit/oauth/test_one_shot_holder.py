@@ -14,7 +14,7 @@ from sojourn.attestation.process import stat_of
 from sojourn.errors import AttestationFailed
 from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTATION_SHARED_SECONDS, RUNNERS_KEPT
 from sojourn.oauth import one_shot_holder as module
-from sojourn.oauth.client_auth import SOCKET, Client
+from sojourn.oauth.client_auth import SOCKET, OAuthClient
 from sojourn.spiffe.ids import SpiffeId
 
 OTHER_ID = SpiffeId.parse("spiffe://example.org/other")
@@ -122,7 +122,7 @@ def test_a_runner_that_has_gone_meanwhile():
     """
     with child() as process, child() as other:
         peer, runner = peer_of(process), holder_of(other)
-        client = Client(SOCKET, (), peer)
+        client = OAuthClient(SOCKET, (), peer)
         other.kill()
         other.wait()
         before = set(os.listdir("/proc/self/fd"))

@@ -15,10 +15,10 @@ from sojourn.errors.oauth import InvalidProof, NonceNeeded
 from sojourn.identity.issued_svids import X509, IssuedSvid
 from sojourn.identity.revocations import Revocations
 from sojourn.jose.jws import SigningKey
-from sojourn.oauth.token_binding import Proving
+from sojourn.oauth.token_binding import TokenBindings
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import DER
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.grants import Authority, Grant
@@ -37,7 +37,7 @@ class ProvingRoom(Room):
         self.authority = authority_in(folder / "keys", clock)
         self.revocations = Revocations(FakeRevocationStore(), self.authority, clock, self.alarms)
         self.replays = Replays(clock.now, clock.boot)
-        self.proving = Proving(self.engine, self.authority, self.revocations, self.replays, clock)
+        self.proving = TokenBindings(self.engine, self.authority, self.revocations, self.replays, clock)
         clock.advance(120)  # what was before this memory is no matter any more
 
     def svid(self, spiffe_id=TRIAGE, ttl=timedelta(hours=1)):
@@ -91,7 +91,7 @@ class TestByProof:
 
     async def test_after_a_start(self, room):
         """What may be from before this agent ran needs a nonce."""
-        room.proving = Proving(
+        room.proving = TokenBindings(
             room.engine, room.authority, room.revocations, Replays(room.clock.now, room.clock.boot), room.clock
         )
         with pytest.raises(NonceNeeded) as caught:
@@ -210,7 +210,7 @@ class TestProve:
     async def test_a_token_that_is_over(self, room, task):
         """A token from before a change of the task, one that has expired, and one of a task that has ended."""
         old = await room.bound(task)
-        await Changing(room.engine).narrow(task, Authority((Grant(TICKETS, ("ticket:read",)),)), "holder")
+        await TaskChanges(room.engine).narrow(task, Authority((Grant(TICKETS, ("ticket:read",)),)), "holder")
         with pytest.raises(TaskOver, match="changed"):
             room.proving.prove(task, "GET", URL, old, "")
         token = await room.bound(task)

@@ -21,7 +21,7 @@ from sojourn.limits import (
     TOKEN_TTL_HIGH_CLASS_SECONDS,
     TOKEN_USE_CALLS_MAX,
 )
-from sojourn.oauth.validation import JWT_SVID, TASK, Judging
+from sojourn.oauth.validation import JWT_SVID, TASK, TokenValidation
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import dpop, request_digest, tokens
@@ -61,7 +61,7 @@ class Court(Room):
         self.authority = authority_in(folder, clock)
         replays = Replays(clock.now, clock.boot)
         clock.advance(DPOP_AGE_SECONDS + DPOP_SKEW_SECONDS)  # so that proofs need no nonce
-        self.judging = Judging(self.engine, FakeIdentities(self.authority, clock), replays, clock)
+        self.judging = TokenValidation(self.engine, FakeIdentities(self.authority, clock), replays, clock)
 
     async def token(self, type_name="triage", actions=("ticket:read",), **arguments):
         task = await self.begin(type_name)

@@ -15,9 +15,9 @@ from sojourn.policy.inputs import Context, Principal, Reading
 from sojourn.policy.questions import Question, ask
 from sojourn.policy.task_type_file import OPERATOR
 from sojourn.policy.task_types import TypeSet, parse
-from sojourn.tasks.approval import Approving
-from sojourn.tasks.begin import Beginning, BeginRequest
-from sojourn.tasks.policy_reload import Reloading
+from sojourn.tasks.approval import Approvals
+from sojourn.tasks.begin import BeginRequest, BeginService
+from sojourn.tasks.policy_reload import PolicyReload
 from sojourn.tasktoken.grants import Authority, Grant
 
 OVER = "context.params has level && context.params.level > 5"
@@ -170,8 +170,8 @@ class TestBeginning:
 
     async def test_a_class_lifts_no_condition(self, room):
         """Where the configuration wants approval of a whole class, a type's condition takes nothing away from that."""
-        room.approving = Approving(room.engine, room.reviews, room.audit, ["high"])
-        room.beginning = Beginning(room.engine, room.approving)
+        room.approving = Approvals(room.engine, room.reviews, room.audit, ["high"])
+        room.beginning = BeginService(room.engine, room.approving)
         task = await room.begin("high", params={"level": "1"})
         assert ("pending", "") == (task.state, request_of(task).when)
 
@@ -206,7 +206,7 @@ class TestHandingOn:
         room = await opened(FamilyRoom(clock, handed_on()), stack)
         task = await room.begin()
         types = TypeSet({"triage": handed_on(approval="{when = 'principal.depth >= 0'}")})
-        await Reloading(room.engine, room.changing).apply(types)
+        await PolicyReload(room.engine, room.changing).apply(types)
         assert await room.engine.token(task, TICKETS, ())
         with pytest.raises(NeedsApproval):
             await room.hand_on(task, 0)

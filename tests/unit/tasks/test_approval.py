@@ -18,11 +18,11 @@ from sojourn.errors import (
 )
 from sojourn.limits import APPROVALS_WAITING_PER_UID
 from sojourn.policy.task_types import TypeSet
-from sojourn.tasks.approval import Approving
-from sojourn.tasks.begin import Beginning, BeginRequest, Bond
+from sojourn.tasks.approval import Approvals
+from sojourn.tasks.begin import BeginRequest, BeginService, Bond
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.requester import Remote
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.type_sets import Reloading
 from sojourn.tasktoken.end_reasons import OPERATOR
 
@@ -108,7 +108,7 @@ class TestPending:
 
     async def test_cannot_be_suspended(self, room, task):
         """Nobody gets around approval by way of suspended: resumed it would be active."""
-        changing = Changing(room.engine)
+        changing = TaskChanges(room.engine)
         with pytest.raises(FailedPrecondition, match="waits for approval"):
             await changing.suspend(task, OPERATOR, "a moment")
         with pytest.raises(FailedPrecondition, match="not suspended"):
@@ -117,7 +117,7 @@ class TestPending:
 
     async def test_what_it_gives_up_it_does_not_get(self, room, task):
         """A pending task may be narrowed; what is left is what begins."""
-        await Changing(room.engine).narrow(task, READ_TICKETS, "holder")
+        await TaskChanges(room.engine).narrow(task, READ_TICKETS, "holder")
         await approve(room, task)
         assert READ_TICKETS == task.authority
 
@@ -125,7 +125,7 @@ class TestPending:
         """Another digest of its type is another question: the request is over, and the other types' go on."""
         other = await room.begin("two")
         types = TypeSet({**TYPES, "asked": task_type("asked", PERMIT_ALL, approval='{within = "61s"}')})
-        await Reloading(room.engine, Changing(room.engine)).apply(types)
+        await Reloading(room.engine, TaskChanges(room.engine)).apply(types)
         assert ("revoked", "policy_changed", "pending") == (task.state, task.reason, other.state)
 
     async def test_the_agent_stops(self, room, task):
@@ -169,8 +169,8 @@ class TestPending:
 
     async def test_by_class(self, room):
         """The agent's configuration makes a whole class need an operator's approval; others are as before."""
-        room.approving = Approving(room.engine, room.reviews, room.audit, ["high"])
-        room.beginning = Beginning(room.engine, room.approving)
+        room.approving = Approvals(room.engine, room.reviews, room.audit, ["high"])
+        room.beginning = BeginService(room.engine, room.approving)
         high, normal = await room.begin("high"), await room.begin("triage")
         assert ("pending", ("operator",), 1, "active") == (
             high.state,

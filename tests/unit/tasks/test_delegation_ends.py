@@ -18,7 +18,7 @@ from sojourn.errors import (
 )
 from sojourn.limits import REATTACH_SECONDS
 from sojourn.policy.task_types import TypeSet
-from sojourn.tasks.policy_reload import Reloading
+from sojourn.tasks.policy_reload import PolicyReload
 from sojourn.tasks.shadow_policy import Shadow
 from sojourn.tasks.task import CASCADED
 from sojourn.tasktoken.end_reasons import OPERATOR, PARENT, RESTART
@@ -128,11 +128,11 @@ class TestTogether:
         task = await room.begin()
         kept, gone = await room.hand_on(task, 0), await room.hand_on(task, 1)
         types = TypeSet({"triage": handed_on(delegation={"to": f'["{WORKER_IDS[0]}"]'})})
-        await Reloading(room.engine, room.changing).apply(types)
+        await PolicyReload(room.engine, room.changing).apply(types)
         assert ("active", "active", "revoked", "policy_changed") == (task.state, kept.state, gone.state, gone.reason)
-        await Reloading(room.engine, room.changing).apply(TypeSet({"triage": handed_on(max_duration='"60s"')}))
+        await PolicyReload(room.engine, room.changing).apply(TypeSet({"triage": handed_on(max_duration='"60s"')}))
         assert task.deadline == kept.deadline == room.clock.boot() + 60
-        await Reloading(room.engine, room.changing).apply(TypeSet())
+        await PolicyReload(room.engine, room.changing).apply(TypeSet())
         assert ("revoked", CASCADED) == (task.state, kept.state)
 
     async def test_a_ticket_after_a_change_of_the_type(self, room):
@@ -140,7 +140,7 @@ class TestTogether:
         task = await room.begin()
         ticket, other = await room.ticket(task, 0), await room.ticket(task, 1)
         types = TypeSet({"triage": handed_on(delegation={"to": f'["{WORKER_IDS[1]}"]', "max_children": 1})})
-        await Reloading(room.engine, room.changing).apply(types)
+        await PolicyReload(room.engine, room.changing).apply(types)
         with pytest.raises(PolicyDenied):
             await room.accept(ticket, 0)
         with pytest.raises(LimitExceeded):

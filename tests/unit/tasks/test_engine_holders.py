@@ -27,7 +27,7 @@ from sojourn.identity.registry import Registry
 from sojourn.limits import TASKS_ENDED_AT_ONCE
 from sojourn.tasks import holder_watch as holding_module
 from sojourn.tasks.begin import BeginRequest, Bond
-from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.mass_end import MassEnd
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ class TestEntriesChanged:
     )
     async def test_identity_lost(self, room, task, new):
         """A task ends when its holder may have lost the entry that earned it its identity."""
-        Ending(room.engine).entries_changed([Change(TRIAGE_ENTRY, new)])
+        MassEnd(room.engine).entries_changed([Change(TRIAGE_ENTRY, new)])
         assert ("revoked", "attestation_changed") == (task.state, task.reason)
 
     @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ class TestEntriesChanged:
     )
     async def test_identity_kept(self, room, task, changes):
         """A change that takes nothing from the holder leaves its task alone."""
-        Ending(room.engine).entries_changed(changes)
+        MassEnd(room.engine).entries_changed(changes)
         assert task.live
 
     @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ class TestEntriesChanged:
     async def test_an_update_after_which_the_entry_is_not_served(self, room, clock, changes):
         """A task ends when an update leaves its holder without the entry: the caller has no identity any more."""
         registry = Registry(FakeEntryStore([TRIAGE_ENTRY]), TRUST_DOMAIN, [NODE], clock, room.alarms)
-        registry.on_change(Ending(room.engine).entries_changed)
+        registry.on_change(MassEnd(room.engine).entries_changed)
         task = await room.begin()
         await registry.update([(TRIAGE_ENTRY.id, lambda old: replace(old, **changes))])
         assert () == registry.match(TRIAGE_ENTRY.selectors)
@@ -120,7 +120,7 @@ class TestEntriesChanged:
         """A task ends when the entry that earned its holder the identity expires."""
         ends = entry("/agent/triage", expires_at=int(clock.now().timestamp()) + 30)
         registry = Registry(FakeEntryStore([ends]), TRUST_DOMAIN, [NODE], clock, room.alarms)
-        registry.on_change(Ending(room.engine).entries_changed)
+        registry.on_change(MassEnd(room.engine).entries_changed)
         task = await room.begin(entries=(ends,))
         clock.advance(30)
         room.alarms.ring_due()

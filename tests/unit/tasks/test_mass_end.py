@@ -10,7 +10,7 @@ from fakes.task_types import TICKETS, task_type
 from sojourn.errors import TaskOver
 from sojourn.identity.entry_changes import Change
 from sojourn.limits import TASKS_ENDED_AT_ONCE
-from sojourn.tasks.mass_end import Ending, end_all
+from sojourn.tasks.mass_end import MassEnd, end_all
 
 MANY = 3 * TASKS_ENDED_AT_ONCE + 1
 
@@ -50,7 +50,7 @@ async def test_over_at_once(room):
     """
     tasks = [await room.begin() for _ in range(MANY)]
     room.engine.end(tasks[1], "completed", "success")
-    Ending(room.engine).end_all(tasks, "revoked", "identity_revoked")
+    MassEnd(room.engine).end_all(tasks, "revoked", "identity_revoked")
     assert (False, True) == (tasks[0].live, tasks[-1].live)
     with pytest.raises(TaskOver, match="identity_revoked"):
         room.engine.check_active(tasks[-1])
@@ -64,7 +64,7 @@ async def test_over_at_once(room):
 async def test_a_stop_meanwhile(room):
     """A task that was to end does so for that reason, although the agent stops before its turn."""
     tasks = [await room.begin() for _ in range(MANY)]
-    Ending(room.engine).end_all(tasks, "revoked", "identity_revoked")
+    MassEnd(room.engine).end_all(tasks, "revoked", "identity_revoked")
     room.engine.close()
     assert {("revoked", "identity_revoked")} == ends(tasks)
 
@@ -72,7 +72,7 @@ async def test_a_stop_meanwhile(room):
 async def test_of_a_lost_entry(room):
     """Of an entry that is deleted all tasks are over, however many."""
     tasks = [await room.begin() for _ in range(MANY)]
-    ending = Ending(room.engine)
+    ending = MassEnd(room.engine)
     ending.entries_changed([Change(TRIAGE_ENTRY, None)])
     assert all(task.doom or not task.live for task in tasks)
     await ending.quiet()

@@ -8,8 +8,8 @@ from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
 from sojourn.errors import ActionOutsideType, InvalidInput, PolicyDenied, TaskOver, UnknownTaskType
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks import policy_reload as reloading_module
-from sojourn.tasks.policy_reload import Reloading
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.policy_reload import PolicyReload
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -30,12 +30,12 @@ async def room(clock):
 
 @pytest.fixture
 def changing(room):
-    return Changing(room.engine)
+    return TaskChanges(room.engine)
 
 
 @pytest.fixture
 def reloading(room, changing):
-    return Reloading(room.engine, changing)
+    return PolicyReload(room.engine, changing)
 
 
 class TestDecidedAgain:

@@ -9,7 +9,7 @@ from fakes.task_room import EPOCH
 from fakes.task_types import TICKETS, WIKI
 from sojourn.errors import LimitExceeded, StoreFailed, TaskOver, Unavailable
 from sojourn.limits import REATTACH_SECONDS
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import OPERATOR, RESTART
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -108,7 +108,7 @@ class TestComesBack:
     async def test_an_operators_suspension_outlives_it(self, room, restart):
         """A task that an operator has suspended stays so when its holder is back."""
         task = await room.begin()
-        await Changing(room.engine).suspend(task, OPERATOR, "looking into it")
+        await TaskChanges(room.engine).suspend(task, OPERATOR, "looking into it")
         later = await restart()
         found = await later.attaching.of_caller(room.peer, ENTRIES, task.id)
         assert ("suspended", {OPERATOR: "looking into it"}) == (found.state, found.suspensions)

@@ -11,9 +11,9 @@ from sojourn.facts.publications import Publication
 from sojourn.policy import rules
 from sojourn.policy.task_type_file import OPERATOR
 from sojourn.policy.task_types import TypeSet
-from sojourn.tasks.policy_reload import Reloading
-from sojourn.tasks.reevaluation import Redeciding
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.policy_reload import PolicyReload
+from sojourn.tasks.reevaluation import Reevaluation
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import FACTS
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -57,8 +57,8 @@ TYPES = TypeSet(
 @pytest.fixture
 async def room(clock):
     room = Room(clock, TYPES)
-    room.changing = Changing(room.engine)
-    room.redeciding = Redeciding(room.engine, room.changing, room.facts, room.alarms)
+    room.changing = TaskChanges(room.engine)
+    room.redeciding = Reevaluation(room.engine, room.changing, room.facts, room.alarms)
     async with room.running():
         yield room
         await room.facts.quiet()
@@ -359,7 +359,7 @@ class TestReload:
         """A task that waits for a fact survives another set of types, and comes back if that does not read it."""
         task, stays = await room.begin("suspended"), await room.begin("suspended", wanted=READ_TICKETS)
         await say(room, "freeze", True)
-        reloading = Reloading(room.engine, room.changing)
+        reloading = PolicyReload(room.engine, room.changing)
         reloading.on_applied(room.redeciding.reloaded)
         commented = task_type(
             "suspended", UNLESS_FROZEN + "// more", facts=f"{{freeze = {rule(on_deny=chr(34) + 'suspend' + chr(34))}}}"
@@ -373,7 +373,7 @@ class TestReload:
         """Another set may take facts for longer or shorter: from then on that counts."""
         await say(room, "open", True)
         task = await room.begin("opened")
-        reloading = Reloading(room.engine, room.changing)
+        reloading = PolicyReload(room.engine, room.changing)
         reloading.on_applied(room.redeciding.reloaded)
         short = '{open = {type = "boolean", required = true, max_age = "10s", on_deny = "suspend"}}'
         await reloading.apply(TypeSet(TYPES, opened=task_type("opened", ONLY_IF_OPEN, facts=short)))

@@ -11,7 +11,7 @@ from sojourn.limits import (
     REFUSALS_RECORDED_OF_TASK,
     REFUSALS_SHOWN,
 )
-from sojourn.tasks.refusal_reports import MINUTE_SECONDS, Refusals
+from sojourn.tasks.refusal_reports import MINUTE_SECONDS, RefusalCounts
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from structlog.testing import capture_logs
 
@@ -24,7 +24,7 @@ class Heard(Room):
 
     def __init__(self, clock, types):
         super().__init__(clock, types)
-        self.refusals = Refusals(self.engine, self.audit, self.alarms, clock)
+        self.refusals = RefusalCounts(self.engine, self.audit, self.alarms, clock)
 
     def note(self, task, *, by=SHOP, code="wrong_params", request=TRIED, count=1):
         self.refusals.note(by, TICKETS, task, code, request, count)

@@ -6,9 +6,9 @@ from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import ActionOutsideType, PolicyDenied
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks import shadow_policy as shadow_module
-from sojourn.tasks.policy_reload import Reloading
+from sojourn.tasks.policy_reload import PolicyReload
 from sojourn.tasks.shadow_policy import Shadow
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -96,7 +96,7 @@ class TestDifferences:
     async def test_tokens_and_resumed_tasks(self, room, shadow, told):
         """The candidate is asked for each token, and when a task is resumed."""
         task = await room.begin()
-        changing = Changing(room.engine)
+        changing = TaskChanges(room.engine)
         await changing.suspend(task, OPERATOR, "why")
         shadow.replace(types(NO_WRITES))
         await changing.resume(task, OPERATOR)
@@ -117,7 +117,7 @@ class TestDifferences:
         shadow.replace(types(NO_WRITES))
         await room.begin()
         assert 1 == len(shadow.differences)
-        await Reloading(room.engine, Changing(room.engine)).apply(types(NO_WRITES))
+        await PolicyReload(room.engine, TaskChanges(room.engine)).apply(types(NO_WRITES))
         assert ({}, 0) == (shadow.differences, shadow.compared)
         await room.begin()
         assert ({}, 3) == (shadow.differences, shadow.compared)

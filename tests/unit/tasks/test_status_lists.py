@@ -15,7 +15,7 @@ from sojourn.errors import NotFound
 from sojourn.jose.jws import parse_unverified
 from sojourn.limits import STATUS_LIST_ENTRIES
 from sojourn.tasks import status_lists
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.grants import Authority, Grant
 
 VALID, INVALID, SUSPENDED = 0, 1, 2
@@ -84,13 +84,13 @@ class TestSays:
         """A token from before a change is invalid, and one from after it is good."""
         task = await room.begin()
         old = await room.engine.token(task, TICKETS, ())
-        await Changing(room.engine).narrow(task, LEFT, "holder")
+        await TaskChanges(room.engine).narrow(task, LEFT, "holder")
         new = await room.engine.token(task, TICKETS, ())
         assert (INVALID, VALID) == (said(room, old), said(room, new))
 
     async def test_suspended_and_resumed(self, room):
         """While a task is suspended its tokens are suspended; resuming revives none, and the next one is good."""
-        task, changing = await room.begin(), Changing(room.engine)
+        task, changing = await room.begin(), TaskChanges(room.engine)
         token = await room.engine.token(task, TICKETS, ())
         await changing.suspend(task, "operator", "look at it")
         assert SUSPENDED == said(room, token)
@@ -116,7 +116,7 @@ class TestIndices:
         first, again = [place(await room.engine.token(one, TICKETS, ())) for _ in range(2)]
         assert first == again
         second = place(await room.engine.token(other, TICKETS, ()))
-        await Changing(room.engine).narrow(one, LEFT, "holder")
+        await TaskChanges(room.engine).narrow(one, LEFT, "holder")
         third = place(await room.engine.token(one, TICKETS, ()))
         assert 3 == len({first, second, third})
 

@@ -18,7 +18,7 @@ from sojourn.errors import (
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.tasks import journal as journal_module
 from sojourn.tasks.kept_fields import ONE_SHOT
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -40,7 +40,7 @@ async def room(clock):
 
 @pytest.fixture
 def changing(room):
-    return Changing(room.engine)
+    return TaskChanges(room.engine)
 
 
 class TestSuspended:

@@ -15,7 +15,7 @@ from sojourn.audit.journal import Audit
 from sojourn.errors import Fault, InvalidPolicy, NoTaskTypes, StoreFailed
 from sojourn.limits import FOLLOWED_RETRY_SECONDS
 from sojourn.tasks.last_good_types import LastGood
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.type_folder import FOLDER, LAST_GOOD, NONE, TypeFolder
 from sojourn.tasks.type_sets import Policies, usual_folder
 
@@ -394,7 +394,7 @@ class TestPolicies:
         made.end_everything()
 
     def policies(self, engine, room, candidate=None, check=lambda _: (), **settings):
-        return Policies(engine, Changing(engine), room.path, candidate, room.audit, room.clock, check, **settings)
+        return Policies(engine, TaskChanges(engine), room.path, candidate, room.audit, room.clock, check, **settings)
 
     async def test_start(self, engine, room):
         """At the start the set is in force, and recorded."""
@@ -602,10 +602,10 @@ class TestPolicies:
     async def test_a_folder_that_need_not_be_there(self, engine, room, tmp_path, monkeypatch):
         """The usual folder need not be there, and then there are no types; one that is named must be."""
         monkeypatch.setattr("sojourn.tasks.type_sets.usual_folder", lambda: tmp_path / "nowhere")
-        await Policies(engine, Changing(engine), None, None, room.audit, room.clock).start()
+        await Policies(engine, TaskChanges(engine), None, None, room.audit, room.clock).start()
         assert {} == engine.types
         assert "" == engine.no_types
-        await Policies(engine, Changing(engine), tmp_path / "nowhere", None, room.audit, room.clock).start()
+        await Policies(engine, TaskChanges(engine), tmp_path / "nowhere", None, room.audit, room.clock).start()
         assert engine.no_types
 
     def test_the_usual_folder_of_a_user(self, monkeypatch):

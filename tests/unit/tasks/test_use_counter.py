@@ -13,10 +13,10 @@ from sojourn.errors import InvalidToken, StoreFailed, TaskOver
 from sojourn.errors.oauth import ActionUsedUp, BindingNeeded, DigestNeeded, WrongParams
 from sojourn.jose.jws import parse_unverified
 from sojourn.policy.task_types import TypeSet
-from sojourn.tasks.policy_reload import Reloading
+from sojourn.tasks.policy_reload import PolicyReload
 from sojourn.tasks.single_use import SingleUses
-from sojourn.tasks.suspension import Changing
-from sojourn.tasks.use_counter import Counting
+from sojourn.tasks.suspension import TaskChanges
+from sojourn.tasks.use_counter import UseCounter
 from sojourn.tasktoken.grants import Authority, Grant
 
 READ, WRITE = "ticket:read", "ticket:write"
@@ -43,8 +43,8 @@ TYPES = {
 class Court(Room):
     def __init__(self, clock, types=None):
         super().__init__(clock, types or TYPES)
-        self.counting = Counting(self.engine, SingleUses(clock.boot))
-        self.changing = Changing(self.engine)
+        self.counting = UseCounter(self.engine, SingleUses(clock.boot))
+        self.changing = TaskChanges(self.engine)
 
     async def token(self, task, actions=(WRITE,), **arguments):
         return await self.engine.token(task, TICKETS, actions, **arguments)
@@ -207,7 +207,7 @@ class TestCounting:
         await room.counting.use(await room.token(task), WRITE)
         later = await NextRun.after(room, stack)
         back = await later.attach(room.peer, task, TRIAGE_ENTRY)
-        counting = Counting(later.engine, SingleUses(later.clock.boot))
+        counting = UseCounter(later.engine, SingleUses(later.clock.boot))
         token = await later.engine.token(back, TICKETS, (WRITE,))
         await counting.use(token, WRITE)
         with pytest.raises(ActionUsedUp):
@@ -228,7 +228,7 @@ class TestFamilies:
         task = await family.begin()
         child = await family.hand_on(task, 0)
         grandchild = await family.hand_on(child, 1)
-        counting = Counting(family.engine, SingleUses(family.clock.boot))
+        counting = UseCounter(family.engine, SingleUses(family.clock.boot))
         racers = [await family.engine.token(each, TICKETS, (WRITE,)) for each in (task, child, grandchild)]
         outcomes = await asyncio.gather(*(counting.use(each, WRITE) for each in racers * 17), return_exceptions=True)
         assert 3 == outcomes.count(None)
@@ -239,7 +239,7 @@ class TestFamilies:
         """What a child used is spent for its parent also after a kill, whether or not the child had ended before."""
         task = await family.begin()
         child = await family.hand_on(task, 0)
-        counting = Counting(family.engine, SingleUses(family.clock.boot))
+        counting = UseCounter(family.engine, SingleUses(family.clock.boot))
         for _ in range(3):
             await counting.use(await family.engine.token(child, TICKETS, (WRITE,)), WRITE)
         if ends:
@@ -257,7 +257,7 @@ class TestFamilies:
         task = await family.begin()
         child = await family.hand_on(task, 0)
         token = await family.engine.token(child, TICKETS, (WRITE,))
-        await Counting(family.engine, SingleUses(family.clock.boot)).use(token, WRITE)
+        await UseCounter(family.engine, SingleUses(family.clock.boot)).use(token, WRITE)
         assert {WRITE: 1} == json.loads(family.store.documents[task.id])["spent"]["counted"]
 
 
@@ -335,7 +335,7 @@ class TestTokens:
         task = await room.begin("free")
         tokens = [await room.token(task, (action,)) for action in (READ, WRITE)]
         types = TypeSet({**TYPES, "free": task_type("free", **changes)})
-        await Reloading(room.engine, room.changing).apply(types)
+        await PolicyReload(room.engine, room.changing).apply(types)
         for token in tokens:
             with pytest.raises(TaskOver):
                 room.engine.check_token(token)
@@ -345,7 +345,7 @@ class TestTokens:
         """Asked what another set would do to tasks, also one that counts other actions, policy answers as ever."""
         counting = await room.begin("looks")
         await room.counting.use(await room.token(counting), WRITE)
-        reloading = Reloading(room.engine, room.changing)
+        reloading = PolicyReload(room.engine, room.changing)
         for changes in ({}, {"limits": f'{{"{READ}" = 1}}'}, {"limits": f'{{"{READ}" = 1, "{WRITE}" = 2}}'}):
             found = reloading.consequences(TypeSet({**TYPES, "looks": task_type("looks", **changes)}))
             assert ["keep"] == [each.outcome for each in found]
@@ -354,7 +354,9 @@ class TestTokens:
         """A change that asks for nothing more leaves tokens good."""
         task = await room.begin("free")
         token = await room.token(task, (WRITE,))
-        await Reloading(room.engine, room.changing).apply(TypeSet({**TYPES, "free": task_type("free", max_tokens=9)}))
+        await PolicyReload(room.engine, room.changing).apply(
+            TypeSet({**TYPES, "free": task_type("free", max_tokens=9)})
+        )
         room.engine.check_token(token)
 
     async def test_several_resources(self, room):

@@ -9,7 +9,7 @@ from fakes.task_room import DEADLINE_SECONDS, Room
 from fakes.task_types import TICKETS, task_type
 from sojourn.errors import InvalidToken, StoreFailed, TaskOver
 from sojourn.limits import LATE_USE_RECORDS, TASK_USE_LATE_SECONDS
-from sojourn.tasks.use_reports import Uses
+from sojourn.tasks.use_reports import UseReports
 from sojourn.tasktoken.request_record import Served
 
 READ = "ticket:read"
@@ -20,7 +20,7 @@ class Counting(Room):
 
     def __init__(self, clock, types):
         super().__init__(clock, types)
-        self.uses = Uses(self.engine, clock)
+        self.uses = UseReports(self.engine, clock)
 
     async def token(self, task, actions=(READ,)):
         return await self.engine.token(task, TICKETS, actions)
@@ -159,7 +159,7 @@ class TestFamily:
     async def test_late_calls_of_a_child(self, make):
         """Late calls of a task that was handed on are spent by the family, on disk as well; one too many ends the root."""
         room = await make(task_type(max_reported_calls=3, delegation='{to = ["spiffe://example.org/agent/w0"]}'))
-        uses = Uses(room.engine, room.clock)
+        uses = UseReports(room.engine, room.clock)
         task = await room.begin()
         child = await room.hand_on(task, 0)
         token = await room.engine.token(child, TICKETS, (READ,))

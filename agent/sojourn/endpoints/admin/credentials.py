@@ -8,8 +8,8 @@ from prometheus_client.registry import Collector
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.credentials.credential import ASKING, ENDING, HELD, OPEN, Credential
-from sojourn.credentials.ledger import CredentialBook
-from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.ledger import CredentialLedger
+from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.credentials.recall import Recalling
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.grpc.pages import Pages
@@ -19,7 +19,7 @@ from sojourn.runtime.clock import Clock
 class CredentialsApi:
     """What tasks have, and what outlives them. Nothing here is secret, and nothing changes anything."""
 
-    def __init__(self, book: CredentialBook, outlets: Outlets) -> None:
+    def __init__(self, book: CredentialLedger, outlets: ProviderRoutes) -> None:
         self._book = book
         self._outlets = outlets
         self._pages = Pages((datetime, str), lambda each: (each.asked_at, each.id), self._message)
@@ -57,7 +57,7 @@ class CredentialsApi:
 class CredentialMetrics(Collector):
     """Figures of the book and of its recalls. They are collected in a thread of their own."""
 
-    def __init__(self, book: CredentialBook, recalling: Recalling, outlets: Outlets, clock: Clock) -> None:
+    def __init__(self, book: CredentialLedger, recalling: Recalling, outlets: ProviderRoutes, clock: Clock) -> None:
         self._book = book
         self._recalling = recalling
         self._names = [outlet.name for outlet in outlets.all()]

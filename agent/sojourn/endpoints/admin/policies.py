@@ -17,7 +17,7 @@ from sojourn.policy.conditions import conditions
 from sojourn.policy.explanation import explain
 from sojourn.policy.questions import Question
 from sojourn.policy.task_types import TaskType
-from sojourn.tasks.approval import Approving
+from sojourn.tasks.approval import Approvals
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.policy_reload import END, KEEP, NARROW, Consequence
 from sojourn.tasks.type_folder import TypeFolder
@@ -30,7 +30,7 @@ _WORST_FIRST: Final = (END, NARROW, KEEP)
 class PolicyApi:
     """For operators."""
 
-    def __init__(self, engine: TaskEngine, approving: Approving, policies: Policies) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approvals, policies: Policies) -> None:
         self._engine = engine
         self._approving = approving
         self._policies = policies

@@ -7,9 +7,9 @@ from prometheus_client import Gauge, Histogram
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.credentials.circuit_breaker import CLOSED, HALF_OPEN, OPEN, Circuit
-from sojourn.credentials.exchange_call import Asking
+from sojourn.credentials.exchange_call import ExchangeCalls
 from sojourn.credentials.index import Index
-from sojourn.credentials.provider_routes import Outlet, Outlets
+from sojourn.credentials.provider_routes import Outlet, ProviderRoutes
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.engine import TaskEngine
@@ -30,7 +30,9 @@ _LEVELS = {CLOSED: 0, HALF_OPEN: 1, OPEN: 2}
 class ProvidersApi:
     """For operators. Trying a provider out is another file's."""
 
-    def __init__(self, engine: TaskEngine, outlets: Outlets, asking: Asking, index: Index, clock: Clock) -> None:
+    def __init__(
+        self, engine: TaskEngine, outlets: ProviderRoutes, asking: ExchangeCalls, index: Index, clock: Clock
+    ) -> None:
         self._engine = engine
         self._outlets = outlets
         self._index = index

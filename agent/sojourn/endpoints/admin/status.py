@@ -39,13 +39,13 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.matcher import that_matter, unique_hints
 from sojourn.identity.nodes import name_of
 from sojourn.identity.registry import Registry
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.recent_failures import Failures
 from sojourn.ssf.receiver import Signals
 from sojourn.store.audit import AuditTable
-from sojourn.tasks.approval import Approving
+from sojourn.tasks.approval import Approvals
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.type_sets import Policies
 
@@ -59,10 +59,10 @@ class AdminApi:
 
     attestation: Attestation
     registry: Registry
-    issuing: Issuing
+    issuing: SvidIssuer
     authority: EmbeddedAuthority
     engine: TaskEngine
-    approving: Approving
+    approving: Approvals
     audit: Audit
     journal: AuditTable
     door: Door
@@ -295,7 +295,7 @@ class AdminApi:
         )
 
 
-def _claims(verdict: explain.Verdict) -> Struct | None:
+def _claims(verdict: explain.EntryVerdict) -> Struct | None:
     """The custom claims of a matched entry, if it has any."""
     if verdict.verdict != "matched" or not verdict.entry.jwt_claims:
         return None

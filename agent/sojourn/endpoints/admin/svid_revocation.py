@@ -11,15 +11,15 @@ from sojourn.endpoints.grpc.pages import Pages
 from sojourn.errors import InvalidInput, NotFound, told_as
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.identity.identities import Identities
-from sojourn.identity.issued_svids import JWT, X509, Issued
+from sojourn.identity.issued_svids import JWT, X509, IssuedSvids
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocation_list import ENTRY, NAME, RevokedIdentity, RevokedSvid
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import AUDITED_TEXT, ENTRY_ID_MAX_BYTES, PAGE_BYTES, REVOCATIONS_LISTED, REVOKED_TOLD
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.mass_end import Ending
+from sojourn.tasks.mass_end import MassEnd
 from sojourn.tasks.revoked_svids import due_to, end_due_to, end_of
 
 
@@ -30,11 +30,11 @@ class RevokingApi:
         self,
         registry: Registry,
         identities: Identities,
-        issuing: Issuing,
-        issued: Issued,
+        issuing: SvidIssuer,
+        issued: IssuedSvids,
         revocations: Revocations,
         engine: TaskEngine,
-        ending: Ending,
+        ending: MassEnd,
         audit: Audit,
     ) -> None:
         self._registry = registry

@@ -9,9 +9,9 @@ from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.grpc.pages import Pages
 from sojourn.identity import svid_lifetime
 from sojourn.identity.identities import Identities
-from sojourn.identity.streams import Stream
+from sojourn.identity.streams import IdentityStream
 from sojourn.identity.svid_cache import Kept
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import STATUS_ROWS
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -21,12 +21,12 @@ _FIRST: Final = pb.ListStreamsRequest(page_size=STATUS_ROWS)
 class InUseApi:
     """For operators."""
 
-    def __init__(self, identities: Identities, issuing: Issuing, default_ttl: timedelta) -> None:
+    def __init__(self, identities: Identities, issuing: SvidIssuer, default_ttl: timedelta) -> None:
         self._identities = identities
         self._issuing = issuing
         self._default_ttl = default_ttl
         # A stream has no name of its own; where it lies is its own while it is open.
-        self._streams: Pages[Stream, pb.Stream] = Pages(
+        self._streams: Pages[IdentityStream, pb.Stream] = Pages(
             (datetime, int), lambda stream: (stream.since, id(stream)), _stream
         )
         self._svids: Pages[Kept[X509Svid], pb.Svid] = Pages(
@@ -66,7 +66,7 @@ class InUseApi:
         )
 
 
-def _stream(stream: Stream) -> pb.Stream:
+def _stream(stream: IdentityStream) -> pb.Stream:
     return pb.Stream(
         method=stream.method,
         pid=stream.peer.process.pid,

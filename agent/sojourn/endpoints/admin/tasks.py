@@ -18,8 +18,8 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.blocks import SPIFFE_ID, TYPE
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kill_switch import KillSwitch
-from sojourn.tasks.refusal_reports import Refusals
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.refusal_reports import RefusalCounts
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import PENDING, Task
 from sojourn.tasktoken.end_reasons import ADMIN, OPERATOR, explanation_of
 
@@ -32,11 +32,11 @@ class TaskAdminApi:
     def __init__(
         self,
         engine: TaskEngine,
-        changing: Changing,
+        changing: TaskChanges,
         switch: KillSwitch,
         message: TaskMessages,
         audit: Audit,
-        refusals: Refusals,
+        refusals: RefusalCounts,
     ) -> None:
         self._engine = engine
         self._changing = changing

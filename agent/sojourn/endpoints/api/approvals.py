@@ -16,7 +16,7 @@ from sojourn.identity.identities import Identities
 from sojourn.limits import AUDITED_TEXT, REVIEW_FINDING_MAX
 from sojourn.policy.approvers import ApprovalRequest, Approver, Person
 from sojourn.policy.params import text_of
-from sojourn.tasks.approval import Approving
+from sojourn.tasks.approval import Approvals
 from sojourn.tasks.break_glass_reviews import Review
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
@@ -30,7 +30,7 @@ _Verdict = pb.DecideApprovalRequest
 class ApprovalsApi:
     """See and decide. Nothing is granted here that policy denies, and nobody decides their own."""
 
-    def __init__(self, engine: TaskEngine, approving: Approving, identities: Identities, message: TaskMessages) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approvals, identities: Identities, message: TaskMessages) -> None:
         self._engine = engine
         self._message = message
         self._approving = approving
@@ -98,7 +98,7 @@ class ApprovalsApi:
         return admin_pb2.CompleteReviewResponse()
 
 
-def reviews(engine: TaskEngine, approving: Approving) -> list[admin_pb2.Review]:
+def reviews(engine: TaskEngine, approving: Approvals) -> list[admin_pb2.Review]:
     """Those that are owed."""
     return [_review(engine, each) for each in approving.reviews.all()]
 

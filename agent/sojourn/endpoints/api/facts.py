@@ -14,13 +14,13 @@ from sojourn.limits import FACTS_OTHERWISE_TOLD
 from sojourn.policy.inputs import Param
 from sojourn.policy.task_type_file import OPERATOR
 from sojourn.sdk.client.facts import fact_value
-from sojourn.tasks.reevaluation import Redeciding
+from sojourn.tasks.reevaluation import Reevaluation
 
 
 class FactApi:
     """Operators may say anything; workloads what a task type believes them."""
 
-    def __init__(self, facts: Facts, redeciding: Redeciding, identities: Identities) -> None:
+    def __init__(self, facts: Facts, redeciding: Reevaluation, identities: Identities) -> None:
         self._facts = facts
         self._redeciding = redeciding
         self._identities = identities

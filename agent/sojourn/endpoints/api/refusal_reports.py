@@ -5,15 +5,15 @@ import asyncio
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidInput
 from sojourn.limits import TOKEN_USE_CALLS_MAX, USES_JUDGED_AT_ONCE
-from sojourn.oauth.validation import Judging
-from sojourn.tasks.refusal_reports import Refusals
+from sojourn.oauth.validation import TokenValidation
+from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 
 
 class RefusalReports:
     """Takes reports of services that may make them."""
 
-    def __init__(self, judging: Judging, refusals: Refusals) -> None:
+    def __init__(self, judging: TokenValidation, refusals: RefusalCounts) -> None:
         self._judging = judging
         self._refusals = refusals
 

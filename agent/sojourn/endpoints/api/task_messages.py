@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
-from sojourn.credentials.provider_routes import Outlets
+from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.endpoints.grpc.pages import cut
 from sojourn.policy.params import texts_of
 from sojourn.tasks.task import Task
@@ -13,7 +13,7 @@ from sojourn.tasktoken.grants import Authority, Grant
 class TaskMessages:
     """Tells of tasks, and of the outlets that their credentials come from."""
 
-    def __init__(self, outlets: Outlets) -> None:
+    def __init__(self, outlets: ProviderRoutes) -> None:
         self._outlets = outlets
 
     def __call__(self, task: Task) -> pb.Task:

@@ -7,9 +7,9 @@ from prometheus_client import Counter as Metric
 
 from sojourn.audit.journal import Audit
 from sojourn.limits import METRIC_TYPES
-from sojourn.tasks.refusal_reports import OTHER, Refusals
+from sojourn.tasks.refusal_reports import OTHER, RefusalCounts
 from sojourn.tasks.task import Task
-from sojourn.tasks.use_reports import Uses
+from sojourn.tasks.use_reports import UseReports
 
 ISSUED: Final = Metric("sojourn_task_tokens_issued_total", "Tokens of tasks, by their type.", ["type"])
 DENIED: Final = Metric(
@@ -28,7 +28,7 @@ _DENIALS: Final = frozenset({"begin_denied", "token_denied", "delegation_denied"
 class TaskMetrics:
     """Hears what happens. Types are as many as METRIC_TYPES, however often they are others: then they are `other`."""
 
-    def __init__(self, audit: Audit, uses: Uses, refusals: Refusals) -> None:
+    def __init__(self, audit: Audit, uses: UseReports, refusals: RefusalCounts) -> None:
         self._types: set[str] = set()
         audit.on_event(self._happened)
         uses.on_use(self._used)

@@ -1,12 +1,12 @@
 """The tokens of tasks, in sojourn.v1.Tasks on the public socket."""
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
-from sojourn.credentials.token_source import Giving
+from sojourn.credentials.token_source import TaskTokenSource
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.identity.identities import Identities
-from sojourn.oauth.token_binding import Proving
+from sojourn.oauth.token_binding import TokenBindings
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.reattachment import Attaching
+from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.tokens import Binding
 
@@ -15,7 +15,12 @@ class TaskTokensApi:
     """Get tokens, and proofs for those that are bound to a key in the agent."""
 
     def __init__(
-        self, engine: TaskEngine, giving: Giving, attaching: Attaching, identities: Identities, proving: Proving
+        self,
+        engine: TaskEngine,
+        giving: TaskTokenSource,
+        attaching: Reattachment,
+        identities: Identities,
+        proving: TokenBindings,
     ) -> None:
         self._engine = engine
         self._giving = giving

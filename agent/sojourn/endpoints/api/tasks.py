@@ -15,12 +15,12 @@ from sojourn.identity.identities import Identities
 from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
 from sojourn.sdk.request import grant_match
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.begin import Beginning, BeginRequest, Bond
-from sojourn.tasks.delegation import Delegating
+from sojourn.tasks.begin import BeginRequest, BeginService, Bond
+from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kept_fields import PROCESS, STREAM
-from sojourn.tasks.reattachment import Attaching
-from sojourn.tasks.suspension import Changing
+from sojourn.tasks.reattachment import Reattachment
+from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import HOLDER, HOLDER_DISCONNECTED
 
@@ -33,10 +33,10 @@ class TasksApi:
     def __init__(
         self,
         engine: TaskEngine,
-        beginning: Beginning,
-        delegating: Delegating,
-        changing: Changing,
-        attaching: Attaching,
+        beginning: BeginService,
+        delegating: DelegationService,
+        changing: TaskChanges,
+        attaching: Reattachment,
         identities: Identities,
         message: TaskMessages,
     ) -> None:

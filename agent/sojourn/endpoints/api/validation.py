@@ -14,7 +14,7 @@ from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.listener.admission import Concurrency
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
-from sojourn.identity.streams import Stream
+from sojourn.identity.streams import IdentityStream
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
     FEED_DELTAS_KEPT,
@@ -30,12 +30,12 @@ from sojourn.limits import (
     WATCHED_AUDIENCES_BYTES,
 )
 from sojourn.oauth.resource_servers import Audiences
-from sojourn.oauth.validation import JWT_SVID, TASK, Judging
+from sojourn.oauth.validation import JWT_SVID, TASK, TokenValidation
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.refusal_reports import Refusals
+from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasks.task import PENDING
 from sojourn.tasks.validator_feed import TaskState, state_of
 from sojourn.tasktoken.sender_constraint import Sender
@@ -81,12 +81,12 @@ class ValidationApi:
 
     def __init__(
         self,
-        judging: Judging,
+        judging: TokenValidation,
         engine: TaskEngine,
         audiences: Audiences,
         clock: Clock,
         callers: Callers,
-        refusals: Refusals,
+        refusals: RefusalCounts,
     ) -> None:
         self._judging = judging
         self._refused = RefusalReports(judging, refusals)
@@ -273,7 +273,7 @@ class AttestedCallers:
 
 
 class _Attested:
-    def __init__(self, identities: Identities, clock: Clock, stream: Stream) -> None:
+    def __init__(self, identities: Identities, clock: Clock, stream: IdentityStream) -> None:
         self._identities = identities
         self._clock = clock
         self._stream = stream

@@ -14,7 +14,7 @@ from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, PolicyDenied, Unimplemented, told_as
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.identity.streams import Step, Stream
+from sojourn.identity.streams import IdentityStream, Step
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
     AUDIENCES_PER_JWT_SVID,
@@ -173,7 +173,7 @@ class WorkloadApi:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    async def _pushes(self, call: Call, method: str, make: Callable[[Stream], bytes]) -> AsyncIterator[bytes]:
+    async def _pushes(self, call: Call, method: str, make: Callable[[IdentityStream], bytes]) -> AsyncIterator[bytes]:
         """Each answer that differs from the last one; ends with NoIdentity when the caller has nothing any more.
 
         An answer goes out in the very step that wakes the stream, where nothing has to be waited for; what has to be,
@@ -209,7 +209,7 @@ class WorkloadApi:
         """Drop the ready-made answers: a key in them is no longer in use."""
         self._answers.clear()
 
-    def _x509_svids(self, stream: Stream) -> bytes:
+    def _x509_svids(self, stream: IdentityStream) -> bytes:
         bundle, *foreign = self._x509_bundles_of(stream)
         svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
         crls = self._identities.crls
@@ -240,7 +240,7 @@ class WorkloadApi:
                 self._answers.popitem(last=False)
         return answer
 
-    def _x509_bundles(self, stream: Stream) -> bytes:
+    def _x509_bundles(self, stream: IdentityStream) -> bytes:
         found, crls = self._x509_bundles_of(stream), self._identities.crls
 
         def message() -> pb.X509BundlesResponse:
@@ -249,13 +249,13 @@ class WorkloadApi:
 
         return self._shared(("x509", crls, *found), message)
 
-    def _x509_bundles_of(self, stream: Stream) -> list[Bundle]:
+    def _x509_bundles_of(self, stream: IdentityStream) -> list[Bundle]:
         """The bundles that the caller may have, ours first. A trust domain without X.509 authorities has no X509-SVIDs
         (X509-SVID.md 6.2) and is left out: to some libraries an empty bundle spoils the whole message.
         """
         return [each for each in self._identities.bundles_of(stream.entries).values() if each.x509_authorities]
 
-    def _jwt_bundles(self, stream: Stream) -> bytes:
+    def _jwt_bundles(self, stream: IdentityStream) -> bytes:
         found = self._identities.bundles_of(stream.entries).values()
 
         def message() -> pb.JWTBundlesResponse:
@@ -263,7 +263,7 @@ class WorkloadApi:
 
         return self._shared(("jwt", *found), message)
 
-    def _wit_svids(self, stream: Stream, wanted: SpiffeId | None) -> bytes:
+    def _wit_svids(self, stream: IdentityStream, wanted: SpiffeId | None) -> bytes:
         entries = [entry for entry in stream.entries if wanted in {None, entry.spiffe_id}]
         if not entries:
             raise NoIdentity("no identity issued")
@@ -275,7 +275,7 @@ class WorkloadApi:
             )
         return message.SerializeToString(deterministic=True)
 
-    def _wit_bundles(self, stream: Stream) -> bytes:
+    def _wit_bundles(self, stream: IdentityStream) -> bytes:
         own, *foreign = self._identities.bundles_of(stream.entries).values()
         offered = [own, *(bundle for bundle in foreign if bundle.wit_authorities)]
 

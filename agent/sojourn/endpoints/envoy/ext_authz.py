@@ -24,7 +24,7 @@ from sojourn.identity.identities import Identities
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.quota.rate import Allowance
-from sojourn.sdk.guard.challenges import Answer, Refusal
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -86,7 +86,7 @@ class ExtAuthzApi:
             log.warning("envoy_check_refused", **by, code=error.code, reason=error.public, detail=error.detail or None)
 
 
-def _denied(answer: Answer) -> pb.CheckResponse:
+def _denied(answer: GuardAnswer) -> pb.CheckResponse:
     """To Envoy whatever is not let through is denied, also what a guard answers itself with a 200."""
     return pb.CheckResponse(
         status=status_pb2.Status(code=_PERMISSION_DENIED),

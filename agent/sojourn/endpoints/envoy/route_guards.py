@@ -6,15 +6,15 @@ from functools import lru_cache
 from sojourn.endpoints.envoy.check_request import Ruling
 from sojourn.errors import InvalidToken, TaskOver
 from sojourn.limits import ENVOY_ROUTES_KEPT
-from sojourn.oauth.validation import Judging
+from sojourn.oauth.validation import TokenValidation
 from sojourn.runtime.clock import Clock
-from sojourn.sdk.guard.challenges import Answer
+from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.param_places import Place, parse_places
 from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.routes import APPROVED, Action, Actions
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.refusal_reports import Refusals
+from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.tokens import UNPROVEN, Proven, TaskToken
@@ -25,7 +25,7 @@ BY_ENVOY = "envoy"  # who told of a refusal, in records
 class RouteGuards:
     """Has a guard for each route that Envoys have named lately."""
 
-    def __init__(self, judging: Judging, engine: TaskEngine, clock: Clock, refusals: Refusals) -> None:
+    def __init__(self, judging: TokenValidation, engine: TaskEngine, clock: Clock, refusals: RefusalCounts) -> None:
         self._judging = judging
         self._refusals = refusals
         self._engine = engine
@@ -34,7 +34,7 @@ class RouteGuards:
 
     async def judge(
         self, ruling: Ruling, request: HttpRequest, content: Callable[[], Awaitable[bytes]]
-    ) -> TaskToken | Answer:
+    ) -> TaskToken | GuardAnswer:
         """Return the token under which a request may pass, or what is answered in the service's place.
 
         Raise InvalidInput for a ruling that is none.
@@ -69,7 +69,7 @@ def _hint(action: str, name: str, place: Place) -> str:
 class _Verifier:
     """What a service's verifier learns by its feed, the agent knows."""
 
-    def __init__(self, judging: Judging, engine: TaskEngine, refusals: Refusals, ruling: Ruling) -> None:
+    def __init__(self, judging: TokenValidation, engine: TaskEngine, refusals: RefusalCounts, ruling: Ruling) -> None:
         self._refusals = refusals
         self.audience = ruling.audience
         self._judging = judging

@@ -24,7 +24,7 @@ from sojourn.endpoints.grpc.calls import Call, Method, next_of
 from sojourn.endpoints.listener.admission import Held
 from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.identity.identities import Identities
-from sojourn.identity.streams import Stream
+from sojourn.identity.streams import IdentityStream
 from sojourn.limits import (
     REFUSALS_LOGGED_PER_SECOND,
     SECRET_NAME_BYTES,
@@ -118,7 +118,7 @@ class SdsApi:
         if not self._subscribed.hold(who, weight):
             raise LimitExceeded("the user's streams are subscribed to too many names")
 
-    def _delta(self, stream: Stream, state: "_Delta", names: set[str]) -> pb.DeltaDiscoveryResponse | None:
+    def _delta(self, stream: IdentityStream, state: "_Delta", names: set[str]) -> pb.DeltaDiscoveryResponse | None:
         """What has changed of these names, or None. One that is not the caller's counts as removed."""
         maker = self._maker(stream, state.spiffe_validator)
         answer = pb.DeltaDiscoveryResponse(type_url=state.type_url)
@@ -145,7 +145,7 @@ class SdsApi:
         if self._rejections.allow(peer.who):
             log.warning("sds_update_rejected", pid=peer.process.pid, uid=peer.uid, reason=message[:500])
 
-    def _maker(self, stream: Stream, spiffe_validator: bool) -> SecretMaker:
+    def _maker(self, stream: IdentityStream, spiffe_validator: bool) -> SecretMaker:
         stream.check_closing()
         return SecretMaker(
             stream.entries,
@@ -227,7 +227,7 @@ class _Delta(_Told):
         return self.names & asked
 
 
-async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[Any, None]:
+async def _requests_and_changes(call: Call, stream: IdentityStream) -> AsyncGenerator[Any, None]:
     """Each request of the client as it comes, and None for each change on our side; ends when the client ends."""
     request = asyncio.ensure_future(next_of(call.requests))
     change = asyncio.ensure_future(stream.next_change())

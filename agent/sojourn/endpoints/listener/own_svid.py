@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.identity.entries import Entry
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
@@ -27,7 +27,7 @@ class OwnSvid:
     The bundle in it is that of our own trust domain and no other.
     """
 
-    def __init__(self, node_id: SpiffeId, authority: EmbeddedAuthority, issuing: Issuing) -> None:
+    def __init__(self, node_id: SpiffeId, authority: EmbeddedAuthority, issuing: SvidIssuer) -> None:
         self._entry = Entry(ENTRY_ID, node_id, node_id, frozenset())
         self._authority = authority
         self._issuing = issuing

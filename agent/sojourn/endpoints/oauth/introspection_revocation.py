@@ -12,8 +12,8 @@ from sojourn.endpoints.http1.request_queue import Lines
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import SojournError
 from sojourn.oauth import forms
-from sojourn.oauth.client_auth import AUTH_FIELDS, Client, Clients, Credentials
-from sojourn.oauth.introspection import INTROSPECTION_TYP, Inspecting, TokenQuery
+from sojourn.oauth.client_auth import AUTH_FIELDS, ClientCredentials, Clients, OAuthClient
+from sojourn.oauth.introspection import INTROSPECTION_TYP, Introspection, TokenQuery
 
 JWT_ANSWER = f"application/{INTROSPECTION_TYP}"
 FIELDS = AUTH_FIELDS | {"token", "token_type_hint"}
@@ -24,7 +24,7 @@ REVOCATIONS = Metric("sojourn_revocations_total", "Revocations of tokens by clie
 class TokenState:
     """Answers what has become of a token, and revokes it."""
 
-    def __init__(self, clients: Clients, inspecting: Inspecting, lines: Lines, audit: Audit) -> None:
+    def __init__(self, clients: Clients, inspecting: Introspection, lines: Lines, audit: Audit) -> None:
         self._clients = clients
         self._inspecting = inspecting
         self._lines = lines
@@ -60,10 +60,10 @@ class TokenState:
         REVOCATIONS.labels("revoked" if task is not None else "nothing").inc()
         return Response(status_code=200, headers=NO_STORE)
 
-    async def _asked(self, request: Request, form: list[tuple[str, str]]) -> tuple[Client, TokenQuery]:
+    async def _asked(self, request: Request, form: list[tuple[str, str]]) -> tuple[OAuthClient, TokenQuery]:
         fields = forms.single(forms.read(form, FIELDS))
         query = TokenQuery.of(fields)
-        credentials = Credentials.read(fields, request.headers.get("authorization"))
+        credentials = ClientCredentials.read(fields, request.headers.get("authorization"))
         return await self._clients.authenticate(request.scope[SENDER], credentials), query
 
 

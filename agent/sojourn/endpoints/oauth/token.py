@@ -11,8 +11,8 @@ from sojourn.endpoints.http1.request_queue import Lines
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import SojournError
 from sojourn.oauth import token_request
-from sojourn.oauth.client_auth import Credentials
-from sojourn.oauth.issued_tokens import Given
+from sojourn.oauth.client_auth import ClientCredentials
+from sojourn.oauth.issued_tokens import IssuedToken
 from sojourn.oauth.token_grants import TokenGrants
 from sojourn.oauth.token_request import TokenRequest
 from sojourn.runtime.clock import Clock
@@ -38,7 +38,9 @@ class TokenRequests:
             asked = token_request.read(await form_of(request), self._granting.provider_of)
             async with self._line(asked).one(request):
                 headers = request.headers
-                credentials = Credentials.read(asked.fields, headers.get("authorization"), headers.getlist("dpop"))
+                credentials = ClientCredentials.read(
+                    asked.fields, headers.get("authorization"), headers.getlist("dpop")
+                )
                 given = await self._granting.grant(request.scope[SENDER], credentials, asked)
         except SojournError as error:
             REQUESTS.labels(error.oauth_error).inc()
@@ -51,7 +53,7 @@ class TokenRequests:
         provider = self._granting.provider_of(asked.target, asked.task_id)
         return self._outside.setdefault(provider, Lines()) if provider else self._lines
 
-    def _body(self, asked: TokenRequest, given: Given) -> dict[str, object]:
+    def _body(self, asked: TokenRequest, given: IssuedToken) -> dict[str, object]:
         left = int(given.expires_at.timestamp() - self._clock.now().timestamp())
         body: dict[str, object] = {
             "access_token": given.token,

@@ -11,7 +11,7 @@ from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
 from sojourn.authority.key_slots import Slot
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import FailedPrecondition, InvalidInput
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 
 SERVICE = "spire.api.server.localauthority.v1.LocalAuthority"
 _NAMES = {X509: "X509", JWT: "JWT", WIT: "WIT"}
@@ -20,7 +20,7 @@ _NAMES = {X509: "X509", JWT: "JWT", WIT: "WIT"}
 class LocalAuthorityApi:
     """The same five calls for each kind of key. Every change is audited."""
 
-    def __init__(self, authority: EmbeddedAuthority, issuing: Issuing, audit: Audit) -> None:
+    def __init__(self, authority: EmbeddedAuthority, issuing: SvidIssuer, audit: Audit) -> None:
         self._authority = authority
         self._issuing = issuing
         self._audit = audit

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sojourn.errors import SojournError, Unavailable
-from sojourn.sdk.cloud.protocol import Asked, Lent, Place, check_method
+from sojourn.sdk.cloud.protocol import Asked, EndpointPlace, Lent, check_method
 from sojourn.sdk.task.values import AWS_CREDENTIALS, AccessToken, Outside
 
 EMPTY: Final = "aws-empty"  # in the place of files whose profiles would come first
@@ -22,7 +22,7 @@ REPLACED: Final = (
 _MEMBERS: Final = ("AccessKeyId", "SecretAccessKey", "Token")
 
 
-def environment(outside: Outside, place: Place) -> dict[str, str]:
+def environment(outside: Outside, place: EndpointPlace) -> dict[str, str]:
     """What an AWS SDK finds. Its files are empty: a profile there would be taken before the task's credentials."""
     region = outside.details.get("region", "")
     return {

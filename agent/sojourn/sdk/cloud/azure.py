@@ -5,7 +5,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from sojourn.errors import InvalidInput, Refused, SojournError
-from sojourn.sdk.cloud.protocol import Asked, Lent, Place, check_method
+from sojourn.sdk.cloud.protocol import Asked, EndpointPlace, Lent, check_method
 from sojourn.sdk.task.values import Outside
 
 REPLACED: Final = (
@@ -21,7 +21,7 @@ _VERSION: Final = "2019-08-01"
 _DEFAULT: Final = "/.default"
 
 
-def environment(_outside: Sequence[Outside], place: Place) -> dict[str, str]:
+def environment(_outside: Sequence[Outside], place: EndpointPlace) -> dict[str, str]:
     """What an Azure SDK finds. DefaultAzureCredential goes there alone: else it would go on to another identity, such
     as that of the Azure CLI, when the task is over.
     """
@@ -32,7 +32,7 @@ def environment(_outside: Sequence[Outside], place: Place) -> dict[str, str]:
     }
 
 
-def file_environment(outside: Outside, place: Place) -> dict[str, str]:
+def file_environment(outside: Outside, place: EndpointPlace) -> dict[str, str]:
     """The same where the operator has the SDK exchange an assertion itself: a file of it is kept fresh."""
     details = outside.details
     authority = details.get("authority", "")

@@ -21,7 +21,7 @@ from sojourn.sdk.cloud.azure import AzureForm
 from sojourn.sdk.cloud.credentials import Credentials, followed
 from sojourn.sdk.cloud.gcp import GcpForm
 from sojourn.sdk.cloud.private_dir import private_folder
-from sojourn.sdk.cloud.protocol import Documents, Leg, Lent, Place
+from sojourn.sdk.cloud.protocol import Documents, EndpointPlace, Leg, Lent
 from sojourn.sdk.cloud.token_file import Sink, reserve
 from sojourn.sdk.cloud.vault import VaultLeg
 from sojourn.sdk.egress.local_server import Serve, Serving
@@ -193,24 +193,24 @@ class _Ground:
 
 async def _build_aws(ground: _Ground, picked: Sequence[Outside]) -> None:
     url = ground.url(Documents(AwsForm(ground.lent(picked[0]))))
-    place = Place(url, {aws.EMPTY: ground.file(aws.EMPTY)})
+    place = EndpointPlace(url, {aws.EMPTY: ground.file(aws.EMPTY)})
     ground.set(aws.environment(picked[0], place), aws.REPLACED)
 
 
 async def _build_gcp(ground: _Ground, picked: Sequence[Outside]) -> None:
     url = ground.url(Documents(GcpForm(ground.lent(picked[0]))))
     file = ground.file(gcp.CONFIGURATION, gcp.configuration(picked[0], url))
-    ground.set(gcp.environment(picked[0], Place(url, {gcp.CONFIGURATION: file})), gcp.REPLACED)
+    ground.set(gcp.environment(picked[0], EndpointPlace(url, {gcp.CONFIGURATION: file})), gcp.REPLACED)
 
 
 async def _build_azure(ground: _Ground, picked: Sequence[Outside]) -> None:
     if azure.gives_assertion(picked[0]):
         path = ground.folder / azure.ASSERTION
         await ground.keep(path, picked[0], lambda token: str(token.token))
-        ground.set(azure.file_environment(picked[0], Place("", {azure.ASSERTION: str(path)})), azure.REPLACED)
+        ground.set(azure.file_environment(picked[0], EndpointPlace("", {azure.ASSERTION: str(path)})), azure.REPLACED)
         return
     url = ground.url(Documents(AzureForm([(each, ground.lent(each)) for each in picked])))
-    ground.set(azure.environment(picked, Place(url, {})), azure.REPLACED)
+    ground.set(azure.environment(picked, EndpointPlace(url, {})), azure.REPLACED)
 
 
 async def _build_vault(ground: _Ground, picked: Sequence[Outside]) -> None:
@@ -223,7 +223,7 @@ async def _build_vault(ground: _Ground, picked: Sequence[Outside]) -> None:
         ground.stack.push_async_callback(listener.aclose)
         ground.serve(listener, UnixDoor(leg).serve)
         files[vault.SOCKET] = str(path)
-    ground.set(vault.environment(picked[0], Place(ground.url(leg), files)), vault.REPLACED)
+    ground.set(vault.environment(picked[0], EndpointPlace(ground.url(leg), files)), vault.REPLACED)
 
 
 _BUILDERS: Final[Mapping[str, Callable[[_Ground, Sequence[Outside]], Awaitable[None]]]] = {

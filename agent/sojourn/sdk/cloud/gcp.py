@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import LOCAL_SUBJECT_TOKENS
-from sojourn.sdk.cloud.protocol import Asked, Lent, Place, check_method
+from sojourn.sdk.cloud.protocol import Asked, EndpointPlace, Lent, check_method
 from sojourn.sdk.task.values import Outside
 
 CONFIGURATION: Final = "gcp.json"
@@ -51,7 +51,7 @@ def configuration(outside: Outside, url: str) -> str:
     )
 
 
-def environment(outside: Outside, place: Place) -> dict[str, str]:
+def environment(outside: Outside, place: EndpointPlace) -> dict[str, str]:
     project = outside.details.get("project_id", "")
     return {
         "GOOGLE_APPLICATION_CREDENTIALS": place.files[CONFIGURATION],

@@ -31,7 +31,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EndpointPlace:
     """Where a form is: the URL with its secret, and files that it has in a private folder, by name."""
 
     url: str

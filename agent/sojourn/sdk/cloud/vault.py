@@ -10,7 +10,7 @@ from sojourn.errors import InvalidInput, SojournError, Unavailable
 from sojourn.limits import LOCAL_CONNECTIONS, PROXY_ANSWER_SECONDS, PROXY_CONNECT_SECONDS, PROXY_CONTENT_SECONDS
 from sojourn.net.tls_versions import client_context
 from sojourn.sdk.client.extras import extra
-from sojourn.sdk.cloud.protocol import Lent, Place, status_of
+from sojourn.sdk.cloud.protocol import EndpointPlace, Lent, status_of
 from sojourn.sdk.egress.http1 import Gone, Headers, Malformed, Wire, forwarded
 from sojourn.sdk.request import grant_match
 from sojourn.sdk.task.values import VAULT_TOKEN, AccessToken, Outside
@@ -38,7 +38,7 @@ _TIMEOUT: Final = {
 _UNREACHABLE: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
 
 
-def environment(_outside: Outside, place: Place) -> dict[str, str]:
+def environment(_outside: Outside, place: EndpointPlace) -> dict[str, str]:
     """What clients find. Those made of Vault's Go library take the Unix socket, all others the URL."""
     socket = place.files.get(SOCKET, "")
     return {
@@ -66,7 +66,7 @@ class VaultLeg:
         self._lent = lent
         self._pool = pool
         self._namespace = outside.details.get("namespace", "").encode()
-        place = grant_match.Place.parse(outside.details.get("address", ""))
+        place = grant_match.UrlPlace.parse(outside.details.get("address", ""))
         if place is None:
             raise InvalidInput(f"provider {outside.provider!r} does not say the address of its Vault")
         self._place = place

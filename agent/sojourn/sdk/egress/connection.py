@@ -29,7 +29,7 @@ from sojourn.sdk.request.authorization import (
     CHALLENGE,
     DPOP,
     DPOP_NONCE,
-    Answer,
+    HttpAnswer,
     Send,
     Wanted,
     attach,
@@ -105,7 +105,7 @@ class Leg:
     # --- the two ways in ---
 
     async def _plain(self, wire: Wire, request: h11.Request) -> bool:
-        place = grant_match.Place.parse(request.target.decode("latin-1"))
+        place = grant_match.UrlPlace.parse(request.target.decode("latin-1"))
         if place is None or place.scheme != "http":
             raise_for = OutsideTask("a request to this proxy names an http:// URL, or is a CONNECT for https://")
             await wire.say(400, self.refusal(raise_for, request))
@@ -231,7 +231,7 @@ class Leg:
         """As the command sent it, to an origin of plain HTTP that is let through."""
         own = [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _FRAMING]
         response = await self.pool.handle_async_request(
-            _request(request, grant_match.Place("http", endpoint.removesuffix(":80"), target), own, content)
+            _request(request, grant_match.UrlPlace("http", endpoint.removesuffix(":80"), target), own, content)
         )
         try:
             return await self._back(wire, response)
@@ -314,7 +314,7 @@ async def _next(wire: Wire, idle_seconds: float) -> h11.Request | None:
 
 def _outward(request: h11.Request, wanted: Wanted, send: Send, content: "_Content") -> httpcore.Request:
     """The request as it goes to the service: framed by us, and with our headers in the place of the command's."""
-    place = grant_match.Place.parse(wanted.url)
+    place = grant_match.UrlPlace.parse(wanted.url)
     assert place is not None  # it is made of a grant's
     headers = [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _OURS]
     headers += [(name.encode(), value.encode()) for name, value in send.headers.items()]
@@ -322,7 +322,7 @@ def _outward(request: h11.Request, wanted: Wanted, send: Send, content: "_Conten
 
 
 def _request(
-    request: h11.Request, place: grant_match.Place, more: list[tuple[bytes, bytes]], content: "_Content"
+    request: h11.Request, place: grant_match.UrlPlace, more: list[tuple[bytes, bytes]], content: "_Content"
 ) -> httpcore.Request:
     host, port = grant_match.split_port(place.endpoint)
     headers = [(b"Host", place.authority.encode()), *more]
@@ -338,7 +338,7 @@ def _request(
     )
 
 
-def _target(place: grant_match.Place) -> str:
+def _target(place: grant_match.UrlPlace) -> str:
     return place.target if place.target.startswith("/") else "/" + place.target
 
 
@@ -356,11 +356,11 @@ def _actions(request: h11.Request) -> tuple[str, ...]:
     return tuple(sorted({each for value in values for each in value.replace(",", " ").split()}))
 
 
-def _answer(response: httpcore.Response) -> Answer:
+def _answer(response: httpcore.Response) -> HttpAnswer:
     def of(wanted: str) -> tuple[str, ...]:
         return tuple(value.decode("latin-1") for name, value in response.headers if name.lower() == wanted.encode())
 
-    return Answer.of(response.status, of(CHALLENGE.lower()), of(DPOP_NONCE.lower()))
+    return HttpAnswer.of(response.status, of(CHALLENGE.lower()), of(DPOP_NONCE.lower()))
 
 
 def _status(error: SojournError) -> int:

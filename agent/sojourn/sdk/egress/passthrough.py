@@ -34,7 +34,7 @@ class Passes:
             raise InvalidInput(f"a proxy lets no more than {PROXY_PASSES} origins through")
         held = tuple(grants)
         for origin in origins:
-            place = grant_match.Place.parse(origin)
+            place = grant_match.UrlPlace.parse(origin)
             if place is not None and place.endpoint in grant_match.endpoints(held, place.scheme):
                 raise InvalidInput(f"{origin} is within the task: what goes there has the task's token")
         return cls(origins)
@@ -46,7 +46,7 @@ class Passes:
 
     def has(self, scheme: str, endpoint: str) -> bool:
         """Whether this HOST:PORT is let through."""
-        places = (grant_match.Place.parse(origin) for origin in self.origins)
+        places = (grant_match.UrlPlace.parse(origin) for origin in self.origins)
         return any(each is not None and (each.scheme, each.endpoint) == (scheme, endpoint.lower()) for each in places)
 
 

@@ -13,7 +13,7 @@ _NOT_KEPT: Final = ("cache-control", "no-store")
 _RETRY_AFTER: Final = ("retry-after", "1")  # seconds: an agent that was started anew is there by then
 
 
-class Answer(Protocol):
+class GuardAnswer(Protocol):
     """An answer that is sent in place of the application's."""
 
     @property

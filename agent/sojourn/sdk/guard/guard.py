@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
 from sojourn.errors.oauth import ActionNotAllowed, InvalidProof, NonceNeeded
 from sojourn.sdk.guard.attempts import Attempt, code_of
-from sojourn.sdk.guard.challenges import Answer, Challenge, Metadata, Refusal
+from sojourn.sdk.guard.challenges import Challenge, GuardAnswer, Metadata, Refusal
 from sojourn.sdk.guard.http_params import read_stated
 from sojourn.sdk.guard.param_check import Hint, Nothing, Source, Stated, compare, in_python
 from sojourn.sdk.guard.param_places import argument, body, field, form, header, path, query
@@ -29,9 +29,9 @@ from sojourn.tasktoken.tokens import JKT, NORMAL, UNPROVEN, Proven, TaskToken, t
 
 __all__ = [
     "Action",
-    "Answer",
     "Attempt",
     "Guard",
+    "GuardAnswer",
     "HttpRequest",
     "Metadata",
     "Refusal",
@@ -120,7 +120,7 @@ class Guard:
         self._metadata_path, url = _metadata_at(verifier.audience) if metadata else ("", "")
         self._challenge = Challenge(verifier.audience, url)
 
-    async def check(self, request: HttpRequest, content: Content) -> TaskToken | Answer:
+    async def check(self, request: HttpRequest, content: Content) -> TaskToken | GuardAnswer:
         """Return the token of a request that may go on to the application, or what is answered in its place.
 
         `content` returns the request's whole content, or raises TooLarge. It is called once at most, for a token that
@@ -149,7 +149,7 @@ class Guard:
         digest: Digest,
         stated: Stated | None = None,
         attempt: Attempt | None = None,
-    ) -> TaskToken | Answer:
+    ) -> TaskToken | GuardAnswer:
         """The same for a request whose `action` and `digest` are not read from method, path and content alone.
 
         All three are called only when they are needed: the action of a good token, the digest of one for one request,

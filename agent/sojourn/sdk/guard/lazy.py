@@ -12,7 +12,7 @@ from sojourn.errors import SojournError
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.grpc_status import unreachable_sentence
 from sojourn.sdk.guard.attempts import Attempt
-from sojourn.sdk.guard.challenges import Answer, Refusal
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard
 from sojourn.sdk.guard.route_check import hold
 from sojourn.sdk.guard.routes import Route
@@ -21,7 +21,7 @@ from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.tasktoken.tokens import TaskToken
 
 UNREADY: Final = Refusal(503, "temporarily_unavailable", "the guard of this service cannot start now")
-Verdict = TaskToken | Answer
+Verdict = TaskToken | GuardAnswer
 
 
 def warn_of_absent_agent(audience: str, socket: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.sdk.guard.attempts import Attempt
-from sojourn.sdk.guard.guard import Action, Answer, Guard, HttpRequest, Refusal
+from sojourn.sdk.guard.guard import Action, Guard, GuardAnswer, HttpRequest, Refusal
 from sojourn.sdk.guard.lazy import warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Stated
 from sojourn.sdk.guard.route_check import hold
@@ -72,7 +72,7 @@ class SyncGuard:
         """Begin now, in this process, which must not fork any more. Raise what keeps it from that."""
         self._running()
 
-    def check(self, request: HttpRequest, content: Callable[[], bytes]) -> TaskToken | Answer:
+    def check(self, request: HttpRequest, content: Callable[[], bytes]) -> TaskToken | GuardAnswer:
         """See Guard.check. `content` is called in this thread."""
         portal, guard = self._running()
         return portal.run_asking(lambda read: guard.check(request, read), content)
@@ -95,7 +95,7 @@ class SyncGuard:
         action: Callable[[], Action | None],
         digest: Callable[[], str],
         stated: Stated | None = None,
-    ) -> TaskToken | Answer:
+    ) -> TaskToken | GuardAnswer:
         """See Guard.check_request. `digest` is called in this thread."""
         portal, guard = self._running()
         return portal.run_asking(lambda make: guard.check_request(request, action, make, stated), digest)

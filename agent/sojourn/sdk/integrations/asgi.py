@@ -11,7 +11,7 @@ from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.errors.oauth import RoutesNotBound
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.client.client import Client
-from sojourn.sdk.guard.challenges import Answer, Refusal
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.lazy import UNREADY, LoopGuard
 from sojourn.sdk.guard.public_routes import PublicRoutes
@@ -119,7 +119,7 @@ class TaskTokenMiddleware:
         serve = serve_socket if scope["type"] == "websocket" else serve_request
         await serve(verifier, token, receive, send, partial(self.app, scope))
 
-    async def _judge(self, scope: Scope, content: "Content") -> TaskToken | Answer:
+    async def _judge(self, scope: Scope, content: "Content") -> TaskToken | GuardAnswer:
         guard = await self._running()
         if guard is None:
             return UNREADY
@@ -217,7 +217,7 @@ async def _nothing() -> bytes:
     return b""
 
 
-async def _answer(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+async def _answer(answer: GuardAnswer, scope: Scope, receive: Receive, send: Send) -> None:
     prefix = "http.response"
     if scope["type"] == "websocket":
         await receive()  # websocket.connect

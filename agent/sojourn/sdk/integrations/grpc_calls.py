@@ -8,7 +8,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
-from sojourn.sdk.guard.challenges import Answer
+from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.sdk.guard.param_places import ABSENT, FIELD, Place
 from sojourn.tasktoken import request_digest
@@ -34,11 +34,11 @@ def digest_of(method: str, raw: bytes | None) -> str:
     return request_digest.of_grpc(method, raw) if raw is not None else ""
 
 
-def status_of(refusal: Answer) -> grpc.StatusCode:
+def status_of(refusal: GuardAnswer) -> grpc.StatusCode:
     return _STATUS.get(refusal.status, grpc.StatusCode.UNAVAILABLE)
 
 
-def trailers(refusal: Answer) -> tuple[tuple[str, str], ...]:
+def trailers(refusal: GuardAnswer) -> tuple[tuple[str, str], ...]:
     """The challenge, as trailing metadata."""
     return tuple((name.lower(), value) for name, value in refusal.headers() if name.lower() in _ABOUT)
 
@@ -50,7 +50,7 @@ def certificate_of(context: Any) -> bytes | None:
     return ssl.PEM_cert_to_DER_cert(chain[0].decode("ascii")) if chain else None
 
 
-def said(refusal: Answer) -> str:
+def said(refusal: GuardAnswer) -> str:
     return getattr(refusal, "description", "")
 
 

@@ -9,7 +9,7 @@ import grpc
 from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import OutsideTask
 from sojourn.sdk.integrations.grpc_calls import METHOD
-from sojourn.sdk.request.authorization import Answer, Flow, Send, attach, want_at
+from sojourn.sdk.request.authorization import Flow, HttpAnswer, Send, attach, want_at
 from sojourn.sdk.request.token_fetch import AsyncAsking, SyncAsking
 from sojourn.sdk.task.clients import AsyncUse, SyncUse
 from sojourn.tasktoken import request_digest as digests
@@ -232,11 +232,11 @@ def _metadata(details: Any, send: Send) -> list[tuple[str, Any]]:
     return [*kept, *((name.lower(), value) for name, value in send.headers.items())]
 
 
-def _answer(code: Any, trailing: Any) -> Answer:
+def _answer(code: Any, trailing: Any) -> HttpAnswer:
     told = [(name, value) for name, value in trailing or () if isinstance(value, str)]
     nonces = [value for name, value in told if name == "dpop-nonce"]
     status = {grpc.StatusCode.UNAUTHENTICATED: 401, grpc.StatusCode.PERMISSION_DENIED: 403}.get(code, 0)
-    return Answer(
+    return HttpAnswer(
         status, tuple(value for name, value in told if name == "www-authenticate"), nonces[0] if nonces else None
     )
 

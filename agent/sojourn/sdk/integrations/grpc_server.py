@@ -20,7 +20,7 @@ import grpc
 from sojourn.errors import InvalidInput, Refused, SojournError
 from sojourn.errors.oauth import ActionUsedUp, ParamNotBound, WrongParams
 from sojourn.sdk.guard.attempts import Attempt
-from sojourn.sdk.guard.challenges import Answer, Refusal
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.lazy import UNREADY, GuardOptions, LoopGuard, warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Stated, compare, in_python, stating
 from sojourn.sdk.guard.param_places import FIELD, placed
@@ -262,7 +262,7 @@ class _SyncCall(_Call[SyncGuard]):
             yield request
 
 
-def _abort(refusal: Answer, context: Any) -> Exception:
+def _abort(refusal: GuardAnswer, context: Any) -> Exception:
     """Does not return: gRPC ends the call by an exception of its own."""
     context.set_trailing_metadata(trailers(refusal))
     context.abort(status_of(refusal), said(refusal))
@@ -385,7 +385,7 @@ class _Checked:
         return request
 
 
-async def _abort_aio(refusal: Answer, context: Any) -> Exception:
+async def _abort_aio(refusal: GuardAnswer, context: Any) -> Exception:
     """See _abort."""
     await context.abort(status_of(refusal), said(refusal), trailers(refusal))
     return InvalidInput("the call was ended")

@@ -12,8 +12,8 @@ from sojourn.sdk.request.authorization import (
     CHALLENGE,
     DPOP,
     DPOP_NONCE,
-    Answer,
     Flow,
+    HttpAnswer,
     Send,
     attach,
     want,
@@ -173,6 +173,6 @@ def _with(request: httpx.Request, send: Send) -> httpx.Request:
     return request
 
 
-def _answer(response: httpx.Response) -> Answer:
+def _answer(response: httpx.Response) -> HttpAnswer:
     headers = response.headers
-    return Answer.of(response.status_code, headers.get_list(CHALLENGE), headers.get_list(DPOP_NONCE))
+    return HttpAnswer.of(response.status_code, headers.get_list(CHALLENGE), headers.get_list(DPOP_NONCE))

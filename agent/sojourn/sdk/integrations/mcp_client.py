@@ -15,7 +15,7 @@ from sojourn.sdk.request.authorization import (
     CHALLENGE,
     DPOP,
     DPOP_NONCE,
-    Answer,
+    HttpAnswer,
     Send,
     attach,
     want,
@@ -106,7 +106,7 @@ async def call_tool(
         except MCPError as error:
             told = error.data if isinstance(error.data, dict) else {}
             challenge = f'{DPOP} error="{told.get("error", "")}"'
-            answer = Answer(int(told.get("status", 0)), (challenge,), told.get("dpop-nonce"))
+            answer = HttpAnswer(int(told.get("status", 0)), (challenge,), told.get("dpop-nonce"))
             send = await asking.advance(flow, answer, nothing)
             if send is None:
                 raise
@@ -121,6 +121,6 @@ def _actions(call: McpCall | None, tools: Tools | None) -> tuple[str, ...]:
     return (tools[call.tool],)
 
 
-def _answer(response: httpx2.Response) -> Answer:
+def _answer(response: httpx2.Response) -> HttpAnswer:
     headers = response.headers
-    return Answer.of(response.status_code, headers.get_list(CHALLENGE), headers.get_list(DPOP_NONCE))
+    return HttpAnswer.of(response.status_code, headers.get_list(CHALLENGE), headers.get_list(DPOP_NONCE))

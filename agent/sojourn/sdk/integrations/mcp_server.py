@@ -18,7 +18,7 @@ from sojourn.errors import InvalidInput, TooLarge
 from sojourn.errors.oauth import ActionNotAllowed
 from sojourn.sdk.client.extras import extra
 from sojourn.sdk.guard.attempts import Attempt
-from sojourn.sdk.guard.challenges import Answer, Refusal
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.lazy import LoopGuard, Verdict, warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Arguments, stating
@@ -166,7 +166,7 @@ class McpGuard(TaskTokenMiddleware):
             strict=strict,
         )
 
-    async def _judge(self, scope: Scope, content: Content) -> TaskToken | Answer:
+    async def _judge(self, scope: Scope, content: Content) -> TaskToken | GuardAnswer:
         if scope["type"] != "http":
             return Refusal(403, "insufficient_scope", "this service speaks MCP over HTTP requests alone")
         try:
@@ -181,7 +181,7 @@ class McpGuard(TaskTokenMiddleware):
 
     async def _judge_message(
         self, guard: Guard, request: HttpRequest, scope: Scope, content: Content
-    ) -> TaskToken | Answer:
+    ) -> TaskToken | GuardAnswer:
         call = McpCall("", "", {})
         if any(name.lower() == "authorization" for name, _ in request.headers):  # else nothing of it is worth reading
             try:
@@ -348,7 +348,7 @@ class McpStdioGuard:
         """Let go of the connection to the agent. Reports that wait are sent first."""
         await self._guard.close()
 
-    def _refusal(self, answer: Answer) -> Exception:
+    def _refusal(self, answer: GuardAnswer) -> Exception:
         told = {name: value for name, value in answer.headers() if name == "dpop-nonce"}
         refusal = McpRefusal(answer) if isinstance(answer, Refusal) else None
         data = {**(refusal.data if refusal is not None else {"status": answer.status}), **told}

@@ -6,7 +6,7 @@ from typing import Any
 
 from sojourn.errors import InvalidInput
 from sojourn.sdk.client.extras import extra
-from sojourn.sdk.request.authorization import AUTHORIZATION, CHALLENGE, DPOP, DPOP_NONCE, Answer, attach, want
+from sojourn.sdk.request.authorization import AUTHORIZATION, CHALLENGE, DPOP, DPOP_NONCE, HttpAnswer, attach, want
 from sojourn.sdk.request.token_fetch import AsyncAsking, SyncAsking
 
 with extra("requests"):
@@ -73,6 +73,6 @@ class TaskAdapter(HTTPAdapter):
         raise InvalidInput("a task's authority stays in its process")
 
 
-def _answer(response: requests.Response) -> Answer:
+def _answer(response: requests.Response) -> HttpAnswer:
     headers: http.client.HTTPMessage = response.raw.headers
-    return Answer.of(response.status_code, headers.get_all(CHALLENGE) or [], headers.get_all(DPOP_NONCE) or [])
+    return HttpAnswer.of(response.status_code, headers.get_all(CHALLENGE) or [], headers.get_all(DPOP_NONCE) or [])

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
-from sojourn.sdk.guard.challenges import Answer, Refusal
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.sdk.guard.lazy import UNREADY, Verdict
 from sojourn.sdk.guard.public_routes import PublicRoutes
@@ -160,7 +160,7 @@ def _too_large() -> TooLarge:
     return TooLarge(f"content of a request that is compared has at most {GUARDED_CONTENT_MAX_BYTES} bytes")
 
 
-def _answer(answer: Answer, start_response: StartResponse) -> Iterable[bytes]:
+def _answer(answer: GuardAnswer, start_response: StartResponse) -> Iterable[bytes]:
     body = answer.body()
     status = HTTPStatus(answer.status)
     start_response(f"{status.value} {status.phrase}", [*answer.headers(), ("content-length", str(len(body)))])

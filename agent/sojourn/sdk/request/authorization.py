@@ -78,7 +78,7 @@ class Wanted:
 
     @property
     def target(self) -> str:
-        place = grant_match.Place.parse(self.url)
+        place = grant_match.UrlPlace.parse(self.url)
         return place.target if place is not None and place.target.startswith("/") else "/"
 
 
@@ -118,7 +118,7 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What of a response decides whether the request is sent again."""
 
     status: int
@@ -217,7 +217,7 @@ def want(
     named = tuple(sorted(set(actions)))
     grant = grant_match.find(task.grants, url)
     if grant is None:
-        place = grant_match.Place.parse(url)
+        place = grant_match.UrlPlace.parse(url)
         raise OutsideTask(
             f"{place.origin if place else 'what this URL names'} is not within the task: it has no grant for this URL",
             resource=place.origin if place else "",
@@ -332,7 +332,7 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
                     raise
                 renewed = True
                 continue
-        answer: Answer = yield Send(headers)
+        answer: HttpAnswer = yield Send(headers)
         nonce = answer.nonce if answer.nonce and _NONCE.fullmatch(answer.nonce) else None
         if nonce is not None:
             shelf.keep_nonce(resource, nonce)
@@ -355,7 +355,7 @@ def _like(wanted: Wanted) -> tuple[str, str, str, str]:
     return wanted.grant.resource, wanted.method, wanted.target.partition("?")[0], wanted.calls
 
 
-def _lacking(answer: Answer, grant: Grant, token: AccessToken) -> tuple[str, ...]:
+def _lacking(answer: HttpAnswer, grant: Grant, token: AccessToken) -> tuple[str, ...]:
     """The action of the task that a service lacks in a token (RFC 6750, 3.1); () if it is another matter."""
     if answer.status != _FORBIDDEN:
         return ()
@@ -364,7 +364,7 @@ def _lacking(answer: Answer, grant: Grant, token: AccessToken) -> tuple[str, ...
     return needed if set(needed) <= set(grant.actions) and set(needed) - set(token.actions) else ()
 
 
-def _errors(answer: Answer) -> set[str]:
+def _errors(answer: HttpAnswer) -> set[str]:
     if answer.status != _UNAUTHORIZED:
         return set()
     return {name for challenge in answer.challenges for name in _ERROR.findall(challenge)}

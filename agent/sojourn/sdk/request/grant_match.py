@@ -21,7 +21,7 @@ _OVERLONG: Final = (b"\xc0\xae", b"\xc0\xaf", b"\xc1\x9c", b"\xe0\x80\xae", b"\x
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class UrlPlace:
     """The parts of an http or https URL, as written."""
 
     scheme: str
@@ -59,20 +59,20 @@ class Place:
 
 def origin_of(url: str) -> str:
     """An http or https origin, its host in small letters. Raise InvalidInput for what is more or less than that."""
-    place = Place.parse(url)
+    place = UrlPlace.parse(url)
     if place is None or place.target not in {"", "/"} or not _has_host(place):
         raise InvalidInput(f"{quoted(url)} is no origin: write it as https://api.example.org or http://127.0.0.1:8080")
     return f"{place.scheme}://{place.authority.lower()}"
 
 
-def _has_host(place: Place) -> bool:
+def _has_host(place: UrlPlace) -> bool:
     host, port = split_port(place.endpoint)
     return bool(host.strip("[]")) and port.isdecimal() and 0 < int(port) < 65536
 
 
 def find(grants: Iterable[Grant], url: str) -> Grant | None:
     """The grant that a URL belongs to: of several the one with the longest path."""
-    place = Place.parse(url)
+    place = UrlPlace.parse(url)
     if place is None:
         return None
     return _longest(((grant, place.origin) for grant in grants), place.target)
@@ -80,20 +80,20 @@ def find(grants: Iterable[Grant], url: str) -> Grant | None:
 
 def find_at(grants: Iterable[Grant], scheme: str, endpoint: str, target: str) -> Grant | None:
     """The same for who knows the URL's HOST:PORT, and not whether its default port was written."""
-    origins = ((grant, Place.parse(grant.resource)) for grant in grants)
+    origins = ((grant, UrlPlace.parse(grant.resource)) for grant in grants)
     named = ((grant, at.origin) for grant, at in origins if at and (at.scheme, at.endpoint) == (scheme, endpoint))
     return _longest(named, target)
 
 
 def url_of(grant: Grant, target: str) -> str:
     """The URL of a request that belongs to a grant: the grant's origin, as written, and what the request names."""
-    place = Place.parse(grant.resource)
+    place = UrlPlace.parse(grant.resource)
     return (place.origin if place else grant.resource) + (target if target.startswith("/") else "/" + target)
 
 
 def endpoints(grants: Iterable[Grant], scheme: str) -> frozenset[str]:
     """Every HOST:PORT that a task has something at, by this scheme."""
-    places = (Place.parse(grant.resource) for grant in grants)
+    places = (UrlPlace.parse(grant.resource) for grant in grants)
     return frozenset(place.endpoint for place in places if place is not None and place.scheme == scheme)
 
 
@@ -112,7 +112,7 @@ def _longest(candidates: Iterable[tuple[Grant, str]], target: str) -> Grant | No
     path = target.partition("?")[0] or "/"
     best: tuple[int, Grant] | None = None
     for grant, origin in candidates:
-        place = Place.parse(grant.resource)
+        place = UrlPlace.parse(grant.resource)
         if place is None or place.origin != origin or "?" in place.target:
             continue
         prefix = place.target.rstrip("/")

@@ -7,11 +7,11 @@ from typing import Any, Protocol, Unpack
 
 from sojourn.errors import SojournError
 from sojourn.sdk.request.authorization import (
-    Answer,
     AskProof,
     AskToken,
     Flow,
     Holding,
+    HttpAnswer,
     Send,
     Shelf,
     go_on,
@@ -46,7 +46,7 @@ class AsyncAsking:
         self.shelf = Shelf()
         self._one_at_a_time = asyncio.Lock()
 
-    async def advance(self, flow: Flow, answer: Answer | None, read: Callable[[], Awaitable[bytes]]) -> Send | None:
+    async def advance(self, flow: Flow, answer: HttpAnswer | None, read: Callable[[], Awaitable[bytes]]) -> Send | None:
         """Go on, after the service's answer to the last Send, to the next one; None: that answer is the caller's.
 
         `read` gives the whole content of the request.
@@ -90,7 +90,7 @@ class SyncAsking:
         self.shelf = Shelf()
         self._one_at_a_time = threading.Lock()
 
-    def advance(self, flow: Flow, answer: Answer | None, read: Callable[[], bytes]) -> Send | None:
+    def advance(self, flow: Flow, answer: HttpAnswer | None, read: Callable[[], bytes]) -> Send | None:
         """See AsyncAsking."""
         step = go_on(flow, answer)
         while step is not None and not isinstance(step, Send):

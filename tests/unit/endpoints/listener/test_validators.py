@@ -20,7 +20,7 @@ from sojourn.endpoints.listener.own_svid import ENTRY_ID, OwnSvid
 from sojourn.endpoints.listener.tls import TlsPeer, address_of, bind_tcp
 from sojourn.endpoints.listener.validators import RemoteDoor
 from sojourn.errors import CannotStart, Refused, SvidExpired, Unavailable
-from sojourn.identity.svid_issuer import Issuing
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import X509Svid
@@ -44,7 +44,7 @@ class Site:
             TrustDomain("example.org"), folder / "keys", self.clock, curve=ec.SECP256R1(), **ttls
         )
         audit = Audit(FakeAuditStore(), self.clock)
-        self.issuing = Issuing(self.authority, self.clock, self.alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
+        self.issuing = SvidIssuer(self.authority, self.clock, self.alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
         self.revoked = FakeDenyList()
         self.own = OwnSvid(NODE, self.authority, self.issuing)
         self.door = RemoteDoor(

@@ -8,7 +8,7 @@ from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TaskOver, T
 from sojourn.errors.oauth import ActionUsedUp, DigestNeeded, OutsideTask, SendAgain
 from sojourn.limits import ONE_REQUEST_MAX_BYTES, TOKENS_KEPT
 from sojourn.sdk.request import authorization
-from sojourn.sdk.request.authorization import Answer, AskProof, AskToken, ReadContent, Send, Shelf, Wanted
+from sojourn.sdk.request.authorization import AskProof, AskToken, HttpAnswer, ReadContent, Send, Shelf, Wanted
 from sojourn.sdk.task.values import VAULT_TOKEN, AccessToken, Outside
 from sojourn.tasktoken import request_digest
 from sojourn.tasktoken.grants import Grant
@@ -16,13 +16,13 @@ from sojourn.tasktoken.grants import Grant
 RESOURCE = "https://tickets.example.org/v1"
 GRANT = Grant.parse(RESOURCE, ["ticket:read", "ticket:write"])
 URL = f"{RESOURCE}/tickets/42?all=1"
-OK = Answer(200, (), None)
-STALE = Answer(401, ('DPoP error="invalid_token", error_description="the task has changed"',), None)
-NONCE = Answer(401, ('DPoP error="use_dpop_nonce"',), "n1")
+OK = HttpAnswer(200, (), None)
+STALE = HttpAnswer(401, ('DPoP error="invalid_token", error_description="the task has changed"',), None)
+NONCE = HttpAnswer(401, ('DPoP error="use_dpop_nonce"',), "n1")
 
 
-def lacking(scope: str) -> Answer:
-    return Answer(403, (f'Bearer realm="x", error="insufficient_scope", scope="{scope}"',), None)
+def lacking(scope: str) -> HttpAnswer:
+    return HttpAnswer(403, (f'Bearer realm="x", error="insufficient_scope", scope="{scope}"',), None)
 
 
 def token(
@@ -144,16 +144,16 @@ class TestSteps:
     @pytest.mark.parametrize(
         "answer",
         [
-            Answer(403, ('DPoP error="invalid_token"',), None),
-            Answer(401, (), "n1"),
-            Answer(401, ('DPoP error="insufficient_scope"',), None),
-            Answer(401, ('DPoP error="use_dpop_nonce"',), None),
-            Answer(401, ('DPoP error="use_dpop_nonce"',), 'a"b'),
-            Answer(401, ('DPoP error="use_dpop_nonce"',), "n" * 257),
-            Answer(500, (), None),
+            HttpAnswer(403, ('DPoP error="invalid_token"',), None),
+            HttpAnswer(401, (), "n1"),
+            HttpAnswer(401, ('DPoP error="insufficient_scope"',), None),
+            HttpAnswer(401, ('DPoP error="use_dpop_nonce"',), None),
+            HttpAnswer(401, ('DPoP error="use_dpop_nonce"',), 'a"b'),
+            HttpAnswer(401, ('DPoP error="use_dpop_nonce"',), "n" * 257),
+            HttpAnswer(500, (), None),
         ],
     )
-    def test_no_other_answer(self, answer: Answer) -> None:
+    def test_no_other_answer(self, answer: HttpAnswer) -> None:
         """After any other answer nothing is sent again."""
         flow = authorization.attach(wanted(bound=False), Shelf())
         authorization.go_on(flow)
