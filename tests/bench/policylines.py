@@ -18,7 +18,7 @@ from httpload import JSON, Step, Work, http_load
 from opapeer import ALLOW, opa
 from policyrules import ACTIONS, TYPE, Question, cedar, questions, rego
 from sojourn.errors import PolicyDenied
-from sojourn.policy.inputs import Fields, entity, schema_text
+from sojourn.policy.cedar_schema import Fields, entity, schema_text
 from sojourn.policy.rules import authorize
 from sojourn.policy.task_types import parse
 from sojourn.tasktoken.grants import Authority, Grant

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from harness.taskagent import PLACE_A
 from harness.taskagent import TRIAGE as TRIAGE_ID
-from sojourn.policy.inputs import Context, Principal
+from sojourn.policy.cedar_schema import Context, Principal
 
 ACTIONS = tuple(f"doc:step{number}" for number in range(10))
 TYPE = f"""

@@ -1,7 +1,7 @@
 """Task types that somebody must agree to, and those who decide."""
 
 from fakes.task_types import task_type
-from sojourn.policy.approvers import Person
+from sojourn.policy.approval_request import Person
 
 BOSS = "spiffe://example.org/boss"
 TYPES = {

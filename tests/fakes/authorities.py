@@ -10,8 +10,8 @@ from unittest import mock
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
-from sojourn.authority import embedded
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority import embedded_ca
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -32,7 +32,7 @@ def authority_in(folder: Path, clock: FakeClock, **changes: Any) -> EmbeddedAuth
 @contextmanager
 def forging() -> Iterator[None]:
     """Within it authorities sign whatever they are asked for, as an attacker's does; ours signs for itself alone."""
-    with mock.patch.object(embedded, "_check_signable"):
+    with mock.patch.object(embedded_ca, "_check_signable"):
         yield
 
 

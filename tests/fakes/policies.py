@@ -1,7 +1,7 @@
 """A principal, and what tests of policy decide about."""
 
 from fakes.task_types import TRIAGE
-from sojourn.policy.inputs import Fields, Principal
+from sojourn.policy.cedar_schema import Fields, Principal
 
 ACTIONS = ["ticket:read", "ticket:write"]
 PARAMS = Fields({"ticket": "string", "level": "long", "urgent": "boolean"})

@@ -11,7 +11,7 @@ from fakes.task_room import EPOCH, TRIAGE_ENTRY
 from sojourn.errors import StoreFailed
 from sojourn.facts.facts import OPERATOR, Publication
 from sojourn.identity.registry import Registry
-from sojourn.policy.approvers import Person
+from sojourn.policy.approval_request import Person
 from sojourn.tasks.break_glass_reviews import Reviews
 from sojourn.tasks.mass_end import MassEnd
 from sojourn.tasks.policy_reload import PolicyReload

@@ -1,4 +1,4 @@
-"""attestation/plugin_attestor.py and host.py: whatever an attestor does in its own process, here it is one that cannot tell."""
+"""attestation/plugin_attestor.py and plugin_host.py: whatever an attestor does in its own process, here it is one that cannot tell."""
 
 import asyncio
 import os

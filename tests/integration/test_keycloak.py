@@ -11,7 +11,7 @@ import pytest
 from fakes.authorities import authority_in
 from fakes.mints import wanted
 from harness.keycloak import BundleServer, Realm, Running, running_keycloak
-from sojourn.authority.embedded import JWT, EmbeddedAuthority
+from sojourn.authority.embedded_ca import JWT, EmbeddedAuthority
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.loader import load_providers
 from sojourn.providers.provider import Ended, Mint, Obtained, Provider, Step

@@ -20,7 +20,7 @@ from sojourn.errors import InvalidPolicy, PolicyDenied
 from sojourn.limits import POLICIES_PER_TYPE, POLICY_NESTED_MAX, TASK_TYPES
 from sojourn.policy import task_types
 from sojourn.policy.cedar import Allow, Deny, Policy
-from sojourn.policy.inputs import Context, Fields, Principal
+from sojourn.policy.cedar_schema import Context, Fields, Principal
 
 ACTIONS = ["ticket:read", "ticket:write"]
 PERMIT = '@id("all") permit (principal, action, resource);'

@@ -7,7 +7,7 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, selectors
 from sojourn.attestation.selectors import Selector
-from sojourn.authority.embedded import WIT
+from sojourn.authority.embedded_ca import WIT
 from sojourn.errors import Bug
 from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entries import registration

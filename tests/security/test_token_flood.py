@@ -25,7 +25,7 @@ from harness.webclients import web
 from sojourn.endpoints.http1 import oauth_responses
 from sojourn.endpoints.http1.oauth_responses import FORM
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.admission import Held
+from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.oauth.metadata import Metadata
 from sojourn.errors import InvalidToken, LimitExceeded
 from sojourn.errors.oauth import InvalidProof

@@ -184,10 +184,10 @@ class TestLayers:
     @pytest.mark.parametrize(
         "source",
         [
-            "from sojourn.endpoints.listener.unix import Door",
-            "import sojourn.endpoints.listener.unix",
+            "from sojourn.endpoints.listener.unix_listener import Door",
+            "import sojourn.endpoints.listener.unix_listener",
             "from sojourn.endpoints import door",
-            "def f():\n    from sojourn.endpoints.listener.unix import Door",
+            "def f():\n    from sojourn.endpoints.listener.unix_listener import Door",
         ],
     )
     def test_a_backward_import_is_found(self, source):

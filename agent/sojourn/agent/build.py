@@ -11,7 +11,7 @@ from sojourn.attestation.loader import load_attestors
 from sojourn.attestation.service import Attestation
 from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.config.model import Config
 from sojourn.credentials.dry_run import Checking
 from sojourn.credentials.exchange_call import ExchangeCalls
@@ -31,10 +31,10 @@ from sojourn.identity.identities import Identities
 from sojourn.identity.program_files import Cautions
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
-from sojourn.notices.delivery import courier_of
-from sojourn.notices.notifier import Notices
+from sojourn.notices.notifiers import courier_of
+from sojourn.notices.outbox import Notices
 from sojourn.oauth.client_auth import Clients, own_names
 from sojourn.oauth.introspection import Introspection
 from sojourn.oauth.one_shot_holder import Runners

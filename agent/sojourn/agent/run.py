@@ -25,14 +25,14 @@ from sojourn.endpoints.http1.app import HttpApi
 from sojourn.endpoints.http1.protocol import HttpProtocols
 from sojourn.endpoints.http1.request_queue import Lines
 from sojourn.endpoints.http2.server import Handler
-from sojourn.endpoints.listener import token_service, trust_bundle, validators
-from sojourn.endpoints.listener.admission import Admission
+from sojourn.endpoints.listener import remote_validators, token_service, trust_bundle
 from sojourn.endpoints.listener.bind import bind, unbind
+from sojourn.endpoints.listener.connection_limits import Admission
+from sojourn.endpoints.listener.loop_watchdog import Standstills, Watchdog
 from sojourn.endpoints.listener.own_svid import OwnSvid
-from sojourn.endpoints.listener.standstills import Standstills, Watchdog
 from sojourn.endpoints.listener.tls import Listener
 from sojourn.endpoints.listener.turns import Turns
-from sojourn.endpoints.listener.unix import Door
+from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.endpoints.oauth import ssf_events, status_lists
 from sojourn.endpoints.oauth.introspection_revocation import TokenState
 from sojourn.endpoints.oauth.metadata import Metadata
@@ -274,9 +274,9 @@ async def _open_listeners(
         stack,
     )
     stack.callback(trust_http.close)
-    listeners += await validators.open_listener(
+    listeners += await remote_validators.open_listener(
         config.listen,
-        validators.RemoteDoor(rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+        remote_validators.RemoteDoor(rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
         own,
         lambda callers: validation.ValidationApi(
             rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers, rooms.refusals

@@ -24,9 +24,9 @@ from sojourn.endpoints.api.task_messages import TaskMessages
 from sojourn.endpoints.api.trust_documents import TrustDocuments
 from sojourn.endpoints.envoy import ext_authz, route_guards, sds
 from sojourn.endpoints.grpc.calls import Method
-from sojourn.endpoints.listener.standstills import Standstills
+from sojourn.endpoints.listener.loop_watchdog import Standstills
 from sojourn.endpoints.listener.tls import Listener
-from sojourn.endpoints.listener.unix import Door
+from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.endpoints.spire import agent, bundle, localauthority, logger_debug, svid, trustdomain
 from sojourn.endpoints.spire import entry as entries
 from sojourn.identity.issued_svids import IssuedSvids

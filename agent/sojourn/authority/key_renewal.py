@@ -2,7 +2,7 @@
 
 import structlog
 
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.runtime.clock import Alarm, Alarms
 
 log = structlog.get_logger()

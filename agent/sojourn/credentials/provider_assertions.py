@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.limits import PROVIDER_ASSERTION_SECONDS
 from sojourn.providers.provider import Mint
 from sojourn.spiffe.ids import SpiffeId

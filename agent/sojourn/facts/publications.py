@@ -16,7 +16,7 @@ from sojourn.limits import (
     JWT_LEEWAY_SECONDS,
     LONG_MAX,
 )
-from sojourn.policy.inputs import Param
+from sojourn.policy.cedar_schema import Param
 from sojourn.policy.task_type_file import OPERATOR
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.task_id import is_task_id

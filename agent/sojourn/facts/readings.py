@@ -8,7 +8,7 @@ emergency stop from whomever it likes, in advance.
 from collections.abc import Iterable, Mapping, Sequence
 
 from sojourn.facts.publications import Fact
-from sojourn.policy.inputs import Context, Param, Reading
+from sojourn.policy.cedar_schema import Context, Param, Reading
 from sojourn.policy.task_type_file import FactRule
 from sojourn.tasktoken.task_id import is_task_id
 

@@ -11,7 +11,7 @@ from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.audit.journal import Event
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
 from sojourn.identity.entries import Entry, IdentityKey, Registration
 from sojourn.identity.entry_changes import Change
@@ -23,7 +23,7 @@ from sojourn.identity.revocation_list import ENTRY, RevokedIdentity, RevokedSvid
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.streams import IdentityStream
 from sojourn.identity.subscriptions import Streams
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.limits import UNMATCHED_HOLD_SECONDS
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe import jwtsvid

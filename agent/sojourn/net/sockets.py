@@ -11,7 +11,7 @@ def take_no_descriptors(connection: socket.socket) -> bool:
 
     What a peer sends and nobody takes is closed by the kernel in the reader's own thread, which that can hold up for as
     long as the sender likes: a TCP socket with SO_LINGER and unsent data, for one. An accepted connection inherits it.
-    Where the kernel is older, the loop's waits are broken off (endpoints/listener/standstills.py).
+    Where the kernel is older, the loop's waits are broken off (endpoints/listener/loop_watchdog.py).
     """
     try:
         connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)

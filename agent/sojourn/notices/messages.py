@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sojourn.limits import APPROVAL_PARAM_LISTED, NOTICE_MAX_BYTES
-from sojourn.policy.approvers import Approver, Person
+from sojourn.policy.approval_request import Approver, Person
 from sojourn.policy.params import text_of
 from sojourn.tasks.task import EXPIRED, Task
 from sojourn.tasktoken.end_reasons import AGENT_RESTART, APPROVAL_DENIED

@@ -19,7 +19,7 @@ from sojourn.identity.identities import Identities
 from sojourn.identity.issued_svids import JWT, X509
 from sojourn.limits import JWT_SVIDS_READ_KEPT_PER_ID
 from sojourn.net.networks import network_of
-from sojourn.oauth.client_assertions import Assertion
+from sojourn.oauth.assertion_ids import Assertion
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import urlsplit
 
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.errors import InvalidInput, InvalidSvid, InvalidToken
 from sojourn.identity.issued_svids import X509
 from sojourn.identity.revocations import Revocations

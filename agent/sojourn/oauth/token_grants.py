@@ -19,7 +19,7 @@ from sojourn.errors import (
 from sojourn.errors.oauth import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
 from sojourn.identity.identities import Identities
 from sojourn.oauth import token_request
-from sojourn.oauth.client_assertions import Assertion
+from sojourn.oauth.assertion_ids import Assertion
 from sojourn.oauth.client_auth import (
     ClientCredentials,
     Clients,

@@ -10,8 +10,8 @@ from typing import Any
 from sojourn.errors import Fault, InvalidPolicy
 from sojourn.policy import clauses
 from sojourn.policy.cedar import Policy
+from sojourn.policy.cedar_schema import Context, Principal
 from sojourn.policy.clauses import Clause
-from sojourn.policy.inputs import Context, Principal
 from sojourn.tasktoken.grants import Authority
 
 # Cedar takes `has` of what no schema has for false: a name that is mistyped would then be a condition that never holds.

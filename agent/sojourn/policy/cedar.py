@@ -17,8 +17,7 @@ import cedarpy
 from sojourn.errors import Fault, InvalidPolicy
 from sojourn.limits import ALLOWED_KEPT, ENTITIES_KEPT
 from sojourn.policy import clauses
-from sojourn.policy.clauses import Clause
-from sojourn.policy.inputs import (
+from sojourn.policy.cedar_schema import (
     NO_FIELDS,
     SEEN,
     SEEN_OF,
@@ -31,6 +30,7 @@ from sojourn.policy.inputs import (
     schema_text,
     uid,
 )
+from sojourn.policy.clauses import Clause
 
 OWN = tuple(clauses.ours())
 

@@ -9,8 +9,8 @@ from typing import Any
 import cedarpy
 
 from sojourn.policy.cedar import Deny, Policy
+from sojourn.policy.cedar_schema import Context, Param, Principal
 from sojourn.policy.clauses import NAMESPACE, Clause, objects
-from sojourn.policy.inputs import Context, Param, Principal
 
 _ANY = {"op": "All"}
 _NEEDLESS = re.compile(r'"(?:\\.|[^"\\])*"|\((\w+(?:\.\w+)*)\)', re.DOTALL)

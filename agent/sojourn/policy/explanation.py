@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from sojourn.limits import CHANGES_FOUND, CHANGES_SHOWN, VALUES_TRIED
 from sojourn.policy.cedar import OWN, Deny, compiled
+from sojourn.policy.cedar_schema import Context, Param, Reading, shown
 from sojourn.policy.clause_verdicts import ClauseVerdict, literals, standing
 from sojourn.policy.clauses import Clause
-from sojourn.policy.inputs import Context, Param, Reading, shown
 from sojourn.policy.params import ParamRule, text_of
 from sojourn.policy.questions import ACTIVE, PolicyAnswer, Question, ask
 from sojourn.policy.task_type_file import FactRule

@@ -4,8 +4,8 @@ import re
 
 from sojourn.errors import Fault, InvalidInput
 from sojourn.policy.cedar import OWN
+from sojourn.policy.cedar_schema import SOME_TASK, Context, Param, Principal, Reading
 from sojourn.policy.clauses import Clause
-from sojourn.policy.inputs import SOME_TASK, Context, Param, Principal, Reading
 from sojourn.policy.params import ParamRule
 from sojourn.policy.task_types import TaskType
 from sojourn.spiffe.ids import SpiffeId, TrustDomain

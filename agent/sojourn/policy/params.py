@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, S
 
 from sojourn.errors import InvalidInput
 from sojourn.limits import CHOICES_PER_PARAM, LONG_MAX, PARAM_MAX_BYTES, PATTERN_CHOICES_MAX, PATTERN_TEXT_MAX
-from sojourn.policy.inputs import Param
+from sojourn.policy.cedar_schema import Param
 
 _Long = Annotated[StrictInt, Field(ge=-LONG_MAX, le=LONG_MAX)]
 LONG = re.compile(r"-?[0-9]{1,18}")  # up to LONG_MAX

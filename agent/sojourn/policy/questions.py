@@ -10,7 +10,7 @@ from typing import Any
 from sojourn.errors import InvalidInput
 from sojourn.limits import USES_MAX
 from sojourn.policy.cedar import Allow, Deny
-from sojourn.policy.inputs import SEEN, SOME_TASK, Context, Param, Principal, Reading
+from sojourn.policy.cedar_schema import SEEN, SOME_TASK, Context, Param, Principal, Reading
 from sojourn.policy.rules import NOT_HANDED_ON, may_hold
 from sojourn.policy.task_types import TaskType
 from sojourn.tasktoken.grants import Authority, Grant

@@ -7,7 +7,7 @@ from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, Polic
 from sojourn.identity.entries import Entry
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.policy.cedar import Allow, Deny
-from sojourn.policy.inputs import Context, Param, Principal
+from sojourn.policy.cedar_schema import Context, Param, Principal
 from sojourn.policy.params import texts_of
 from sojourn.policy.task_types import TaskType
 from sojourn.spiffe.ids import SpiffeId

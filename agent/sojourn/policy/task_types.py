@@ -28,8 +28,8 @@ from sojourn.limits import (
 from sojourn.policy import approval_condition, clauses, param_binding
 from sojourn.policy.approval_condition import ApprovalNeed
 from sojourn.policy.cedar import Policy
+from sojourn.policy.cedar_schema import Context, Fields, Param, Principal
 from sojourn.policy.clauses import Clause
-from sojourn.policy.inputs import Context, Fields, Param, Principal
 from sojourn.policy.params import ParamRule
 from sojourn.policy.task_type_file import ApprovalRule, DelegationRule, FactRule, TypeFile
 from sojourn.spiffe.ids import SpiffeId

@@ -16,7 +16,7 @@ from sojourn.limits import (
     USED_TOKENS_KEPT_SECONDS,
     USED_TOKENS_PURGE_SECONDS,
 )
-from sojourn.oauth.client_assertions import Assertion
+from sojourn.oauth.assertion_ids import Assertion
 from sojourn.store import settings
 from sojourn.store.database import Database
 from sojourn.store.forgotten_spans import Forgotten, spans_of

@@ -19,8 +19,8 @@ from sojourn.errors import FailedPrecondition, NeedsApproval, NotFound, PolicyDe
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.identity.entries import Entry
 from sojourn.jose.canonical_json import digest_of
-from sojourn.policy.approvers import Approval, ApprovalRequest, Approver, Person
-from sojourn.policy.inputs import SOME_TASK, Context, Principal, inputs_of
+from sojourn.policy.approval_request import Approval, ApprovalRequest, Approver, Person
+from sojourn.policy.cedar_schema import SOME_TASK, Context, Principal, inputs_of
 from sojourn.policy.params import texts_of
 from sojourn.policy.task_type_file import ApprovalRule
 from sojourn.policy.task_types import TaskType

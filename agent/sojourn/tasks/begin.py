@@ -9,7 +9,7 @@ from sojourn.attestation.process import Process
 from sojourn.errors import Refused, SojournError, TaskOver, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.policy import rules
-from sojourn.policy.inputs import SOME_TASK, Context, Param, Principal
+from sojourn.policy.cedar_schema import SOME_TASK, Context, Param, Principal
 from sojourn.policy.task_types import TaskType
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.approval import Approvals

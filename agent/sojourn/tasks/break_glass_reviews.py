@@ -10,7 +10,7 @@ import structlog
 from sojourn.audit.journal import Audit, Event
 from sojourn.errors import LimitExceeded, NotFound, PolicyDenied, ReviewOwed, SojournError
 from sojourn.limits import REVIEWS_OWED
-from sojourn.policy.approvers import Person
+from sojourn.policy.approval_request import Person
 
 log = structlog.get_logger()
 

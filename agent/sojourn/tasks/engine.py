@@ -14,7 +14,7 @@ from sojourn.audit.journal import Audit, Event
 from sojourn.errors import BudgetSpent, InvalidInput, NoTaskTypes, Refused, SojournError, TaskOver, UnknownTaskType
 from sojourn.facts.facts import ANYWHERE, Facts
 from sojourn.policy import rules
-from sojourn.policy.inputs import Context, Param
+from sojourn.policy.cedar_schema import Context, Param
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.tasks.action_limits import offered

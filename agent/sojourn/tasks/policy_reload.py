@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sojourn.limits import REDECIDED_AT_ONCE
 from sojourn.policy import rules
-from sojourn.policy.inputs import Param
+from sojourn.policy.cedar_schema import Param
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.mass_end import end_all

@@ -1,6 +1,6 @@
 """What becomes of the tasks that an earlier run of the agent left alive.
 
-Those of this boot of the machine come up suspended, and wait REATTACH_SECONDS for their holders (attaching.py gives
+Those of this boot of the machine come up suspended, and wait REATTACH_SECONDS for their holders (reattachment.py gives
 them back). The others end: their time is over, their holder has gone or changed, or what they were begun under has.
 """
 

@@ -13,7 +13,7 @@ import structlog
 from sojourn.jose.canonical_json import digest_of
 from sojourn.limits import SHADOW_DIFFERENCES
 from sojourn.policy.cedar import Allow, Deny
-from sojourn.policy.inputs import Context, inputs_of
+from sojourn.policy.cedar_schema import Context, inputs_of
 from sojourn.policy.params import texts_of
 from sojourn.policy.questions import PolicyAnswer, Question, ask
 from sojourn.policy.task_types import TaskType, TypeSet

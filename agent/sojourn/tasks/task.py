@@ -18,8 +18,8 @@ from typing import Any
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import ApprovalRequired, Bug, TaskOver
 from sojourn.jose.jws import SigningKey
-from sojourn.policy.approvers import Approval
-from sojourn.policy.inputs import Param, Principal
+from sojourn.policy.approval_request import Approval
+from sojourn.policy.cedar_schema import Param, Principal
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.clock import Alarm
 from sojourn.spiffe.ids import SpiffeId

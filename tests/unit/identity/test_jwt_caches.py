@@ -1,4 +1,4 @@
-"""identities.py, svid_issuer.py: nothing that made a kept JWT-SVID, or a kept validation, untrue leaves it in use."""
+"""identities.py, svid_manager.py: nothing that made a kept JWT-SVID, or a kept validation, untrue leaves it in use."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.identity_room import TTL, Room
 from fakes.registrations import entry
-from sojourn.authority.embedded import JWT
+from sojourn.authority.embedded_ca import JWT
 from sojourn.errors import AttestationFailed, InvalidToken
 from sojourn.identity.issued_svids import JWT as OF_JWT
 from sojourn.identity.issued_svids import IssuedSvid

@@ -9,9 +9,9 @@ from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import InvalidPolicy, NeedsApproval
 from sojourn.facts.publications import Publication
 from sojourn.policy import cases, lint
+from sojourn.policy.cedar_schema import Context, Principal, Reading
 from sojourn.policy.conditions import conditions
 from sojourn.policy.explanation import explain
-from sojourn.policy.inputs import Context, Principal, Reading
 from sojourn.policy.questions import Question, ask
 from sojourn.policy.task_type_file import OPERATOR
 from sojourn.policy.task_types import TypeSet, parse

@@ -12,7 +12,7 @@ from sojourn.errors import Fault, InvalidPolicy
 from sojourn.policy import cedar as policy_module
 from sojourn.policy import clauses
 from sojourn.policy.cedar import Allow, Deny, Policy
-from sojourn.policy.inputs import Context, Fields
+from sojourn.policy.cedar_schema import Context, Fields
 
 LARGEST = 2**63 - 1
 awkward = st.text(alphabet=st.sampled_from('ab"\\\n\r\t{}():;, @=*é\u2028\x00?/'), max_size=12)

@@ -7,7 +7,17 @@ from fakes.policies import ACTIONS, PARAMS, principal
 from fakes.task_types import TICKETS, TRIAGE, task_type
 from sojourn.policy import cedar as policy_module
 from sojourn.policy.cedar import Deny, Policy
-from sojourn.policy.inputs import ATTRIBUTES, SEEN, SOME_TASK, Context, Fields, Principal, Reading, entity, inputs_of
+from sojourn.policy.cedar_schema import (
+    ATTRIBUTES,
+    SEEN,
+    SOME_TASK,
+    Context,
+    Fields,
+    Principal,
+    Reading,
+    entity,
+    inputs_of,
+)
 from sojourn.policy.questions import Question
 
 

@@ -5,8 +5,8 @@ from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from sojourn.policy.cedar_schema import Reading
 from sojourn.policy.explanation import explain
-from sojourn.policy.inputs import Reading
 from sojourn.policy.questions import Question
 
 CEDAR = """@id("few") permit (

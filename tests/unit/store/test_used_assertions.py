@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sojourn.errors import LimitExceeded
 from sojourn.errors.oauth import InvalidGrant
 from sojourn.limits import FORGOTTEN_SPANS, JWT_LEEWAY_SECONDS, USED_TOKENS_KEPT_SECONDS, USED_TOKENS_PURGE_SECONDS
-from sojourn.oauth.client_assertions import Assertion
+from sojourn.oauth.assertion_ids import Assertion
 from sojourn.store import settings
 from sojourn.store.forgotten_spans import Forgotten
 from sojourn.store.tables import used_tokens

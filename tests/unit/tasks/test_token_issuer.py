@@ -16,7 +16,7 @@ from sojourn.errors import Bug, InvalidInput, InvalidPolicy, InvalidToken, TaskO
 from sojourn.errors.oauth import BindingNeeded, DigestNeeded
 from sojourn.jose.jws import private_jwk
 from sojourn.limits import BOUND_PARAMS_MAX_BYTES
-from sojourn.policy.approvers import Person
+from sojourn.policy.approval_request import Person
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.request_digest import of_tool
 from sojourn.tasktoken.tokens import JKT, X5T, Binding, Proven, thumbprint_of

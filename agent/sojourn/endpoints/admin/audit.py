@@ -9,7 +9,7 @@ from typing import Any
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.audit.journal import Audit, Record
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.listener.admission import Concurrency
+from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.errors import InvalidInput, Unavailable
 from sojourn.limits import (
     AUDIT_EVENTS_WANTED,

@@ -14,7 +14,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.attestation.service import Attestation
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.config.reload import ConfigReload
 from sojourn.endpoints.admin import attestors
 from sojourn.endpoints.admin.audit import newest
@@ -25,9 +25,9 @@ from sojourn.endpoints.api.trust_documents import TrustDocuments
 from sojourn.endpoints.api.workload import seconds
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.grpc.pages import fitting
-from sojourn.endpoints.listener.standstills import Standstills
+from sojourn.endpoints.listener.loop_watchdog import Standstills
 from sojourn.endpoints.listener.tls import Listener
-from sojourn.endpoints.listener.unix import Door
+from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.endpoints.spire.localauthority import key_message
 from sojourn.endpoints.spire.trustdomain import followed as federation
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
@@ -39,7 +39,7 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.matcher import that_matter, unique_hints
 from sojourn.identity.nodes import name_of
 from sojourn.identity.registry import Registry
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.recent_failures import Failures

@@ -11,7 +11,7 @@ from sojourn.identity import svid_lifetime
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import IdentityStream
 from sojourn.identity.svid_cache import Kept
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.limits import STATUS_ROWS
 from sojourn.spiffe.x509svid import X509Svid
 

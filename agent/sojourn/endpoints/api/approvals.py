@@ -14,7 +14,7 @@ from sojourn.endpoints.grpc.pages import Pages, cut
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
 from sojourn.limits import AUDITED_TEXT, REVIEW_FINDING_MAX
-from sojourn.policy.approvers import ApprovalRequest, Approver, Person
+from sojourn.policy.approval_request import ApprovalRequest, Approver, Person
 from sojourn.policy.params import text_of
 from sojourn.tasks.approval import Approvals
 from sojourn.tasks.break_glass_reviews import Review

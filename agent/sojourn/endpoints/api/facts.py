@@ -11,7 +11,7 @@ from sojourn.facts.facts import Facts
 from sojourn.facts.publications import Fact, Key, Publication
 from sojourn.identity.identities import Identities
 from sojourn.limits import FACTS_OTHERWISE_TOLD
-from sojourn.policy.inputs import Param
+from sojourn.policy.cedar_schema import Param
 from sojourn.policy.task_type_file import OPERATOR
 from sojourn.sdk.client.facts import fact_value
 from sojourn.tasks.reevaluation import Reevaluation

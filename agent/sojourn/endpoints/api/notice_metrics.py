@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sojourn.notices.notifier import DELIVERED, DROPPED, FAILED, Notices
+from sojourn.notices.outbox import DELIVERED, DROPPED, FAILED, Notices
 
 
 class NoticeMetrics(Collector):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.jose.jws import PublicKey
 from sojourn.limits import TRUST_AGE_SECONDS
 from sojourn.spiffe.bundle import Bundle

@@ -11,7 +11,7 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.endpoints.api.refusal_reports import RefusalReports, served_of
 from sojourn.endpoints.grpc import struct_claims
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.listener.admission import Concurrency
+from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import IdentityStream

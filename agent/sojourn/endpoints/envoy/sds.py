@@ -21,7 +21,7 @@ from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.attestation.peer import Peer
 from sojourn.endpoints.envoy.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.endpoints.grpc.calls import Call, Method, next_of
-from sojourn.endpoints.listener.admission import Held
+from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import IdentityStream

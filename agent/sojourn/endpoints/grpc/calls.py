@@ -17,11 +17,11 @@ from prometheus_client import Counter as Metric
 
 from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Audit, named
-from sojourn.endpoints.grpc.statuses import STATUSES
+from sojourn.endpoints.grpc.status_codes import STATUSES
 from sojourn.endpoints.http2.server import Handler
 from sojourn.endpoints.http2.stream import Stream
-from sojourn.endpoints.listener.admission import Concurrency
 from sojourn.endpoints.listener.caller import Visitor
+from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.errors import Bug, InvalidInput, Refused, SojournError
 from sojourn.errors.oauth import NonceNeeded
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.api.trust_documents import key_set
 from sojourn.endpoints.http1.direct_routes import Handler, Straight
 from sojourn.endpoints.http1.oauth_responses import NO_STORE, decision_of, denied, holding, refusal

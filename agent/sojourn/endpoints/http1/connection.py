@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.admission import Held
+from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.listener.turns import Turn, Turns
 from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.limits import (

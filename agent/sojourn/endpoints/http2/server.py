@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from sojourn.endpoints.grpc.statuses import STATUSES
+from sojourn.endpoints.grpc.status_codes import STATUSES
 from sojourn.endpoints.http2.headers import Head
 from sojourn.endpoints.http2.stream import Stream
-from sojourn.endpoints.listener.admission import Held
+from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.listener.turns import Paces, Turns
 from sojourn.limits import METADATA_MAX_BYTES, REQUESTS_HELD_BYTES
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import quote
 
-from sojourn.endpoints.grpc.statuses import STATUSES
+from sojourn.endpoints.grpc.status_codes import STATUSES
 from sojourn.endpoints.http2 import frames
 from sojourn.endpoints.http2.frames import FRAME_BYTES, Code
 from sojourn.endpoints.http2.headers import Head

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.http1.protocol import HttpProtocols
 from sojourn.endpoints.listener.own_svid import OwnSvid, Shown
 from sojourn.endpoints.listener.protocol_switch import Caller

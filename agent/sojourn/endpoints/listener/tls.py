@@ -14,8 +14,8 @@ from datetime import datetime
 import structlog
 from cryptography import x509
 
-from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.endpoints.listener.crowds import makes_room
+from sojourn.authority.embedded_ca import EmbeddedAuthority
+from sojourn.endpoints.listener.eviction import makes_room
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
 from sojourn.errors import CannotStart, InvalidSvid, SojournError, SvidExpired, SvidRefused, Unavailable
 from sojourn.identity.issued_svids import X509

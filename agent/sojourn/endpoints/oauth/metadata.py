@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.http1.oauth_responses import NO_STORE
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.endpoints.oauth import status_lists

@@ -4,7 +4,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from sojourn._pb.spire.api.server.agent.v1 import agent_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.spire import spire_types as convert
 from sojourn.errors import InvalidInput, NotFound, Unimplemented, told_as

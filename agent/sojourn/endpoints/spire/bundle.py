@@ -7,7 +7,7 @@ from typing import Any
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.spire import spire_types as convert
 from sojourn.endpoints.spire.entry import recorder

@@ -6,7 +6,7 @@ from sojourn._pb.spire.api.server.debug.v1 import debug_pb2
 from sojourn._pb.spire.api.server.logger.v1 import logger_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.endpoints.spire import spire_types as convert
 from sojourn.errors import InvalidInput

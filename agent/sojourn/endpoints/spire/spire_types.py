@@ -13,7 +13,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
 from sojourn.authority.x509_profile import key_id
 from sojourn.endpoints.grpc import struct_claims
-from sojourn.endpoints.grpc.statuses import STATUSES
+from sojourn.endpoints.grpc.status_codes import STATUSES
 from sojourn.errors import (
     InvalidBundle,
     InvalidEntry,

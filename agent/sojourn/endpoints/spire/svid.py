@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sojourn._pb.spire.api.server.svid.v1 import svid_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.authority.x509_profile import signer_id
 from sojourn.endpoints.api.workload import audience_of
 from sojourn.endpoints.grpc.calls import Call, Method

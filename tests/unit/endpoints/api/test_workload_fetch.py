@@ -16,7 +16,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.audit import journal as audit_module
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import X509
+from sojourn.authority.embedded_ca import X509
 from sojourn.authority.x509_profile import signer_id
 from sojourn.endpoints.api.workload import WorkloadApi
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable

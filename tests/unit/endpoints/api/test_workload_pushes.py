@@ -14,7 +14,7 @@ from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import signer_id
+from sojourn.authority.embedded_ca import signer_id
 from sojourn.endpoints.api.workload import WorkloadApi
 from sojourn.errors import AttestationFailed, NoIdentity, SvidRevoked, Unavailable
 from sojourn.identity.issued_svids import IssuedSvid

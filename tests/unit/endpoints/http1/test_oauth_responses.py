@@ -8,7 +8,7 @@ from fakes.journals import FakeAuditStore
 from sojourn.audit.journal import Audit
 from sojourn.endpoints.http1 import oauth_responses
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.admission import Held
+from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, PolicyDenied, TooLarge
 from sojourn.errors.oauth import AuthorizationPending, InvalidClient, NonceNeeded
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS

@@ -14,7 +14,7 @@ from fakes.clock import FakeClock
 from fakes.denylist import FakeDenyList
 from fakes.journals import FakeAuditStore
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.http1.protocol import HttpProtocols
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.endpoints.listener import tls, token_service
@@ -22,7 +22,7 @@ from sojourn.endpoints.listener.https import ShownSource, WebContext
 from sojourn.endpoints.listener.own_svid import OwnSvid
 from sojourn.endpoints.listener.tls import address_of, bind_tcp
 from sojourn.endpoints.listener.token_service import ClientCheck, HttpsDoor
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffetls.authorize import authorize_member_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes.authorities import authority_in
 from fakes.clock import FakeClock
-from sojourn.authority.embedded import JWT, RS256
+from sojourn.authority.embedded_ca import JWT, RS256
 from sojourn.endpoints.api.trust_documents import BUNDLE, DISCOVERY, KEYS, TrustDocuments
 from sojourn.endpoints.http1.protocol import HttpProtocols
 from sojourn.endpoints.http1.scope import SENDER

@@ -1,4 +1,4 @@
-"""delivery.py: a real command and a real webhook, and those that behave badly."""
+"""notifiers.py: a real command and a real webhook, and those that behave badly."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from harness.authserver import bomb, drop, held, huge, redirect, status
 from harness.webhook import Webhook
 from sojourn.config.approval_notifier import ApprovalNotifierConfig
 from sojourn.limits import NOTICE_STDERR_MAX
-from sojourn.notices.delivery import Command, courier_of
-from sojourn.notices.notifier import NotDelivered
+from sojourn.notices.notifiers import Command, courier_of
+from sojourn.notices.outbox import NotDelivered
 
 MESSAGE = {"id": "apr_1.approval_requested", "event": "approval_requested", "text": "ü"}
 

@@ -1,4 +1,4 @@
-"""validators.py: who may connect over TCP, and how many. A real listener, TLS and certificates; the clock is fake."""
+"""remote_validators.py: who may connect over TCP, and how many. A real listener, TLS and certificates; the clock is fake."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,13 @@ from fakes.clock import FakeClock
 from fakes.denylist import FakeDenyList
 from fakes.journals import FakeAuditStore
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.listener import tls
 from sojourn.endpoints.listener.own_svid import ENTRY_ID, OwnSvid
+from sojourn.endpoints.listener.remote_validators import RemoteDoor
 from sojourn.endpoints.listener.tls import TlsPeer, address_of, bind_tcp
-from sojourn.endpoints.listener.validators import RemoteDoor
 from sojourn.errors import CannotStart, Refused, SvidExpired, Unavailable
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import X509Svid

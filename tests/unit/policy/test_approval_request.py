@@ -1,7 +1,7 @@
 """Who counts as one and the same person where two must agree."""
 
 import pytest
-from sojourn.policy.approvers import Person
+from sojourn.policy.approval_request import Person
 
 
 @pytest.mark.parametrize(

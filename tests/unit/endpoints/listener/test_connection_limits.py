@@ -1,11 +1,11 @@
-"""admission.py: nobody takes all places, and nobody is let in too often."""
+"""connection_limits.py: nobody takes all places, and nobody is let in too often."""
 
 import pytest
 from fakes.clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn.endpoints.listener import admission as admission_module
-from sojourn.endpoints.listener.admission import Admission, Concurrency
+from sojourn.endpoints.listener import connection_limits as admission_module
+from sojourn.endpoints.listener.connection_limits import Admission, Concurrency
 from sojourn.errors import LimitExceeded
 from sojourn.limits import (
     ADMIN_CONNECTIONS,

@@ -14,7 +14,7 @@ from sojourn.config.approval_notifier import ApprovalNotifierConfig
 from sojourn.errors import InvalidInput, quoted
 from sojourn.files import trusted
 from sojourn.limits import NOTICE_STDERR_MAX, NOTICE_TOKEN_MAX_BYTES
-from sojourn.notices.notifier import Courier, NotDelivered
+from sojourn.notices.outbox import Courier, NotDelivered
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.http import Http
 

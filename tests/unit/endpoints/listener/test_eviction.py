@@ -1,9 +1,9 @@
-"""endpoints/listener/crowds.py: who makes room where all places are taken."""
+"""endpoints/listener/eviction.py: who makes room where all places are taken."""
 
 from collections import Counter
 
 import pytest
-from sojourn.endpoints.listener.crowds import makes_room
+from sojourn.endpoints.listener.eviction import makes_room
 from sojourn.net.networks import crowd_of, network_of
 
 

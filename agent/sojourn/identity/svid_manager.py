@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
+from sojourn.authority.embedded_ca import JWT, WIT, X509, EmbeddedAuthority
 from sojourn.authority.x509_profile import key_id
 from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.identity.issued_svids import IssuedSvid

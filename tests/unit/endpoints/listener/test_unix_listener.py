@@ -17,10 +17,10 @@ from harness.http2 import END_HEADERS, HEADERS, RST_STREAM, Connection, call_hea
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.endpoints.http2.server import Server
-from sojourn.endpoints.listener import unix as door_module
-from sojourn.endpoints.listener.admission import Admission
+from sojourn.endpoints.listener import unix_listener as door_module
+from sojourn.endpoints.listener.connection_limits import Admission
 from sojourn.endpoints.listener.turns import Turns
-from sojourn.endpoints.listener.unix import Door
+from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.errors import AttestationFailed
 
 DEADLINE_SECONDS = 10

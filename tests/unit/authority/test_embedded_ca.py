@@ -1,4 +1,4 @@
-"""embedded.py: our own certificate authority, over restarts and renewals."""
+"""embedded_ca.py: our own certificate authority, over restarts and renewals."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.authorities import authority_in
 from fakes.registrations import TRUST_DOMAIN
-from sojourn.authority.embedded import JWT, RS256, X509
+from sojourn.authority.embedded_ca import JWT, RS256, X509
 from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, InvalidSvid, InvalidToken, Unavailable
 from sojourn.files import atomic
 from sojourn.jose.jws import parse_unverified

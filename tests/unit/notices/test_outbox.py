@@ -1,4 +1,4 @@
-"""notifier.py: what is told of a request for approval, how often, and what is left of it after the agent's end."""
+"""outbox.py: what is told of a request for approval, how often, and what is left of it after the agent's end."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from fakes.task_room import DEADLINE_SECONDS, Room
 from sojourn.errors import StoreFailed
 from sojourn.limits import APPROVAL_PARAM_LISTED, NOTICE_MAX_BYTES, NOTICES_AT_ONCE
 from sojourn.notices.messages import CLOSED, WANTED
-from sojourn.notices.notifier import NotDelivered, Notices
+from sojourn.notices.outbox import NotDelivered, Notices
 
 NODE = {"trust_domain": "example.org", "id": "spiffe://example.org/spire/agent/sojourn/here"}
 
@@ -221,7 +221,7 @@ class TestDelivery:
 class TestBounds:
     async def test_so_many(self, room, told, monkeypatch):
         """There are so many notices, of one user and of all; which make room is counted and recorded."""
-        monkeypatch.setattr("sojourn.notices.notifier.NOTICES_PER_OWNER", NOTICES_AT_ONCE + 2)
+        monkeypatch.setattr("sojourn.notices.outbox.NOTICES_PER_OWNER", NOTICES_AT_ONCE + 2)
         told.courier.gate = asyncio.Event()
         tasks = [await room.begin("asked") for _ in range(NOTICES_AT_ONCE + 4)]
         await told.until(lambda: told.courier.running == NOTICES_AT_ONCE)

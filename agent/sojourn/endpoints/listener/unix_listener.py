@@ -10,7 +10,7 @@ import structlog
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.endpoints.listener.accept import Accepting, Opening
-from sojourn.endpoints.listener.admission import Admission
+from sojourn.endpoints.listener.connection_limits import Admission
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
 from sojourn.endpoints.listener.turns import Turn, Turns
 from sojourn.errors import SojournError

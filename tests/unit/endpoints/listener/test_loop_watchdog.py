@@ -1,4 +1,4 @@
-"""standstills.py and current_call.py: what is told of a loop that stands still. By real threads, sockets and the kernel."""
+"""loop_watchdog.py and current_call.py: what is told of a loop that stands still. By real threads, sockets and the kernel."""
 
 import asyncio
 import os
@@ -13,9 +13,9 @@ from fakes.clock import FakeClock
 from harness.looking import until
 from prometheus_client import REGISTRY
 from sojourn.endpoints.grpc.calls import Call
-from sojourn.endpoints.listener import standstills
+from sojourn.endpoints.listener import loop_watchdog
 from sojourn.endpoints.listener.current_call import at_of, peer_of
-from sojourn.endpoints.listener.standstills import Standstills, Watchdog
+from sojourn.endpoints.listener.loop_watchdog import Standstills, Watchdog
 
 OURS = {"__name__": "sojourn.endpoints.example"}
 HANDLER = "def handler(call, wait):\n    wait()\n"
@@ -91,11 +91,11 @@ class TestWatchdog:
         assert 0.1 <= last.seconds <= found.longest_seconds
         assert 1 <= found.count
         assert counted < counts("waiting")
-        assert {standstills.STANDSTILL_SECONDS, standstills.WARY_BREAK_SECONDS, None} == set(said)
+        assert {loop_watchdog.STANDSTILL_SECONDS, loop_watchdog.WARY_BREAK_SECONDS, None} == set(said)
 
     async def test_a_read_that_waits(self, found, monkeypatch):
         """Of a loop that waits in the kernel for a connection it is told who is at its other end."""
-        monkeypatch.setattr(standstills, "at_of", lambda _frame: ("", {}))  # as in a loop in C
+        monkeypatch.setattr(loop_watchdog, "at_of", lambda _frame: ("", {}))  # as in a loop in C
         ours, theirs = socket.socketpair()
         with ours, theirs:
             answer = threading.Timer(0.4, theirs.send, [b"x"])
@@ -110,8 +110,8 @@ class TestWatchdog:
         def broken(*_args, **_fields):
             raise OSError("no space left on device")
 
-        monkeypatch.setattr(standstills, "at_of", broken)
-        monkeypatch.setattr(standstills.log, "warning", broken)
+        monkeypatch.setattr(loop_watchdog, "at_of", broken)
+        monkeypatch.setattr(loop_watchdog.log, "warning", broken)
         heard = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
         breaker = Breaker()
@@ -144,7 +144,7 @@ class TestWatchdog:
     async def test_a_machine_without_a_processor(self, found, monkeypatch):
         """Of a loop that could not run, since the machine was busy, the metrics tell, and nobody is named."""
         waited = iter([0.0] + [30.0] * 10_000)  # in all, at each look
-        monkeypatch.setattr(standstills._Queue, "seconds", lambda _queue: next(waited))
+        monkeypatch.setattr(loop_watchdog._Queue, "seconds", lambda _queue: next(waited))
         counted = counts("no_processor")
         watchdog = Watchdog(found)
         await asyncio.sleep(0)
