@@ -20,7 +20,8 @@ from sojourn.sdk.guard.routes import APPROVED
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.grants import Grant
-from sojourn.tasktoken.tokens import JKT, Binding, TaskToken
+from sojourn.tasktoken.sender_constraint import JKT, Binding
+from sojourn.tasktoken.tokens import TaskToken
 
 KEY, HOLDERS, THIEFS = signing_key(), signing_key("holder"), signing_key("thief")
 BOUND = Binding(JKT, HOLDERS.public.thumbprint)

@@ -11,7 +11,7 @@ from fakes.granting_room import Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.identity.issued_svids import JWT, IssuedSvid
 from sojourn.oauth.client_auth import Sender
-from sojourn.tasktoken.tokens import JKT, Binding, thumbprint_of
+from sojourn.tasktoken.sender_constraint import JKT, Binding, thumbprint_of
 
 JKT_A, JKT_B = (Binding(JKT, thumbprint_of(each)) for each in (b"a", b"b"))
 ELSEWHERE = Sender(address="192.0.2.1")

@@ -40,7 +40,8 @@ from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.revoked_svids import end_due_to
 from sojourn.tasks.signing_keys import TokenKeys
 from sojourn.tasks.suspension import TaskChanges
-from sojourn.tasktoken.tokens import read_issued, thumbprint_of
+from sojourn.tasktoken.sender_constraint import thumbprint_of
+from sojourn.tasktoken.tokens import read_issued
 
 ISSUER = "https://sojourn.example.org"
 KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))

@@ -14,7 +14,7 @@ from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, delta, heartbeat, live, ov
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.jose.jws import parse_unverified
 from sojourn.sdk.client.loop_thread import Portal
-from sojourn.tasktoken import dpop, tokens
+from sojourn.tasktoken import dpop, sender_constraint, tokens
 from sojourn.tasktoken.grants import Grant
 
 KEY = signing_key()
@@ -97,9 +97,9 @@ def token(
 ) -> str:
     """A token for AUDIENCE, by default for ticket 42."""
     now = datetime.now(UTC)
-    binding = tokens.Binding("jkt", HELD.public.thumbprint) if bound else None
+    binding = sender_constraint.Binding("jkt", HELD.public.thumbprint) if bound else None
     if x5t:
-        binding = tokens.Binding("x5t#S256", x5t)
+        binding = sender_constraint.Binding("x5t#S256", x5t)
     return tokens.issue(
         KEY,
         issuer=ISSUER,

@@ -31,7 +31,7 @@ from sojourn.sdk.task.mtls_tokens import CertificateTokens
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.request_digest import of_http
-from sojourn.tasktoken.tokens import Proven, thumbprint_of
+from sojourn.tasktoken.sender_constraint import Proven, thumbprint_of
 
 URL = f"{TICKETS}/tickets/42"
 DIGEST = of_http("POST", "/things/1?really=yes", b"{}")

@@ -15,7 +15,7 @@ from sojourn.errors import InvalidToken
 from sojourn.errors.oauth import WrongParams
 from sojourn.jose.jws import parse_unverified
 from sojourn.tasktoken import request_digest
-from sojourn.tasktoken.tokens import Proven
+from sojourn.tasktoken.sender_constraint import Proven
 
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")

@@ -18,7 +18,7 @@ from harness.taskagent import ISSUER, TICKETS, TRIAGE, inner_failures, make_agen
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
-from sojourn.tasktoken.tokens import thumbprint_of
+from sojourn.tasktoken.sender_constraint import thumbprint_of
 
 pytestmark = pytest.mark.timeout(240)
 

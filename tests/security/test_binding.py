@@ -20,7 +20,8 @@ from sojourn.sdk.guard.routes import APPROVED
 from sojourn.sdk.integrations.asgi import Content
 from sojourn.tasktoken import request_digest
 from sojourn.tasktoken.grants import Grant
-from sojourn.tasktoken.tokens import X5T, Binding, TaskToken, thumbprint_of
+from sojourn.tasktoken.sender_constraint import X5T, Binding, thumbprint_of
+from sojourn.tasktoken.tokens import TaskToken
 
 
 @pytest.fixture

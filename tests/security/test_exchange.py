@@ -14,7 +14,7 @@ from sojourn.identity.issued_svids import JWT, X509
 from sojourn.jose.jws import parse_unverified
 from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_JWT
-from sojourn.tasktoken.tokens import X5T
+from sojourn.tasktoken.sender_constraint import X5T
 
 # --- F.8 1 and 2: whose subject token, and of whom -------------------------------------------------------------------
 

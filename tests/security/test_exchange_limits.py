@@ -16,7 +16,7 @@ from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import BindingNeeded, DigestNeeded, InvalidGrant
 from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
-from sojourn.tasktoken.tokens import thumbprint_of
+from sojourn.tasktoken.sender_constraint import thumbprint_of
 
 # --- F.8 5, 6, 13, C5 53: never more than was asked for --------------------------------------------------------------
 

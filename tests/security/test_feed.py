@@ -18,7 +18,7 @@ from sojourn.errors import InvalidToken
 from sojourn.sdk.guard import verifier as verifiers
 from sojourn.sdk.guard.task_feed import STALE_SECONDS, TaskFeed
 from sojourn.tasktoken.request_digest import of_tool
-from sojourn.tasktoken.tokens import Proven
+from sojourn.tasktoken.sender_constraint import Proven
 
 KEY = signing_key()
 DIGEST = of_tool("destroy", {})

@@ -8,7 +8,7 @@ from sojourn.errors.oauth import BindingNotOffered
 from sojourn.oauth.issued_tokens import IssuedToken
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
-from sojourn.tasktoken.tokens import Binding
+from sojourn.tasktoken.sender_constraint import Binding
 
 
 class TaskTokenSource:

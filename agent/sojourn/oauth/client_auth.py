@@ -23,7 +23,7 @@ from sojourn.oauth.assertion_ids import Assertion
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid
-from sojourn.tasktoken.tokens import X5T, Binding
+from sojourn.tasktoken.sender_constraint import X5T, Binding
 
 SOCKET, ASSERTION, CERTIFICATE = "socket", "assertion", "certificate"  # how a client authenticated
 ASSERTION_TYPES: Final = (

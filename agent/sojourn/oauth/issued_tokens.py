@@ -7,7 +7,8 @@ from typing import Any, Protocol, Self
 
 from sojourn.oauth.token_request import TOKEN_TYPE_ACCESS
 from sojourn.tasks.task import Task
-from sojourn.tasktoken.tokens import Binding, TaskToken
+from sojourn.tasktoken.sender_constraint import Binding
+from sojourn.tasktoken.tokens import TaskToken
 
 
 @dataclass(frozen=True, slots=True)

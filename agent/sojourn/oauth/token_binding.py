@@ -14,7 +14,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
 from sojourn.tasktoken import dpop
 from sojourn.tasktoken.dpop_replays import Replays
-from sojourn.tasktoken.tokens import JKT, Binding, Proven
+from sojourn.tasktoken.sender_constraint import JKT, Binding, Proven
 
 _METHOD = re.compile(rf"[!#$%&'*+.^_`|~0-9A-Za-z-]{{1,{PROOF_METHOD_MAX}}}")  # RFC 9110, 9.1
 _TEXT = re.compile(r"[!-~]+")  # no space, no control character

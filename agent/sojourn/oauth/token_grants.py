@@ -50,7 +50,8 @@ from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.revoked_svids import remember
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
-from sojourn.tasktoken.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
+from sojourn.tasktoken.sender_constraint import JKT, X5T, Binding, Proven
+from sojourn.tasktoken.tokens import HIGH, TaskToken
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from sojourn.tasktoken import tokens
 from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.sender_constraint import UNKNOWN, Sender
-from sojourn.tasktoken.tokens import HIGH, Proven, TaskToken
+from sojourn.tasktoken.sender_constraint import UNKNOWN, Proven, Sender
+from sojourn.tasktoken.tokens import HIGH, TaskToken
 
 JWT_SVID, TASK = "jwt-svid", "task"
 

@@ -44,7 +44,8 @@ from sojourn.tasktoken.end_reasons import (
     SUCCESS,
 )
 from sojourn.tasktoken.grants import Authority, Grant
-from sojourn.tasktoken.tokens import Binding, TaskToken
+from sojourn.tasktoken.sender_constraint import Binding
+from sojourn.tasktoken.tokens import TaskToken
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from sojourn.tasks.status_lists import StatusLists
 from sojourn.tasks.task import Task
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.grants import DIGEST, Grant
+from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, X5T, Binding, Proven
 from sojourn.tasktoken.times import steady_origin
-from sojourn.tasktoken.tokens import HIGH, JKT, UNPROVEN, X5T, Binding, Proven, TaskToken
+from sojourn.tasktoken.tokens import HIGH, TaskToken
 
 APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that someone has agreed to (RFC 9470)
 

@@ -1,13 +1,69 @@
-"""What a request with a token has shown of its sender, and what that proves."""
+"""Sender-constrained tokens (RFC 9449, RFC 8705): to what a token is bound, and what its sender proves to hold."""
 
+import base64
+import hashlib
+import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
 
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, InvalidToken
 from sojourn.errors.oauth import InvalidProof
 from sojourn.tasktoken import dpop
 from sojourn.tasktoken.grants import DIGEST
-from sojourn.tasktoken.tokens import Proven, thumbprint_of
+
+JKT, X5T = "jkt", "x5t#S256"  # how a token is bound (RFC 9449, 6.1; RFC 8705, 3.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """To what a token is bound: the thumbprint (SHA-256, base64url) of a key (JKT) or of a certificate (X5T)."""
+
+    kind: str
+    thumbprint: str
+    not_after: datetime | None = field(default=None, compare=False)  # of a certificate: its tokens end with it
+
+    @classmethod
+    def to_certificate(cls, der: bytes, not_after: datetime) -> Self:
+        """For a token that is to be issued."""
+        return cls(X5T, thumbprint_of(der), not_after)
+
+    def claim(self) -> dict[str, str]:
+        return {self.kind: self.thumbprint}
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What the sender of a token has proved to hold, as thumbprints: by a DPoP proof, by a TLS connection. '': nothing.
+
+    A request with a proof has a token that is bound to the proof's key, and no other.
+    """
+
+    jkt: str = ""
+    x5t: str = ""
+
+    def check(self, binding: Binding | None) -> None:
+        """Raise InvalidToken unless the token with this binding is its sender's."""
+        if binding is None:
+            if self.jkt:
+                raise InvalidToken("token is not bound to the key of the DPoP proof", reason_code="wrong_binding")
+            return
+        held = {JKT: self.jkt, X5T: self.x5t}.get(binding.kind, "")
+        if not held or (self.jkt and binding.kind != JKT):
+            what = "a DPoP proof" if binding.kind == JKT else "the certificate that it is bound to"
+            raise InvalidToken(
+                f"token is bound, and came without {what}", reason_code="unproved_binding", detail=binding.kind
+            )
+        if not secrets.compare_digest(held.encode(), binding.thumbprint.encode()):
+            raise InvalidToken("token is bound to something that its sender does not hold", reason_code="wrong_binding")
+
+
+UNPROVEN = Proven()
+
+
+def thumbprint_of(certificate_der: bytes) -> str:
+    """The `x5t#S256` of a certificate."""
+    return base64.urlsafe_b64encode(hashlib.sha256(certificate_der).digest()).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import BindingNotOffered
 from sojourn.providers.provider import ACCESS_TOKEN
 from sojourn.tasktoken.grants import Authority, Grant
-from sojourn.tasktoken.tokens import JKT, Binding
+from sojourn.tasktoken.sender_constraint import JKT, Binding
 
 NAMED = ((ORDERS, "orders:read"), (TICKETS, "ticket:read"))
 BINDING = Binding(JKT, "A" * 43)

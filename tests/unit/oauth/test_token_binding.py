@@ -22,7 +22,7 @@ from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.grants import Authority, Grant
-from sojourn.tasktoken.tokens import X5T, Proven, thumbprint_of
+from sojourn.tasktoken.sender_constraint import X5T, Proven, thumbprint_of
 
 URL = f"{TICKETS}/tickets/42"
 KEY = SigningKey.generate("client")

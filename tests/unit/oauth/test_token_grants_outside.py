@@ -15,7 +15,7 @@ from sojourn.errors.oauth import BindingNotOffered
 from sojourn.oauth.client_auth import Sender
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
 from sojourn.providers.errors import ProviderRefused
-from sojourn.tasktoken.tokens import JKT, Binding
+from sojourn.tasktoken.sender_constraint import JKT, Binding
 
 KEYS = "urn:example:keys"
 CEILING = (

@@ -24,12 +24,11 @@ from sojourn.limits import (
 from sojourn.oauth.validation import JWT_SVID, TASK, TokenValidation
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasktoken import dpop, request_digest, tokens
+from sojourn.tasktoken import dpop, request_digest, sender_constraint, tokens
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.request_record import Served
-from sojourn.tasktoken.sender_constraint import Sender
-from sojourn.tasktoken.tokens import JKT, Binding, thumbprint_of
+from sojourn.tasktoken.sender_constraint import JKT, Binding, Sender, thumbprint_of
 
 TRIAGE_ID = SpiffeId.parse(TRIAGE)
 URL = f"{TICKETS}/tickets/42"
@@ -383,7 +382,7 @@ class TestOnce:
         assert not court.judging.was_used(verified)
         await court.judging.use(verified, "ticket:read")
         assert court.judging.was_used(verified)
-        often = court.judging.examine(await court.token(), TICKETS, tokens.UNPROVEN)
+        often = court.judging.examine(await court.token(), TICKETS, sender_constraint.UNPROVEN)
         await court.judging.use(often, "ticket:read")
         assert not court.judging.was_used(often)
 
@@ -391,7 +390,7 @@ class TestOnce:
         """The signature of a token that was issued or found good here is not checked again, whoever looks at it."""
         token = await court.token()
         monkeypatch.setattr(UnverifiedJws, "check_signature", lambda _self, _key: pytest.fail("it was checked"))
-        court.judging.examine(token, TICKETS, tokens.UNPROVEN)
+        court.judging.examine(token, TICKETS, sender_constraint.UNPROVEN)
         assert court.judging.count_use(token, "ticket:read", 1)
 
     async def test_audience_of_a_jwt_svid(self, court):

@@ -19,7 +19,7 @@ from sojourn.limits import BOUND_PARAMS_MAX_BYTES
 from sojourn.policy.approval_request import Person
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.request_digest import of_tool
-from sojourn.tasktoken.tokens import JKT, X5T, Binding, Proven, thumbprint_of
+from sojourn.tasktoken.sender_constraint import JKT, X5T, Binding, Proven, thumbprint_of
 
 DIGEST = of_tool("close", {"ticket": 42})
 CLIENT = Binding(JKT, "c" * 43)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidToken
 from sojourn.spiffe import jwtsvid
-from sojourn.tasktoken import tokens
+from sojourn.tasktoken import sender_constraint, tokens
 from sojourn.tasktoken.grants import Grant
 
 
@@ -92,7 +92,10 @@ class TestTokenKinds:
         assert expected == caught.value.reason_code
 
 
-JKT, X5T = tokens.Binding(tokens.JKT, "k" * 43), tokens.Binding(tokens.X5T, "c" * 43)
+JKT, X5T = (
+    sender_constraint.Binding(sender_constraint.JKT, "k" * 43),
+    sender_constraint.Binding(sender_constraint.X5T, "c" * 43),
+)
 
 
 def verified(binding, proven):
@@ -105,11 +108,11 @@ class TestBinding:
     @pytest.mark.parametrize(
         ("binding", "proven"),
         [
-            (None, tokens.Proven()),
-            (None, tokens.Proven(x5t="d" * 43)),
-            (JKT, tokens.Proven(jkt=JKT.thumbprint)),
-            (JKT, tokens.Proven(jkt=JKT.thumbprint, x5t="d" * 43)),
-            (X5T, tokens.Proven(x5t=X5T.thumbprint)),
+            (None, sender_constraint.Proven()),
+            (None, sender_constraint.Proven(x5t="d" * 43)),
+            (JKT, sender_constraint.Proven(jkt=JKT.thumbprint)),
+            (JKT, sender_constraint.Proven(jkt=JKT.thumbprint, x5t="d" * 43)),
+            (X5T, sender_constraint.Proven(x5t=X5T.thumbprint)),
         ],
     )
     def test_proved(self, binding, proven):
@@ -119,14 +122,14 @@ class TestBinding:
     @pytest.mark.parametrize(
         ("binding", "proven", "reason"),
         [
-            (JKT, tokens.Proven(), "unproved_binding"),
-            (JKT, tokens.Proven(x5t=JKT.thumbprint), "unproved_binding"),
-            (JKT, tokens.Proven(jkt="d" * 43), "wrong_binding"),
-            (X5T, tokens.Proven(), "unproved_binding"),
-            (X5T, tokens.Proven(jkt=X5T.thumbprint), "unproved_binding"),
-            (X5T, tokens.Proven(jkt="d" * 43, x5t=X5T.thumbprint), "unproved_binding"),
-            (X5T, tokens.Proven(x5t="d" * 43), "wrong_binding"),
-            (None, tokens.Proven(jkt="d" * 43), "wrong_binding"),
+            (JKT, sender_constraint.Proven(), "unproved_binding"),
+            (JKT, sender_constraint.Proven(x5t=JKT.thumbprint), "unproved_binding"),
+            (JKT, sender_constraint.Proven(jkt="d" * 43), "wrong_binding"),
+            (X5T, sender_constraint.Proven(), "unproved_binding"),
+            (X5T, sender_constraint.Proven(jkt=X5T.thumbprint), "unproved_binding"),
+            (X5T, sender_constraint.Proven(jkt="d" * 43, x5t=X5T.thumbprint), "unproved_binding"),
+            (X5T, sender_constraint.Proven(x5t="d" * 43), "wrong_binding"),
+            (None, sender_constraint.Proven(jkt="d" * 43), "wrong_binding"),
         ],
     )
     def test_not_proved(self, binding, proven, reason):
@@ -157,7 +160,7 @@ class TestBinding:
         with pytest.raises(InvalidToken) as caught:
             tokens.verify(
                 token({"cnf": cnf}), keys={"k1": KEY.public}, issuer=ISSUER, audience=DB, now=NOW,
-                proven=tokens.Proven("k" * 43, "c" * 43),
+                proven=sender_constraint.Proven("k" * 43, "c" * 43),
             )  # fmt: skip
         assert "unproved_binding" == caught.value.reason_code
 
@@ -168,4 +171,4 @@ class TestBinding:
 
     def test_thumbprint_of_a_certificate(self):
         """The thumbprint of a certificate is SHA-256 over its DER, base64url (RFC 8705, 3.1)."""
-        assert "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0" == tokens.thumbprint_of(b"abc")
+        assert "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0" == sender_constraint.thumbprint_of(b"abc")

@@ -8,7 +8,7 @@ from sojourn.oauth.token_binding import TokenBindings
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.task import Task
-from sojourn.tasktoken.tokens import Binding
+from sojourn.tasktoken.sender_constraint import Binding
 
 
 class TaskTokensApi:

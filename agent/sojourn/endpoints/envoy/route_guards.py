@@ -17,7 +17,8 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.tokens import UNPROVEN, Proven, TaskToken
+from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
+from sojourn.tasktoken.tokens import TaskToken
 
 BY_ENVOY = "envoy"  # who told of a refusal, in records
 

@@ -26,7 +26,7 @@ from sojourn.quota.rate import Allowance
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffetls.context import InnerContext, SpiffeContext, load_pem
-from sojourn.tasktoken.tokens import thumbprint_of
+from sojourn.tasktoken.sender_constraint import thumbprint_of
 from sojourn.workloadapi.messages import X509Context
 
 if TYPE_CHECKING:

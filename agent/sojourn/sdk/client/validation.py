@@ -12,8 +12,7 @@ from sojourn.errors.oauth import ActionUsedUp
 from sojourn.jose.jws import parse_unverified
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.sender_constraint import Sender
-from sojourn.tasktoken.tokens import JKT, X5T
+from sojourn.tasktoken.sender_constraint import JKT, X5T, Sender
 
 if TYPE_CHECKING:
     from sojourn.sdk.client.connection import Connection  # grpcio comes with it, which the agent does without

@@ -25,7 +25,8 @@ from sojourn.tasktoken import dpop, request_digest
 from sojourn.tasktoken.checks import check_action
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.tokens import JKT, NORMAL, UNPROVEN, Proven, TaskToken, thumbprint_of
+from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, Proven, thumbprint_of
+from sojourn.tasktoken.tokens import NORMAL, TaskToken
 
 __all__ = [
     "Action",

@@ -15,7 +15,8 @@ from sojourn.sdk.guard.param_check import Stated
 from sojourn.sdk.guard.route_check import hold
 from sojourn.sdk.guard.routes import Actions, Route, action_finder, routes_of
 from sojourn.sdk.guard.verifier import TaskVerifier
-from sojourn.tasktoken.tokens import UNPROVEN, Proven, TaskToken
+from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
+from sojourn.tasktoken.tokens import TaskToken
 
 
 class SyncGuard:

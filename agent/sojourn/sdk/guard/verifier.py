@@ -17,8 +17,8 @@ from sojourn.tasktoken import tokens
 from sojourn.tasktoken.checks import check_action, check_concerning, check_digest, check_params
 from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served, compared
-from sojourn.tasktoken.sender_constraint import Sender
-from sojourn.tasktoken.tokens import UNPROVEN, Proven, TaskToken
+from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven, Sender
+from sojourn.tasktoken.tokens import TaskToken
 
 __all__ = ["ActionNotAllowed", "TaskVerifier"]
 

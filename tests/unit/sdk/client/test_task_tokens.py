@@ -15,7 +15,7 @@ from sojourn.sdk.client.x509_source import Present
 from sojourn.sdk.task.mtls_tokens import CertificateTokens
 from sojourn.sdk.task.values import AccessToken
 from sojourn.spiffe.x509svid import DER
-from sojourn.tasktoken.tokens import thumbprint_of
+from sojourn.tasktoken.sender_constraint import thumbprint_of
 from sojourn.workloadapi.messages import X509Context, X509SvidWithHint
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

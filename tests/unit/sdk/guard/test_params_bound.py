@@ -20,7 +20,8 @@ from sojourn.sdk.guard.tools import guarded
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
 from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.tokens import UNPROVEN, Proven, TaskToken, verify
+from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
+from sojourn.tasktoken.tokens import TaskToken, verify
 
 KEY = signing_key()
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"

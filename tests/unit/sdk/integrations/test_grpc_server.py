@@ -18,7 +18,7 @@ from sojourn.errors import InvalidInput
 from sojourn.sdk.integrations.grpc_calls import certificate_of
 from sojourn.sdk.integrations.grpc_server import AioTaskTokenInterceptor, TaskTokenInterceptor
 from sojourn.tasktoken import request_digest
-from sojourn.tasktoken.tokens import thumbprint_of
+from sojourn.tasktoken.sender_constraint import thumbprint_of
 
 _GOOD = GrpcService.message("42").SerializeToString()
 GOOD, OTHER = GrpcService.message("42"), GrpcService.message("43")

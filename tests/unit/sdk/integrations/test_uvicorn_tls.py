@@ -26,7 +26,7 @@ from sojourn.spiffetls.authorize import authorize_any
 from sojourn.spiffetls.context import SpiffeContext
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.grants import Grant
-from sojourn.tasktoken.tokens import X5T, Binding, thumbprint_of
+from sojourn.tasktoken.sender_constraint import X5T, Binding, thumbprint_of
 from sojourn.workloadapi.messages import X509Context, X509SvidWithHint
 
 KEY = signing_key()

@@ -17,7 +17,7 @@ from fakes.guarded import AUDIENCE, Credentials, agent_at, token
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.integrations.wsgi import TaskTokenWsgi
 from sojourn.tasktoken import request_digest
-from sojourn.tasktoken.tokens import thumbprint_of
+from sojourn.tasktoken.sender_constraint import thumbprint_of
 
 ACTIONS = {
     "GET /tickets/{ticket}": "ticket:read",
