@@ -21,7 +21,7 @@ from httpload import Step, Work, http_load
 from keycloak_realm import Realm
 from keycloak_server import Keycloak
 from peers import KEYCLOAK
-from tokenground import ACCESS_TOKEN, EXCHANGE, TokenGround
+from tokenground import ACCESS_TOKEN, EXCHANGE, SVID_SECONDS, TokenGround
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 WORKLOAD, SERVICE = "agent", "orders"  # clients of the realm
@@ -135,7 +135,9 @@ def keycloak_beside(site: TokenGround) -> Iterator[KeycloakPeer]:
 def _svid(site: TokenGround, path: str, audience: str) -> str:
     """A new JWT-SVID of this SPIFFE ID, for which this process has an entry no longer than that takes."""
     with Admin(site.agent.admin_socket) as admin:
-        ids = admin.create([entry(path, f"gid:{site.gid}")])
+        workload = entry(path, f"gid:{site.gid}")
+        workload.jwt_svid_ttl = SVID_SECONDS
+        ids = admin.create([workload])
         try:
             return site.client.fetch_jwt_svid(audience, f"spiffe://example.org{path}").token
         finally:

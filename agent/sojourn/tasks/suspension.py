@@ -194,9 +194,10 @@ class TaskChanges:
     async def note_passes(self, task: Task, origins: Iterable[str]) -> None:
         """Record that the task's egress proxy lets these origins through, too; return when that is on disk.
 
-        Raise TaskOver, LimitExceeded if they are too many, or what the store raises: nothing has changed then.
+        Raise TaskOver, LimitExceeded if they are too many, or what the store raises: nothing has changed then. It goes
+        on although the caller goes away meanwhile.
         """
-        await grant(LetThrough(self._engine, task, origins))
+        await asyncio.shield(self._background.run(grant(LetThrough(self._engine, task, origins))))
 
     def supersede(self, task: Task, **by: Any) -> None:
         """Let every token of a live task die, and what came of them; the task lives on, and its holder gets new ones.

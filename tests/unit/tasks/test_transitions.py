@@ -115,6 +115,7 @@ async def loses_its_holder(room, task, _asking):
 
 async def the_clock_runs_out(room, task, _asking):
     room.clock.advance(task.deadline - room.clock.boot() + 1)
+    room.alarms.ring_due()
 
 
 MEANWHILE = {
