@@ -16,12 +16,12 @@ RULES_TESTS = (
     "tasks/type_folder",
 )
 DOOR = (
-    *("grpc/calls", "grpc/statuses", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
-    *("listener/admission", "listener/protocol_switch", "listener/turns"),
+    *("grpc/calls", "grpc/status_codes", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
+    *("listener/connection_limits", "listener/protocol_switch", "listener/turns"),
 )
 DOOR_TESTS = (
     *("grpc/calls", "grpc/calls_limits", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
-    *("listener/admission", "listener/protocol_switch", "listener/token_service", "listener/turns"),
+    *("listener/connection_limits", "listener/protocol_switch", "listener/token_service", "listener/turns"),
     *(f"http2/{name}" for name in ("calls", "ends", "frames", "headers", "limits", "requests", "rules", "stream")),
     "http2/received_frames",
 )

@@ -86,7 +86,7 @@ HOMES = {
 }
 SEES_PROC = [
     *("agent.process", "attestation", "files.path_owners", "store.boot_id", "testing.attestor_case"),
-    *("endpoints.listener.current_call", "endpoints.listener.standstills"),
+    *("endpoints.listener.current_call", "endpoints.listener.loop_watchdog"),
     *("sdk.client.connection", "sdk.cloud.peer_socket", "sdk.confinement.network", "spiffetls.context"),
     "cli.fact_deliver",
 ]

@@ -23,7 +23,7 @@ from sojourn.tasks.begin import BeginRequest, BeginService, Bond
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.requester import Remote
 from sojourn.tasks.suspension import TaskChanges
-from sojourn.tasks.type_sets import Reloading
+from sojourn.tasks.type_sets import PolicyReload
 from sojourn.tasktoken.end_reasons import OPERATOR
 
 
@@ -125,7 +125,7 @@ class TestPending:
         """Another digest of its type is another question: the request is over, and the other types' go on."""
         other = await room.begin("two")
         types = TypeSet({**TYPES, "asked": task_type("asked", PERMIT_ALL, approval='{within = "61s"}')})
-        await Reloading(room.engine, TaskChanges(room.engine)).apply(types)
+        await PolicyReload(room.engine, TaskChanges(room.engine)).apply(types)
         assert ("revoked", "policy_changed", "pending") == (task.state, task.reason, other.state)
 
     async def test_the_agent_stops(self, room, task):
