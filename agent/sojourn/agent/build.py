@@ -39,6 +39,7 @@ from sojourn.oauth.client_auth import Clients, own_names
 from sojourn.oauth.introspection import Introspection
 from sojourn.oauth.one_shot_holder import Runners
 from sojourn.oauth.resource_servers import Audiences, Service
+from sojourn.oauth.revocation import TokenRevocation
 from sojourn.oauth.token_binding import TokenBindings
 from sojourn.oauth.token_grants import TokenGrants
 from sojourn.oauth.validation import TokenValidation
@@ -291,7 +292,8 @@ class Rooms:
         self.judging = TokenValidation(engine, identities, replays, clock)
         self.refusals = RefusalCounts(engine, self.audit, self.alarms, clock)
         self._stack.callback(self.refusals.finish)
-        self.inspecting = Introspection(engine, self.changing, self.audiences, identities, self.judging.was_used, clock)
+        self.introspection = Introspection(engine, self.audiences, identities, self.judging.was_used, clock)
+        self.token_revocation = TokenRevocation(engine, self.changing, self.audiences)
 
 
 def services_of(config: Config) -> list[Service]:

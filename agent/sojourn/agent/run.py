@@ -157,7 +157,7 @@ def _http_api(config: Config, rooms: Rooms) -> HttpApi:
         rooms.engine,
         rooms.authority,
         TokenRequests(rooms.granting, lines, rooms.audit, rooms.clock),
-        TokenState(rooms.clients, rooms.inspecting, lines, rooms.audit),
+        TokenState(rooms.clients, rooms.introspection, rooms.token_revocation, lines, rooms.audit),
         Metadata(rooms.engine, rooms.audiences, rooms.authority, config.listen),
     )
 

@@ -139,13 +139,7 @@ class TokenValidation:
     def task_of(self, token: str) -> Task | None:
         """The task of a token that this agent has signed, whatever else is wrong with it. None: nobody knows it."""
         try:
-            verified = tokens.read_issued(
-                token,
-                keys=self._engine.keys.published,
-                issuer=self._engine.issuer,
-                now=self._clock.now(),
-                signatures=self._engine.issuing.signatures,
-            )
+            verified = self._engine.issuing.read(token)
         except InvalidToken:
             return None
         return self._engine.tasks.find(verified.task_id)

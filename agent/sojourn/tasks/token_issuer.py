@@ -128,3 +128,17 @@ class TokenIssuer:
             signatures=self.signatures,
             steady=self.steady(),
         )
+
+    def read(self, token: str | UnverifiedJws) -> TaskToken:
+        """A token of this agent, whatever has become of it, for the agent alone: see `tokens.read_issued`."""
+        return tokens.read_issued(
+            token,
+            keys=self.keys.published,
+            issuer=self.issuer,
+            now=self._clock.now(),
+            signatures=self.signatures,
+        )
+
+    def has_expired(self, token: TaskToken) -> bool:
+        """Whether the time of a token is up, or has not come."""
+        return tokens.has_expired(token, self._clock.now(), self.steady())

@@ -1,6 +1,5 @@
-"""introspection.py: what clients may know of a token, and do to it; and TaskChanges.supersede."""
+"""introspection.py: what clients may know of a token."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,15 +8,13 @@ from fakes.clock import FakeClock
 from fakes.registrations import entry
 from fakes.task_room import ISSUER, KEY, TRIAGE_ENTRY, Room
 from fakes.task_types import TICKETS, task_type
-from sojourn.errors import InvalidToken, StoreFailed, TaskOver
-from sojourn.errors.oauth import UnsupportedTokenType
+from sojourn.errors import InvalidToken
 from sojourn.jose.jws import parse_unverified
-from sojourn.oauth import introspection
 from sojourn.oauth.client_auth import SOCKET, OAuthClient
-from sojourn.oauth.introspection import INACTIVE, Introspection, TokenQuery
+from sojourn.oauth.introspection import INACTIVE, Introspection
 from sojourn.oauth.resource_servers import Audiences, Service
+from sojourn.oauth.token_query import TokenQuery
 from sojourn.policy.task_types import TypeSet
-from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -47,9 +44,7 @@ def used() -> set[str]:
 @pytest.fixture
 def inspect(room: Room, used: set[str]) -> Introspection:
     services = Audiences([Service(TICKETS, frozenset({SERVICE_ENTRY.spiffe_id}))])
-    return Introspection(
-        room.engine, TaskChanges(room.engine), services, NoSvids(), lambda token: token.token in used, room.clock
-    )  # type: ignore[arg-type]
+    return Introspection(room.engine, services, NoSvids(), lambda token: token.token in used, room.clock)  # type: ignore[arg-type]
 
 
 def told(inspect: Introspection, client: OAuthClient, token: TaskToken) -> dict[str, Any]:
@@ -130,86 +125,3 @@ class TestIntrospection:
         )
         with pytest.raises(InvalidToken, match="not a task token"):
             tokens.verify(text, keys=room.engine.keys.published, issuer=ISSUER, audience=TICKETS, now=room.clock.now())
-
-
-class TestRevocation:
-    async def test_the_task_lives_on(self, room: Room, inspect: Introspection) -> None:
-        """All tokens of the task until now are dead, at validators too, and journaled; new ones are good."""
-        task = await room.begin()
-        old = [await room.engine.token(task, TICKETS, ()) for _ in range(2)]
-        with room.engine.feed.watch([TICKETS]) as watcher:
-            assert task is await inspect.revoke(SERVICE, TokenQuery(old[0].token))
-            assert [(True, task.version)] == [(state.live, state.version) for state in watcher.take()]
-        for each in old:
-            with pytest.raises(TaskOver, match="changed since"):
-                room.engine.check_token(each)
-        room.engine.check_token(await room.engine.token(task, TICKETS, ()))
-        (record,) = room.store.fields("tokens_revoked")
-        assert (task.id, str(SERVICE_ENTRY.spiffe_id), old[0].claims["jti"]) == (
-            record["task"],
-            record["by"],
-            record["jti"],
-        )
-
-    async def test_strangers_change_nothing(self, room: Room, inspect: Introspection) -> None:
-        """Whoever is neither holder nor audience changes nothing."""
-        task = await room.begin()
-        token = await room.engine.token(task, TICKETS, ())
-        version = task.version
-        for hint in ("", "task"):
-            assert await inspect.revoke(STRANGER, TokenQuery(token.token, hint)) is None
-        assert version == task.version
-
-    async def test_expired_tokens_revoke_nothing(self, room: Room, inspect: Introspection) -> None:
-        """A token whose time is up takes no other with it."""
-        task = await room.begin()
-        token = await room.engine.token(task, TICKETS, ())
-        room.clock.advance(61)
-        fresh = await room.engine.token(task, TICKETS, ())
-        await inspect.revoke(SERVICE, TokenQuery(token.token))
-        room.engine.check_token(fresh)
-
-    async def test_in_force_before_it_is_on_disk(
-        self, room: Room, inspect: Introspection, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """When the store cannot write, the token is dead, validators know it, and the client is told to come again;
-        coming again is good only once it is on disk.
-        """
-        monkeypatch.setattr(introspection, "REVOCATION_WRITE_SECONDS", 0.05)
-        token = await room.engine.token(await room.begin(), TICKETS, ())
-        room.store.failure = StoreFailed("disk full")
-        with room.engine.feed.watch([TICKETS]) as watcher:
-            for _ in range(2):
-                with pytest.raises(StoreFailed, match="could not be written"):
-                    await inspect.revoke(SERVICE, TokenQuery(token.token))
-            assert 1 == len(watcher.take())
-        with pytest.raises(TaskOver):
-            room.engine.check_token(token)
-        room.store.failure = None
-        monkeypatch.setattr(introspection, "REVOCATION_WRITE_SECONDS", 20)
-        await inspect.revoke(SERVICE, TokenQuery(token.token))
-        assert ["tokens_revoked"] == [name for name in room.store.names if name == "tokens_revoked"]
-
-    async def test_racing_with_a_token_that_is_being_issued(self, room: Room, inspect: Introspection) -> None:
-        """A token whose record is being written when the task's tokens are revoked never leaves."""
-        task = await room.begin()
-        token = await room.engine.token(task, TICKETS, ())
-        room.store.gate, room.store.writing = asyncio.Event(), asyncio.Event()
-        asking = asyncio.ensure_future(room.engine.token(task, TICKETS, ()))
-        await room.store.writing.wait()
-        revoking = asyncio.ensure_future(inspect.revoke(SERVICE, TokenQuery(token.token)))
-        await asyncio.sleep(0)
-        room.store.gate.set()
-        with pytest.raises(TaskOver, match="changed meanwhile"):
-            await asking
-        await revoking
-
-    @pytest.mark.parametrize("typ", ["JWT", "logout+jwt"])
-    async def test_other_kinds(self, inspect: Introspection, typ: str) -> None:
-        """A token of a kind that cannot be revoked here is said to be one."""
-        with pytest.raises(UnsupportedTokenType):
-            await inspect.revoke(HOLDER, TokenQuery(KEY.sign({"sub": "x"}, typ=typ)))
-
-    async def test_garbage(self, inspect: Introspection) -> None:
-        """What is no token at all is none that is good."""
-        assert await inspect.revoke(HOLDER, TokenQuery("x")) is None

@@ -13,7 +13,9 @@ from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import SojournError
 from sojourn.oauth import forms
 from sojourn.oauth.client_auth import AUTH_FIELDS, ClientCredentials, Clients, OAuthClient
-from sojourn.oauth.introspection import INTROSPECTION_TYP, Introspection, TokenQuery
+from sojourn.oauth.introspection import INTROSPECTION_TYP, Introspection
+from sojourn.oauth.revocation import TokenRevocation
+from sojourn.oauth.token_query import TokenQuery
 
 JWT_ANSWER = f"application/{INTROSPECTION_TYP}"
 FIELDS = AUTH_FIELDS | {"token", "token_type_hint"}
@@ -24,9 +26,17 @@ REVOCATIONS = Metric("sojourn_revocations_total", "Revocations of tokens by clie
 class TokenState:
     """Answers what has become of a token, and revokes it."""
 
-    def __init__(self, clients: Clients, inspecting: Introspection, lines: Lines, audit: Audit) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        introspection: Introspection,
+        revocation: TokenRevocation,
+        lines: Lines,
+        audit: Audit,
+    ) -> None:
         self._clients = clients
-        self._inspecting = inspecting
+        self._introspection = introspection
+        self._revocation = revocation
         self._lines = lines
         self._audit = audit
 
@@ -36,14 +46,14 @@ class TokenState:
             form = await form_of(request)
             async with self._lines.one(request):
                 client, query = await self._asked(request, form)
-                answer = self._inspecting.introspect(client, query)
+                answer = self._introspection.introspect(client, query)
         except SojournError as error:
             INTROSPECTIONS.labels(error.oauth_error).inc()
             denied(self._audit, "introspection_denied", request, error)
             raise
         INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
         if _wants_jwt(request.headers.getlist("accept")):
-            return Response(self._inspecting.signed(client, answer), media_type=JWT_ANSWER, headers=NO_STORE)
+            return Response(self._introspection.signed(client, answer), media_type=JWT_ANSWER, headers=NO_STORE)
         return JSONResponse(dict(answer), headers=NO_STORE)
 
     async def revoke(self, request: Request) -> Response:
@@ -52,7 +62,7 @@ class TokenState:
             form = await form_of(request)
             async with self._lines.one(request):
                 client, query = await self._asked(request, form)
-                task = await self._inspecting.revoke(client, query)
+                task = await self._revocation.revoke(client, query)
         except SojournError as error:
             REVOCATIONS.labels(error.oauth_error).inc()
             denied(self._audit, "revocation_denied", request, error)
