@@ -1,7 +1,7 @@
 """Configurations, and what is wrong with them."""
 
 import pytest
-from sojourn.config.model import load
+from sojourn.config.load import load
 from sojourn.errors import InvalidConfig
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from fakes.configs import faults
-from sojourn.config.model import load
+from sojourn.config.load import load
 
 
 class TestSignals:

@@ -72,7 +72,7 @@ def run(
     try:
         import_structlog()
         from sojourn.agent import run
-        from sojourn.config import model as configuration
+        from sojourn.config.load import load
     except ModuleNotFoundError as error:
         raise CannotStart(
             f"the daemon's libraries are not installed ({error.name} is not there): {how_to_install('agent')}"
@@ -84,7 +84,7 @@ def run(
         "trust_domain": trust_domain,
         "registration.follow": follow,
     }
-    made = configuration.load(config, flags).config
+    made = load(config, flags).config
 
     def ready(listeners: dict[str, str], caution: str) -> None:
         also = "".join(f", {name.upper()} {address}" for name, address in listeners.items())
@@ -95,4 +95,4 @@ def run(
             flush=True,
         )
 
-    run.main(run.Start(made, ready, lambda: configuration.load(config, flags).config, config))
+    run.main(run.Start(made, ready, lambda: load(config, flags).config, config))

@@ -23,13 +23,13 @@ def show(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Print every key with its value and where that comes from. Checks the configuration on the way."""
-    from sojourn.config import model as configuration
+    from sojourn.config.load import flatten, load
 
-    loaded = configuration.load(
+    loaded = load(
         config,
         {"data_dir": data_dir, "socket": socket, "admin_socket": admin_socket, "trust_domain": trust_domain},
     )
-    found = configuration.flatten(loaded)
+    found = flatten(loaded)
     if key is not None:
         values = {name: value for name, value, _ in found}
         if key not in values:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sojourn.config.model import line_numbers
+from sojourn.config.load import line_numbers
 from sojourn.errors import Fault, InvalidInput, InvalidPolicy
 from sojourn.files import trusted
 from sojourn.limits import (

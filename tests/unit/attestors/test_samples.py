@@ -7,7 +7,7 @@ import pytest
 from harness.agent import SAMPLES
 from sojourn.attestation.attestor import Closing
 from sojourn.attestation.loader import load_attestors
-from sojourn.config.model import load
+from sojourn.config.load import load
 from sojourn.runtime.clock import SystemClock
 from sojourn.settings.plugin_loader import is_ours
 

@@ -1,4 +1,4 @@
-"""model.py: file, variables and flags become one configuration, or all their faults are told at once."""
+"""load.py: file, variables and flags become one configuration, or all their faults are told at once."""
 
 import contextlib
 import os
@@ -10,8 +10,8 @@ from fakes.configs import faults
 from harness.examples import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from sojourn.config import model as configuration
-from sojourn.config.model import Config, flatten, line_numbers, load
+from sojourn.config.load import VARIABLES, flatten, line_numbers, load
+from sojourn.config.model import Config
 from sojourn.errors import InvalidConfig
 from sojourn.limits import SVID_TTL_MAX_SECONDS
 from sojourn.spiffe.ids import SpiffeId
@@ -36,7 +36,7 @@ class TestDefaults:
     )
     def test_node_is_named_for_the_host(self, monkeypatch, host, name):
         """The node's ID ends with the host's name, with what a SPIFFE ID cannot have replaced."""
-        monkeypatch.setattr(configuration.socket, "gethostname", lambda: host)
+        monkeypatch.setattr("socket.gethostname", lambda: host)
         assert SpiffeId.parse(f"spiffe://example.org/spire/agent/sojourn/{name}") == Config().node_id
 
     def test_an_empty_file_is_all_defaults(self, write):
@@ -87,14 +87,14 @@ class TestPrecedence:
             loaded.origins["trust_domain"],
         )
 
-    @pytest.mark.parametrize("variable", sorted(configuration.VARIABLES))
+    @pytest.mark.parametrize("variable", sorted(VARIABLES))
     def test_every_variable_has_a_key(self, variable):
         """Each variable sets a key that exists."""
         address = "127.0.0.1:1"
         values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": address, "SOJOURN_TRUST_DOMAIN": "td"}
         values |= dict.fromkeys((f"SOJOURN_LISTEN_{each}" for each in ("TCP", "HTTPS", "TRUST")), address)
         loaded = load(None, {}, {variable: values.get(variable, "/x" if "NODE" not in variable else "n")})
-        assert variable == loaded.origins[configuration.VARIABLES[variable]]
+        assert variable == loaded.origins[VARIABLES[variable]]
 
     def test_inner_keys(self, write):
         """A variable for a key in a table leaves the rest of the table."""
