@@ -1,11 +1,9 @@
-"""Between the streams of gRPC and the handlers: who calls, the security header, and errors as status codes.
+"""Between the streams of gRPC and the handlers: who calls, the security header, and errors as statuses.
 
-Handlers raise `sojourn.errors`; only this file talks status codes. An error's stable code goes into the trailing
-metadata `sojourn-code`, and the nonce that a DPoP proof needs into `dpop-nonce`.
+Handlers raise `sojourn.errors`, and know nothing of statuses.
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
@@ -17,13 +15,12 @@ from prometheus_client import Counter as Metric
 
 from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Audit, named
-from sojourn.endpoints.grpc.status_codes import STATUSES
+from sojourn.endpoints.grpc.status_codes import Status
 from sojourn.endpoints.http2.server import Handler
 from sojourn.endpoints.http2.stream import Stream
 from sojourn.endpoints.listener.caller import Visitor
 from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.errors import Bug, InvalidInput, Refused, SojournError
-from sojourn.errors.oauth import NonceNeeded
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
 from sojourn.quota.rate import Allowance
 from sojourn.runtime.background import Background
@@ -197,22 +194,21 @@ class Calls:
 
     def _fail(self, path: str, stream: Stream, error: Exception) -> None:
         """Answer first: whatever becomes of log and journal, the caller does not wait for ever."""
-        if isinstance(error, SojournError):
-            code, text, ours = error.grpc_status, error.public, error.code
-        else:
-            reference = uuid.uuid4().hex[:12]
-            code, text, ours = "INTERNAL", f"internal error; the log has it under {reference}", "internal"
-        said_too = [("sojourn-code", ours), *([("dpop-nonce", error.nonce)] if isinstance(error, NonceNeeded) else [])]
-        stream.fail(STATUSES[code], text, said_too)
-        CALLS.labels(path, code).inc()
+        status = Status.of(error)
+        stream.fail(status.number, status.message, status.metadata())
+        CALLS.labels(path, status.name).inc()
         by = stream.visitor
         if not isinstance(error, SojournError):
-            log.error("call_failed", method=path, reference=reference, exc_info=error)
+            log.error("call_failed", method=path, reference=status.reference, exc_info=error)
         elif self._refusals.allow(by.who):
             who = {**named(by.who), **by.details}
-            log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **who)
+            log.info(
+                "call_refused", method=path, code=status.code, reason=status.message, detail=error.detail or None, **who
+            )
         if isinstance(error, Refused):
-            self._audit.denied("call_denied", by.who, **by.details, method=path, code=ours, reason=text)
+            self._audit.denied(
+                "call_denied", by.who, **by.details, method=path, code=status.code, reason=status.message
+            )
 
 
 def _serialize(answer: Message | bytes) -> bytes:
