@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sojourn.audit.events import EVENTS
 from sojourn.endpoints.http1.oauth_responses import http_status
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.tasktoken.end_reasons import CAUSES, REASONS
@@ -182,6 +183,12 @@ def page() -> str:
         "What suspends a task: `cause` of `task_suspended` and `task_resumed`. A task is active when no cause is left.",
         "",
         *_table(("Cause", "What it waits for"), _sentences(CAUSES)),
+        "",
+        "## Audit events",
+        "",
+        "What the audit journal records: `event` of `sojourn audit tail` and `sojourn task why`.",
+        "",
+        *_table(("Event", "What happened"), _sentences(EVENTS)),
         "",
         "## Metrics",
         "",

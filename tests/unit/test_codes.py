@@ -1,4 +1,4 @@
-"""docs/codes.md: every error, reason and metric of the code stands there with its sentence, as it is now."""
+"""docs/codes.md: every error, audit event, reason and metric of the code stands there with its sentence, as it is now."""
 
 import importlib.util
 import re
