@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # The tests start hundreds of processes: none is to compile all modules anew, whatever the image that they run in says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check dist lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check codes codes-check dist lock clean help
 
 help:
 	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ promises: ## write build/promises.md from the tests' docstrings: every promise w
 
 promises-check: ## fail if a test says nothing, or is of no area
 	@$(PYTHON) .ci/promises.py --check
+
+codes: $(VENV)/.agent ## write docs/codes.md: every error code, audit event, reason and metric, from the code
+	@$(BIN)/python .ci/codes.py
+
+codes-check: $(VENV)/.agent ## fail if docs/codes.md is stale
+	@$(BIN)/python .ci/codes.py --check
 
 dist: $(VENV)/.agent ## build sdist and wheel into dist/, install each into a fresh environment, and run it
 	@bash .ci/dist

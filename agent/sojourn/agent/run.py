@@ -307,10 +307,14 @@ def _gauges(rooms: Rooms, reload: ConfigReload) -> metrics.Gauges:
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
         ("sojourn_foreign_bundles", "Bundles of other trust domains.", lambda: len(rooms.foreign)),
         ("sojourn_federation_relationships", "Bundles that are followed.", lambda: len(rooms.federating.all())),
-        ("sojourn_federation_failing", "Of those, whose last fetch failed.", lambda: rooms.federating.failing),
+        (
+            "sojourn_federation_failing",
+            "Bundles that are followed, and whose last fetch failed.",
+            lambda: rooms.federating.failing,
+        ),
         (
             "sojourn_federation_oldest_fetch_seconds",
-            "Since the bundle was fetched that was longest not.",
+            "How long ago the followed bundle was fetched that was longest not fetched.",
             lambda: rooms.federating.oldest_seconds,
         ),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),

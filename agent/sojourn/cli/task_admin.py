@@ -235,7 +235,7 @@ def _text(name: str, value: object) -> str:
         return "; ".join(f"{each['count']} {_refused(each)}" for each in value)
     if name == "actors" and isinstance(value, list):
         return " for ".join(value)
-    if name == "passes" and isinstance(value, list):
+    if name in {"passes", "cut"} and isinstance(value, list):
         return " ".join(value)
     if name == "outside" and isinstance(value, list):
         return "; ".join(f"{each['resource']}: {each['provider']} ({each['kind']})" for each in value)

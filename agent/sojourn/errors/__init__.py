@@ -83,13 +83,13 @@ class TooLarge(InvalidInput):
 
 
 class InvalidSpiffeId(InvalidInput):
-    """Not a SPIFFE ID, or one that may not stand in this place."""
+    """What was given is not a SPIFFE ID, or is one that may not stand in this place."""
 
     code = "invalid_spiffe_id"
 
 
 class InvalidSelector(InvalidInput):
-    """Not TYPE:VALUE."""
+    """A selector is not TYPE:VALUE."""
 
     code = "invalid_selector"
 
@@ -101,7 +101,7 @@ class InvalidSvid(InvalidInput):
 
 
 class InvalidBundle(InvalidInput):
-    """Not a trust bundle."""
+    """What was given is not a trust bundle."""
 
     code = "invalid_bundle"
 
@@ -235,13 +235,13 @@ class ReviewOwed(Refused):
 
 
 class ApprovalDenied(Refused):
-    """(client side) Whoever was asked to agree to the task said no."""
+    """Whoever was asked to agree to the task said no."""
 
     code = "approval_denied"
 
 
 class ApprovalExpired(Refused):
-    """(client side) Nobody agreed to the task in time."""
+    """Nobody agreed to the task in time."""
 
     code = "approval_expired"
 
@@ -269,7 +269,7 @@ class BudgetSpent(LimitExceeded):
 
 
 class NotFound(SojournError):
-    """No such thing, or none that this caller may know of: the two cannot be told apart."""
+    """There is no such thing, or none that this caller may know of: the two cannot be told apart."""
 
     code = "not_found"
     grpc_status = "NOT_FOUND"
@@ -298,7 +298,7 @@ class ApprovalRequired(TaskOver):
 
 
 class Unavailable(SojournError):
-    """Not now. Trying again later may work."""
+    """It cannot be done now: trying again later may work."""
 
     code = "unavailable"
     grpc_status = "UNAVAILABLE"
@@ -395,6 +395,6 @@ class FailedPrecondition(SojournError):
 
 
 class Bug(SojournError):
-    """A state that cannot be. Never caught by name."""
+    """The program is in a state that cannot be. It is never caught by name."""
 
     code = "internal"

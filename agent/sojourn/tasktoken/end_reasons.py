@@ -4,30 +4,71 @@ A suspension has a cause beside its reason: by that it is taken away again. An o
 an operator says of an end stands beside the reason, in brackets where both are told.
 """
 
+from typing import Final
+
 from sojourn.limits import AUDITED_TEXT
 
-SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"  # the holder completed it; cancelled: while pending
-HOLDER = "holder"  # the holder gave something up
+SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
+HOLDER = "holder"
 DEADLINE, IDLE, BUDGET = "deadline", "idle", "budget"
 HOLDER_EXITED, HOLDER_DISCONNECTED = "holder_exited", "holder_disconnected"
-ATTESTATION_CHANGED = "attestation_changed"  # the holder, or the entry that it had its identity by
-POLICY_CHANGED, CONTEXT_CHANGED = "policy_changed", "context_changed"  # context: the facts
-IDENTITY_REVOKED = "identity_revoked"  # an operator revoked the SVIDs of its workload
-ADMIN = "admin"  # an operator ended it
-BLOCKED = "blocked"  # an operator switched its type or workload off
+ATTESTATION_CHANGED = "attestation_changed"
+POLICY_CHANGED, CONTEXT_CHANGED = "policy_changed", "context_changed"
+IDENTITY_REVOKED = "identity_revoked"
+ADMIN = "admin"
+BLOCKED = "blocked"
 APPROVAL_DENIED, APPROVAL_EXPIRED = "approval_denied", "approval_expired"
 PARENT_ENDED, PARENT_SUSPENDED, PARENT_NARROWED = "parent_ended", "parent_suspended", "parent_narrowed"
 AGENT_STOPPED, AGENT_RESTART = "agent_stopped", "agent_restart"
 JOURNAL_DAMAGED = "journal_damaged"
-TOKEN_REVOKED = "token_revoked"  # noqa: S105  # it was for that token, or came of it
-NO_TOKEN = "no_token"  # noqa: S105  # it was for one, which it did not get
-NOT_WRITTEN = "not_written"  # it never began: its record could not be written
+TOKEN_REVOKED = "token_revoked"  # noqa: S105
+NO_TOKEN = "no_token"  # noqa: S105
+NOT_WRITTEN = "not_written"
 
 # Causes of suspension.
 OPERATOR, FACTS = "operator", "facts"
-PARENT = "parent"  # the task that handed it on is not active
-HANDOVER = "handover"  # its holder is gone, and it is not known yet whether its heir may have it
-RESTART = AGENT_RESTART  # its holder has not come back yet
+PARENT = "parent"
+HANDOVER = "handover"
+RESTART = AGENT_RESTART
+
+# Each reason with what happened. A suspension that an operator wants has the operator's own text instead.
+REASONS: Final = {
+    SUCCESS: "The holder completed the task, and says that it succeeded.",
+    FAILURE: "The holder completed the task, and says that it failed.",
+    CANCELLED: "The holder gave the task up while it waited for approval, or its client revoked the whole of it.",
+    HOLDER: "The holder gave some of the task's authority up.",
+    DEADLINE: "The task's time is up.",
+    IDLE: "The task was not used for as long as its type allows.",
+    BUDGET: "Services have reported all the calls that the task's type allows.",
+    HOLDER_EXITED: "The process that held the task has exited; while an heir may still have the task, it waits.",
+    HOLDER_DISCONNECTED: "The connection that held the task was closed, or its caller went before it had begun.",
+    ATTESTATION_CHANGED: "The holder is no longer what was attested, or the entry that it had its identity by is gone.",
+    POLICY_CHANGED: "Under the task types that are in force now, the task may not go on, or may do less.",
+    CONTEXT_CHANGED: "With the facts as they are now, policy does not allow the task, or allows less.",
+    IDENTITY_REVOKED: "An operator revoked the SVIDs of the task's workload.",
+    ADMIN: "An operator ended the task.",
+    BLOCKED: "An operator switched the task's type or workload off.",
+    APPROVAL_DENIED: "Someone who was asked to approve the task denied it.",
+    APPROVAL_EXPIRED: "Nobody approved the task in time.",
+    PARENT_ENDED: "The task that handed this one on has ended.",
+    PARENT_SUSPENDED: "The task that handed this one on is suspended.",
+    PARENT_NARROWED: "The task that handed this one on has lost authority, and this one loses it too.",
+    AGENT_STOPPED: "The agent stopped, and a task that is for one token, or waits for approval, does not outlive it.",
+    AGENT_RESTART: "The agent started again: the holder did not come back, or the task waits for it.",
+    JOURNAL_DAMAGED: "The task's record in the database could not be read when the agent started.",
+    TOKEN_REVOKED: "The task was for a token that its client revoked, or was handed on under that token.",
+    NO_TOKEN: "The task was made for a token, and the token was not given.",
+    NOT_WRITTEN: "The task never began, since its record could not be written.",
+}
+
+# Each cause of a suspension with what it waits for.
+CAUSES: Final = {
+    OPERATOR: "An operator suspended the task, and an operator resumes it.",
+    FACTS: "Facts do not allow the task now; it is resumed when they do again.",
+    PARENT: "The task that handed this one on is not active; this one is resumed with it.",
+    HANDOVER: "The holder is gone, and it is not known yet whether its heir may have the task.",
+    RESTART: "The agent started again, and the holder has not come back yet.",
+}
 
 ASKER_ENDED = "the process that asked for the token has ended; was it curl in a pipe? docs/tokens.md#curl"
 

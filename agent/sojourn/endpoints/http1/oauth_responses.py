@@ -42,6 +42,12 @@ def denied(audit: Audit, event: str, request: Request, error: SojournError) -> N
     audit.denied(event, sender.who, **sender.details, **said)
 
 
+def http_status(kind: type[SojournError]) -> int:
+    """With which status the token service answers an error of this class."""
+    fixed = 413 if issubclass(kind, TooLarge) else 403 if issubclass(kind, Confined) else 0
+    return fixed or _STATUS.get(kind.oauth_error, 400)
+
+
 def refusal(error: SojournError, decision_id: str, request: Request, realm: str) -> Response:
     """RFC 6749, 5.2: the registered code and one sentence; our own stable code, and by what the audit has it."""
     body: dict[str, Any] = {
@@ -58,8 +64,7 @@ def refusal(error: SojournError, decision_id: str, request: Request, realm: str)
     if isinstance(error, AuthorizationPending):
         body |= {"task_id": error.task_id, "interval": error.interval, "expires_in": error.seconds}
         body["approval"] = {"id": error.approval_id, "approvers": list(error.approvers)}
-    fixed = 413 if isinstance(error, TooLarge) else 403 if isinstance(error, Confined) else 0
-    status = fixed or _STATUS.get(error.oauth_error, 400)
+    status = http_status(type(error))
     if status == 503:
         wanted = error.retry_after if isinstance(error, ProviderUnavailable) else 0
         headers["Retry-After"] = str(max(HTTP_RETRY_SECONDS, math.ceil(wanted)))

@@ -30,6 +30,8 @@ _RETRY = {**NO_STORE, "Retry-After": str(SIGNAL_RETRY_SECONDS)}
 
 
 class _OtherMediaType(InvalidInput):
+    """A signed event came with another media type than RFC 8935 has."""
+
     code = "unsupported_media_type"
 
 

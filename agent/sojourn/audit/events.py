@@ -1,0 +1,118 @@
+"""What the audit journal records: each event's name with what happened. docs/codes.md lists them.
+
+A record's fields are said where it is made; who asked for it stands in `by_uid` and `by_pid`, or `uid` and `pid`. The
+journal takes a name that is not here, too: tests/unit/audit/test_events.py sees to it that the code has none.
+"""
+
+from typing import Final
+
+EVENTS: Final = {
+    # The agent and its journal.
+    "agent_started": "The agent started; all its sockets answered.",
+    "agent_stopped": "The agent stopped in good order.",
+    "config_refused": "The configuration was read again and cannot be used; the one before it is in force.",
+    "config_reloaded": "The configuration was read again; all of it is in force but what needs a restart.",
+    "database_lost": "The agent started with keys of an earlier run and without its database.",
+    "database_restored": "The agent started with a database that is older than its last run.",
+    "denials_suppressed": "Somebody was refused more often in a second than is recorded one by one; this is how often.",
+    "journal_pruned": "The oldest records of the journal made room; the next one follows on their last digest.",
+    "log_level_changed": "An operator changed the level of the log.",
+    "records_lost": "Records that waited for the disk were dropped, since too many waited.",
+    "root_lost": "The agent started with a database of an earlier run and without its root.",
+    # Calls.
+    "call_denied": "A gRPC call was refused.",
+    "exchange_denied": "The token endpoint refused a request.",
+    "introspection_denied": "The introspection endpoint refused a request.",
+    "revocation_denied": "The revocation endpoint refused a request.",
+    # Entries.
+    "entries_adopted": "An operator had this node serve the entries of another node's name.",
+    "entry_created": "A registration entry was created.",
+    "entry_deleted": "A registration entry was deleted.",
+    "entry_updated": "A registration entry was changed.",
+    "followed_folder_refused": "The folder of entries that is followed cannot be used; the entries stay as they are.",
+    # SVIDs, and the keys that sign them.
+    "authority_activated": "A prepared key of the authority signs from now on.",
+    "authority_prepared": "A key of the authority was prepared.",
+    "authority_revoked": "A key of the authority was revoked; what it signed verifies no more.",
+    "authority_tainted": "A key of the authority was tainted; SVIDs that it signed are replaced.",
+    "jwt_svid_issued": "A process was given a JWT-SVID.",
+    "jwt_svid_minted": "An operator had a JWT-SVID made.",
+    "jwt_svid_refused": "A workload was refused a JWT-SVID for a provider, which serves tasks alone.",
+    "jwt_svid_rejected": "A JWT-SVID that a process had verified is not good.",
+    "svids_revoked": "An operator revoked one SVID, or all of an entry or a SPIFFE ID.",
+    "svids_rotated": "An operator had X.509-SVIDs replaced before their time.",
+    "wit_svid_issued": "A WIT-SVID was issued.",
+    "x509_svid_issued": "An X.509-SVID was issued.",
+    "x509_svid_minted": "An operator had an X.509-SVID made.",
+    # Other trust domains.
+    "bundle_deleted": "An operator deleted the bundle of another trust domain.",
+    "bundle_set": "An operator set the bundle of another trust domain.",
+    "federated_bundle_failed": "The bundle of a trust domain that is followed could not be fetched.",
+    "federated_bundle_refreshed": "The bundle of a followed trust domain was fetched, and is new or had failed before.",
+    "federation_deleted": "An operator ended the following of a trust domain.",
+    "federation_refreshed": "An operator had the bundle of a trust domain fetched.",
+    "federation_set": "An operator had a trust domain followed, or changed how.",
+    # Task types and policies.
+    "policy_last_good": "The task types of the folder cannot be used at the start; the last good set is in force.",
+    "policy_loaded": "The task types of the folder are in force.",
+    "policy_none": "The task types of the folder cannot be used at the start, and no other set can; none is in force.",
+    "policy_refused": "The task types of the folder cannot be used; those before them are in force.",
+    "shadow_difference": "The candidate set of task types decided otherwise than the one in force.",
+    "shadow_policy_dropped": "An operator had the candidate set of task types asked no more.",
+    "shadow_policy_loaded": "A candidate set of task types is asked beside the one in force.",
+    "shadow_policy_refused": "The candidate set of task types cannot be used.",
+    # Tasks.
+    "begin_denied": "A task was not begun, since the rules or policy refused it.",
+    "egress_passes": "A task's egress proxy lets further origins through, without the task's authority.",
+    "family_used": "A task that was handed on has ended; this is what the first task of its line has used by now.",
+    "task_begun": "A task began: it has authority.",
+    "task_ended": "A task ended.",
+    "task_handed_over": "A task passed from the process that fetched its token to the one that ran it.",
+    "task_narrowed": "A task lost some of its authority; the rest it keeps.",
+    "task_pending": "A task waits for approval; it has no authority yet.",
+    "task_resumed": "A suspended task is active again.",
+    "task_resumed_by_operator": "An operator had a task resumed.",
+    "task_revoked_by_operator": "An operator had a task ended.",
+    "task_suspended": "A task has no authority for now.",
+    "task_suspended_by_operator": "An operator had a task suspended.",
+    "task_used": "Services reported calls of a task after it had ended; this is all that it has used.",
+    "tasks_blocked": "An operator switched a task type or a workload off; its tasks ended.",
+    "tasks_unblocked": "An operator switched a task type or a workload on again.",
+    # Delegation.
+    "delegation_accepted": "A task began that another task had handed on.",
+    "delegation_denied": "A task was not handed on, or the ticket for it was not taken.",
+    "task_delegated": "A task made a ticket, by which another workload may begin a task with some of its authority.",
+    # Tokens and what services do with them.
+    "refusals_counted": "Services refused further requests in a minute, of which only the number is recorded.",
+    "request_refused": "A service refused requests with a token of a task.",
+    "token_denied": "A task was refused a token.",
+    "token_issued": "A task was given a token.",
+    "token_used": "A token that is good once is used up, before its request is served.",
+    "tokens_revoked": "The tokens that a task had so far are good no more; the task goes on.",
+    "use_counted": "A use of an action was counted whose uses are limited.",
+    # Approval.
+    "approval_decided": "Someone approved or denied a task that waited for it.",
+    "approval_notice_dropped": "A notice of an approval request was dropped, since too many waited to be delivered.",
+    "break_glass_begun": "A break-glass task became active.",
+    "review_done": "Someone reviewed a break-glass task, and said what they found.",
+    "review_owed": "A break-glass task is about to begin; a review of it is owed from now on.",
+    "review_withdrawn": "A review is owed no more, since the break-glass task did not begin.",
+    # Facts and signals.
+    "fact_expired": "A fact is no more: its time is up, its task is over, or its record was damaged.",
+    "fact_published": "A source said a fact.",
+    "fact_unset": "A fact was taken back.",
+    "signal_accepted": "A signed event was taken.",
+    "signal_refused": "A signed event was not taken.",
+    # Credentials of providers outside.
+    "assertion_issued": "A JWT-SVID was made, to be shown to a provider.",
+    "external_credential_asked": "A provider is about to be asked for a credential of a task.",
+    "external_credential_damaged": "The record of a credential in the database could not be read; it was removed.",
+    "external_credential_ended": "A credential is good no more: it was taken back, or it has expired.",
+    "external_credential_ending": "A credential is over and is being taken back at its provider.",
+    "external_credential_handed_out": "A task was given a credential; `count` has the hand-outs of a second together.",
+    "external_credential_issued": "A provider gave a credential for a task.",
+    "external_credential_lost": "A provider's answer was lost; a credential may exist that nobody has.",
+    "external_credential_open": "A credential is over and cannot be taken back; it is good until it expires.",
+    "external_credential_refused": "A provider gave no credential.",
+    "provider_checked": "An operator had an exchange with a provider tried.",
+}
