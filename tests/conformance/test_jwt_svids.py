@@ -20,7 +20,7 @@ from sojourn.limits import JWT_LEEWAY_SECONDS
 from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
@@ -38,7 +38,7 @@ def signed(head: dict[str, Any] | None = None, **changes: Any) -> str:
     return joined(HEADER if head is None else head, json.dumps(body).encode(), KEY)
 
 
-def verify(token: str, audience: str = "db", keys: Any = None) -> JwtSvid:
+def verify(token: str, audience: str = "db", keys: Any = None) -> VerifiedJwtSvid:
     return jwtsvid.verify(token, [audience], KEYS if keys is None else keys, NOW)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from fakes.granting_room import Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.identity.issued_svids import JWT, IssuedSvid
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.tasktoken.sender_constraint import JKT, Binding, thumbprint_of
 
 JKT_A, JKT_B = (Binding(JKT, thumbprint_of(each)) for each in (b"a", b"b"))
-ELSEWHERE = Sender(address="192.0.2.1")
+ELSEWHERE = ClientSender(address="192.0.2.1")
 DELEGATION = '{to = ["spiffe://example.org/web", "spiffe://example.org/store"], max_depth = 2, max_children = 50}'
 TWO = (
     f'[{{resource = "{TICKETS}", actions = ["page:read", "ticket:read", "ticket:write"]}},'

@@ -24,7 +24,7 @@ from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.jose.jws import SigningKey
-from sojourn.oauth.client_auth import Certificate, ClientCredentials, Clients, Sender
+from sojourn.oauth.client_auth import Certificate, ClientCredentials, Clients, ClientSender
 from sojourn.oauth.one_shot_holder import Runners
 from sojourn.oauth.resource_servers import Audiences, Service
 from sojourn.oauth.token_grants import TokenGrants
@@ -136,7 +136,7 @@ class Room:
             **fields,
         }
         request = read(list(form.items()), self.granting.provider_of)
-        return self._read(await self.granting.grant(Sender(self.peer), ClientCredentials(), request))
+        return self._read(await self.granting.grant(ClientSender(self.peer), ClientCredentials(), request))
 
     async def ask(self, sender, *, proof=None, authorization=None, **fields):
         """Ask as `sender`, by a whole form."""
@@ -169,7 +169,7 @@ class Room:
     def shows(self, spiffe_id, serial="a1", seconds=3600):
         """A TLS peer on another machine, with an X.509-SVID."""
         ends = self.clock.now() + timedelta(seconds=seconds)
-        return Sender(
+        return ClientSender(
             None, Certificate(spiffe_id, serial, thumbprint_of(f"{spiffe_id} {serial}".encode()), ends), "192.0.2.1"
         )
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from fakes.clock import FakeClock
 from sojourn.errors import Unavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 from sojourn.providers.provider import Ended, Wanted
 from sojourn.spiffe.ids import SpiffeId
 
@@ -16,7 +16,7 @@ TASK = "task_7Qm2xV9f"
 
 def answer(told=None, status=200, body=None, **headers):
     """An answer: an object as JSON, or bytes."""
-    return Answer(status, headers, json.dumps(told).encode() if body is None else body)
+    return HttpResponse(status, headers, json.dumps(told).encode() if body is None else body)
 
 
 class FakeHttp:

@@ -5,7 +5,7 @@ import json
 import secrets
 from datetime import UTC, datetime, timedelta
 
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 from sojourn.testing.outside import answer_of, claims_of
 
 LIFE = 300
@@ -74,7 +74,7 @@ class AuthorizationServer(Outside):
 
     def revoke(self, form):
         self.given.pop(form["token"], None)
-        return Answer(200, {}, b"")
+        return HttpResponse(200, {}, b"")
 
     def introspect(self, form):
         return answer_of({"active": form["token"] in self.given})
@@ -111,10 +111,10 @@ class Sts(Outside):
     def answer(self, sent):
         if sent.body:
             self.denied.append(sent.body["task_id"])
-            return Answer(204, {}, b"")
+            return HttpResponse(204, {}, b"")
         if sent.form.get("Action") != "AssumeRoleWithWebIdentity":
             error = "<ErrorResponse><Error><Type>Sender</Type><Code>MissingAuthenticationToken</Code></Error></ErrorResponse>"
-            return Answer(403, {"content-type": "text/xml"}, error.encode())
+            return HttpResponse(403, {"content-type": "text/xml"}, error.encode())
         secret, session = self.give(), secrets.token_urlsafe(200)
         self.secrets.add(session)
         body = f"""<?xml version="1.0"?>
@@ -122,7 +122,7 @@ class Sts(Outside):
 <Credentials><AccessKeyId>ASIA{secrets.token_hex(8).upper()}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>
 <SessionToken>{session}</SessionToken><Expiration>{moment(900)}</Expiration></Credentials>
 </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
-        return Answer(200, {"content-type": "text/xml"}, body.encode())
+        return HttpResponse(200, {"content-type": "text/xml"}, body.encode())
 
 
 class Google(Outside):
@@ -173,7 +173,7 @@ class Vault(Outside):
             return answer_of({"data": {"auth/token/revoke-self": ["update"], "auth/token/lookup-self": ["read"]}})
         if path == "auth/token/revoke-self":
             self.given.pop(token)
-            return Answer(204, {}, b"")
+            return HttpResponse(204, {}, b"")
         if path == "auth/token/lookup-self":
             return answer_of({"data": {"id": token}})
         password = secrets.token_hex(16)

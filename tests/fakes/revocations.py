@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sojourn.audit.journal import Event
 from sojourn.errors import SojournError
-from sojourn.identity.revocation_list import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
+from sojourn.identity.revocation_list import Revoked, RevokedIdentity, RevokedSvid, StoredRevocations, Times
 
 
 class FakeRevocationStore:
@@ -24,8 +24,8 @@ class FakeRevocationStore:
     def identities(self) -> list[RevokedIdentity]:
         return [each for each in self.rows.values() if isinstance(each, RevokedIdentity)]
 
-    def load(self) -> Kept:
-        return Kept(self.svids, self.identities, self.times)
+    def load(self) -> StoredRevocations:
+        return StoredRevocations(self.svids, self.identities, self.times)
 
     async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
         if self.failure is not None:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fakes import certificates
 from fakes.certificates import Issued
-from sojourn.sdk.client.connection import Connection
+from sojourn.sdk.client.connection import AgentConnection
 from sojourn.sdk.client.tls_bridge import Bridge
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
@@ -54,14 +54,14 @@ def context(shown: Issued | X509Svid | None) -> ssl.SSLContext:
 @contextlib.asynccontextmanager
 async def connection(
     address: str, shown: Issued | X509Svid | None, *, version: ssl.TLSVersion | None = None
-) -> AsyncIterator[Connection]:
+) -> AsyncIterator[AgentConnection]:
     """gRPC over such TLS."""
     tls = context(shown)
     if version is not None:
         tls.minimum_version = tls.maximum_version = version
     bridge = Bridge(address, tls)
     await bridge.open()
-    opened = Connection(bridge.path, 10)
+    opened = AgentConnection(bridge.path, 10)
     try:
         yield opened
     finally:

@@ -11,7 +11,7 @@ import pytest
 from sojourn import Client, RemoteAgent, X509Source
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import SojournError
-from sojourn.sdk.client.connection import Connection, read
+from sojourn.sdk.client.connection import AgentConnection, read
 from sojourn.sdk.guard.task_feed import TaskFeed
 
 from harness.agent import AgentProcess
@@ -69,7 +69,7 @@ async def eventually(holds: Callable[[], object], seconds: float = 30) -> None:
 class Stream:
     """A plain WatchTasks stream over a connection with any certificate."""
 
-    def __init__(self, opened: Connection) -> None:
+    def __init__(self, opened: AgentConnection) -> None:
         self._opened = opened
         self._call = opened.stream(WATCH, pb.WatchTasksRequest(audiences=[TICKETS]), pb.TaskFeed)
 
@@ -91,14 +91,14 @@ class Stream:
             return error
 
 
-async def refusal(opened: Connection) -> SojournError:
+async def refusal(opened: AgentConnection) -> SojournError:
     """What a call ends with that must not be answered."""
     with pytest.raises(SojournError) as caught:
         await opened.unary(VALIDATE, ASKED, pb.ValidateTokenResponse)
     return caught.value
 
 
-async def answered(opened: Connection) -> bool:
+async def answered(opened: AgentConnection) -> bool:
     answer = await opened.unary(VALIDATE, ASKED, pb.ValidateTokenResponse)
     return not answer.valid and bool(answer.code)
 

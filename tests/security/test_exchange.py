@@ -12,7 +12,7 @@ from sojourn.errors import InvalidInput, InvalidToken, Refused, SojournError
 from sojourn.errors.oauth import InvalidClient, InvalidGrant, InvalidSubject
 from sojourn.identity.issued_svids import JWT, X509
 from sojourn.jose.jws import parse_unverified
-from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
+from sojourn.oauth.client_auth import ASSERTION_TYPES, ClientSender
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_JWT
 from sojourn.tasktoken.sender_constraint import X5T
 
@@ -35,7 +35,7 @@ async def test_case_1_subject_for_others(audience: list[str]) -> None:
             {"grant_type": CLIENT_CREDENTIALS, "client_assertion": token, "client_assertion_type": ASSERTION_TYPES[0]},
         )
         for form in forms:
-            for sender in (Sender(room.peer), ELSEWHERE, room.shows(TRIAGE_ID)):
+            for sender in (ClientSender(room.peer), ELSEWHERE, room.shows(TRIAGE_ID)):
                 with pytest.raises(SojournError):
                     await room.ask(sender, **form, authorization_details=READ)
         assert set() == room.used.used
@@ -53,7 +53,7 @@ async def test_case_1_assertions_are_for_the_issuer_alone(name: str) -> None:
                 client_assertion_type=ASSERTION_TYPES[0], authorization_details=READ,
             )  # fmt: skip
         with pytest.raises(SojournError):
-            await room.ask(Sender(room.peer), grant_type=JWT_BEARER, assertion=token, authorization_details=READ)
+            await room.ask(ClientSender(room.peer), grant_type=JWT_BEARER, assertion=token, authorization_details=READ)
 
 
 @pytest.mark.parametrize("when", ["before", "while it is used up"])
@@ -92,7 +92,7 @@ async def test_case_2_revoked_svid() -> None:
 
         room.used.claim = revoke
         with pytest.raises(SojournError, match="revoked"):
-            await room.ask(Sender(room.peer), grant_type=JWT_BEARER, assertion=other, authorization_details=READ)
+            await room.ask(ClientSender(room.peer), grant_type=JWT_BEARER, assertion=other, authorization_details=READ)
         assert [] == room.engine.tasks.all()
 
 
@@ -112,7 +112,7 @@ async def test_case_3_subject_with_an_actor(claim: dict[str, Any]) -> None:
             {"grant_type": JWT_BEARER, "assertion": token},
         ):
             with pytest.raises(SojournError, match=r"has (may_)?act"):
-                await room.ask(Sender(room.peer), **form, authorization_details=READ)
+                await room.ask(ClientSender(room.peer), **form, authorization_details=READ)
 
 
 def forged(room: Room, claims: dict[str, Any]) -> str:
@@ -127,7 +127,7 @@ async def test_case_4_the_holder_gets_no_more(tmp_path: Path) -> None:
         subject = await room.engine.token(
             task, TICKETS, ("ticket:read",), not_after=room.clock.now() + timedelta(seconds=9)
         )
-        me = Sender(room.peer)
+        me = ClientSender(room.peer)
         for fields in (
             {"resource": WIKI}, {"audience": f"{TICKETS}/"}, {"scope": "ticket:write"}, {"scope": "ticket:read ticket:write"},
             {"authorization_details": details("ticket:write")}, {"authorization_details": details("page:read", at=WIKI)},
@@ -159,7 +159,7 @@ async def test_case_4_C5_54_60_nobody_launders_a_chain() -> None:
             with pytest.raises(Refused):
                 await by_assertion(room, who, grandchild.token)
         with pytest.raises(InvalidGrant):
-            await room.derive(Sender(room.peer), grandchild.token)
+            await room.derive(ClientSender(room.peer), grandchild.token)
         # What was handed on is no proof of who somebody is.
         for kind in ({"subject_token": child.token, "subject_token_type": TOKEN_TYPE_JWT},):
             with pytest.raises(InvalidToken):
@@ -198,7 +198,7 @@ async def test_case_59_bound_stays_bound() -> None:
     """What is derived from a bound token is bound, and nobody derives anything without what it is bound to."""
     with opened() as room:
         task = await room.begin()
-        me = Sender(room.peer)
+        me = ClientSender(room.peer)
         bound = await room.engine.token(task, TICKETS, ("ticket:read",), binding=JKT_A)
         for proof in (None, JKT_B):
             with pytest.raises(InvalidToken):
@@ -235,14 +235,14 @@ async def test_case_4_C5_56_a_chain_does_not_extend_itself() -> None:
         )
         for _ in range(20):
             room.clock.advance(1)
-            token = await room.derive(Sender(room.peer), token.token)
+            token = await room.derive(ClientSender(room.peer), token.token)
             assert token.claims["exp"] <= first.claims["exp"]
         child = await room.derive(room.shows(WEB_ID), token.token)
         assert child.claims["exp"] <= first.claims["exp"]
         room.clock.advance(5)
         for each in (first, token, child):
             with pytest.raises((InvalidToken, InvalidSubject)):
-                await room.derive(Sender(room.peer), each.token)
+                await room.derive(ClientSender(room.peer), each.token)
 
 
 @pytest.mark.parametrize("shown_by", ["assertion", "certificate", "subject"])
@@ -254,7 +254,7 @@ async def test_C5_56_no_longer_than_any_svid(shown_by: str) -> None:
         sender, fields = {
             "assertion": (ELSEWHERE, {"client_assertion": short, "client_assertion_type": kind}),
             "certificate": (room.shows(TRIAGE_ID, seconds=7), {}),
-            "subject": (Sender(room.peer), {}),
+            "subject": (ClientSender(room.peer), {}),
         }[shown_by]
         form = {"grant_type": CLIENT_CREDENTIALS}
         if shown_by == "subject":

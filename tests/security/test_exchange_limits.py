@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import BindingNeeded, DigestNeeded, InvalidGrant
-from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
+from sojourn.oauth.client_auth import ASSERTION_TYPES, ClientSender
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
 from sojourn.tasktoken.sender_constraint import thumbprint_of
 
@@ -38,7 +38,7 @@ async def test_case_6_constraints(text: str) -> None:
     """Parameters of a kind that is not theirs, members that we do not know, and members twice are refused."""
     with opened() as room:
         with pytest.raises(SojournError) as error:
-            await room.ask(Sender(room.peer), grant_type=CLIENT_CREDENTIALS, authorization_details=text)
+            await room.ask(ClientSender(room.peer), grant_type=CLIENT_CREDENTIALS, authorization_details=text)
         assert error.value.oauth_error in {"invalid_authorization_details", "invalid_request"}
         assert [] == room.engine.tasks.all()
 
@@ -47,12 +47,12 @@ async def test_case_6_params_of_the_task() -> None:
     """A one-shot task has the parameters of its authorization_details, typed; what is said of another is refused."""
     with opened() as room:
         text = details("ticket:read", params={"level": 3, "urgent": True, "ticket": "42"})
-        token = await room.ask(Sender(room.peer), grant_type=CLIENT_CREDENTIALS, authorization_details=text)
+        token = await room.ask(ClientSender(room.peer), grant_type=CLIENT_CREDENTIALS, authorization_details=text)
         assert {"level": 3, "urgent": True, "ticket": "42"} == dict(token.params)
         for other in ({"level": 4}, {"urgent": 1}, {"ticket": 42}, {"more": 1}):
             with pytest.raises(InvalidInput):
                 await room.derive(
-                    Sender(room.peer), token.token, authorization_details=details("ticket:read", params=other)
+                    ClientSender(room.peer), token.token, authorization_details=details("ticket:read", params=other)
                 )
 
 
@@ -63,13 +63,13 @@ async def test_high_class_by_its_request() -> None:
         text = details("page:read", name="careful", at=f"{WIKI}/c", params_digest=digest)
         asked = {"grant_type": CLIENT_CREDENTIALS, "authorization_details": text}
         with pytest.raises(BindingNeeded):
-            await room.ask(Sender(room.peer), **asked)
+            await room.ask(ClientSender(room.peer), **asked)
         with pytest.raises(DigestNeeded):
-            await room.ask(Sender(room.peer), proof=JKT_A, grant_type=CLIENT_CREDENTIALS, resource=f"{WIKI}/c")
-        token = await room.ask(Sender(room.peer), proof=JKT_A, **asked)
+            await room.ask(ClientSender(room.peer), proof=JKT_A, grant_type=CLIENT_CREDENTIALS, resource=f"{WIKI}/c")
+        token = await room.ask(ClientSender(room.peer), proof=JKT_A, **asked)
         assert digest == token.params_digest
         with pytest.raises(InvalidGrant, match="one request"):
-            await room.derive(Sender(room.peer), token.token, proof=JKT_A)
+            await room.derive(ClientSender(room.peer), token.token, proof=JKT_A)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ async def test_case_13_kinds_of_subject(kind: str) -> None:
         subject = json.dumps({"sub": TRIAGE}) if "json" in kind else room.subject()
         with pytest.raises(InvalidInput, match="subject_token_type"):
             await room.ask(
-                Sender(room.peer),
+                ClientSender(room.peer),
                 grant_type=GRANT_TYPE,
                 subject_token=subject,
                 subject_token_type=kind,
@@ -96,7 +96,7 @@ async def test_case_12_kinds_never_stand_in_for_each_other() -> None:
     with opened() as room:
         svid, token = (
             room.subject(),
-            await room.ask(Sender(room.peer), grant_type=CLIENT_CREDENTIALS, authorization_details=READ),
+            await room.ask(ClientSender(room.peer), grant_type=CLIENT_CREDENTIALS, authorization_details=READ),
         )
         wrong: tuple[dict[str, str], ...] = (
             {"grant_type": GRANT_TYPE, "subject_token": svid, "subject_token_type": TOKEN_TYPE_ACCESS},
@@ -108,7 +108,7 @@ async def test_case_12_kinds_never_stand_in_for_each_other() -> None:
         )  # fmt: skip
         for form in wrong:
             with pytest.raises(SojournError) as error:
-                await room.ask(Sender(room.peer), **form, authorization_details=READ)
+                await room.ask(ClientSender(room.peer), **form, authorization_details=READ)
             assert error.value.oauth_error in {"invalid_request", "invalid_grant", "invalid_client"}
 
 
@@ -152,7 +152,7 @@ async def check_never_more(
         fields = {"resource": target, "scope": " ".join(scope)}
         if named is not None:
             fields["authorization_details"] = details(*named, at=at)
-        sender = {"holder": Sender(room.peer), "audience": room.shows(WEB_ID), "other": room.shows(STORE_ID)}[who]
+        sender = {"holder": ClientSender(room.peer), "audience": room.shows(WEB_ID), "other": room.shows(STORE_ID)}[who]
         try:
             token = await room.derive(sender, first.token, **fields)
         except SojournError:

@@ -12,7 +12,7 @@ from sojourn.errors import NotFound, PolicyDenied, SojournError, TaskOver
 from sojourn.errors.oauth import InvalidClient, InvalidGrant
 from sojourn.identity.issued_svids import JWT, X509
 from sojourn.jose.jws import parse_unverified
-from sojourn.oauth.client_auth import ASSERTION_TYPES, Sender
+from sojourn.oauth.client_auth import ASSERTION_TYPES, ClientSender
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_JWT
 
@@ -42,7 +42,7 @@ async def test_C5_51_subject_tokens_from_elsewhere_are_used_once() -> None:
             "authorization_details": READ,
         }  # fmt: skip
         for _ in range(2):
-            await room.ask(Sender(room.peer), **form)
+            await room.ask(ClientSender(room.peer), **form)
         await room.ask(room.shows(TRIAGE_ID), **form)
         with pytest.raises(InvalidGrant, match="used before"):
             await room.ask(room.shows(TRIAGE_ID), **form)
@@ -102,7 +102,7 @@ async def test_C5_61_unknown_and_foreign_tasks() -> None:
         said = set()
         for sender, task_id in (
             (room.shows(TRIAGE_ID), mine.id), (room.shows(WEB_ID), theirs.task_id), (room.shows(TRIAGE_ID), "tsk_none"),
-            (Sender(room.peer), theirs.task_id), (Sender(room.peer), "tsk_none"),
+            (ClientSender(room.peer), theirs.task_id), (ClientSender(room.peer), "tsk_none"),
         ):  # fmt: skip
             with pytest.raises(NotFound) as error:
                 await room.ask(sender, grant_type=CLIENT_CREDENTIALS, resource=TICKETS, task_id=task_id)
@@ -118,7 +118,7 @@ async def test_secrets_are_refused() -> None:
     with opened() as room:
         for more in ({"authorization": "Basic eDp5"}, {"client_secret": "x"}, {"authorization": "Bearer x"}):
             with pytest.raises(InvalidClient, match="client_assertion"):
-                await room.ask(Sender(room.peer), grant_type=CLIENT_CREDENTIALS, resource=TICKETS, **more)
+                await room.ask(ClientSender(room.peer), grant_type=CLIENT_CREDENTIALS, resource=TICKETS, **more)
 
 
 async def test_nobody_from_elsewhere() -> None:
@@ -132,7 +132,7 @@ async def test_nobody_from_elsewhere() -> None:
 async def test_client_id_is_who_it_is() -> None:
     """A client_id that is not the client's refuses the request, in every way of authenticating."""
     with opened() as room:
-        for sender in (Sender(room.peer), room.shows(TRIAGE_ID)):
+        for sender in (ClientSender(room.peer), room.shows(TRIAGE_ID)):
             await room.ask(sender, grant_type=CLIENT_CREDENTIALS, authorization_details=READ, client_id=TRIAGE)
             for other in (str(WEB_ID), "x", "spiffe://EXAMPLE.org/agent/triage", TRIAGE + "/"):
                 with pytest.raises(InvalidClient):
@@ -143,7 +143,7 @@ async def test_an_assertion_of_somebody_else() -> None:
     """At the socket an assertion is the caller's own; beside a certificate it is the same workload's."""
     with opened() as room:
         theirs = {"client_assertion": room.subject(WEB_ID), "client_assertion_type": ASSERTION_TYPES[0]}
-        for sender in (Sender(room.peer), room.shows(TRIAGE_ID)):
+        for sender in (ClientSender(room.peer), room.shows(TRIAGE_ID)):
             with pytest.raises(InvalidClient):
                 await room.ask(sender, grant_type=CLIENT_CREDENTIALS, authorization_details=READ, **theirs)
         assert set() == room.used.used

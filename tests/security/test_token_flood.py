@@ -26,12 +26,12 @@ from sojourn.endpoints.http1 import oauth_responses
 from sojourn.endpoints.http1.oauth_responses import FORM
 from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.endpoints.listener.connection_limits import Held
-from sojourn.endpoints.oauth.metadata import Metadata
+from sojourn.endpoints.oauth.metadata import MetadataDocuments
 from sojourn.errors import InvalidToken, LimitExceeded
 from sojourn.errors.oauth import InvalidProof
 from sojourn.jose.jws import SigningKey, parse_unverified
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.policy.task_types import TypeSet
 from sojourn.settings.tables import ListenConfig
@@ -287,7 +287,7 @@ async def test_the_metadata_is_made_once(monkeypatch: pytest.MonkeyPatch) -> Non
     """
     engine = SimpleNamespace(issuer=ISSUER, types=TypeSet({"triage": task_type()}))
     authority = SimpleNamespace(jwt_algorithms=("ES256",), trust_domain=TrustDomain("example.org"))
-    metadata = Metadata(engine, Audiences(), authority, ListenConfig())  # type: ignore[arg-type]
+    metadata = MetadataDocuments(engine, Audiences(), authority, ListenConfig())  # type: ignore[arg-type]
     made, document = [], metadata.document
 
     def counted(*, at_socket: bool) -> dict[str, object]:
@@ -295,7 +295,7 @@ async def test_the_metadata_is_made_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return document(at_socket=at_socket)
 
     monkeypatch.setattr(metadata, "document", counted)
-    request = Request({"type": "http", "headers": [], SENDER: Sender(address="192.0.2.1")})
+    request = Request({"type": "http", "headers": [], SENDER: ClientSender(address="192.0.2.1")})
     for _ in range(3):
         told = json.loads((await metadata.service(request)).body)
         assert ["triage"] == told["authorization_details_types_supported"]

@@ -18,7 +18,7 @@ FRONTS = {
         " between parse_cgroups read_settings"
     ),
     "sojourn.plugins.provider": (
-        "Answer Ended Http InvalidConfig InvalidInput Mint Obtained ProviderRefused ProviderTable ProviderUnavailable"
+        "Ended Http HttpResponse InvalidConfig InvalidInput Mint Obtained ProviderRefused ProviderTable ProviderUnavailable"
         " Recall SojournError Step Wanted"
     ),
     "sojourn.request_digest": "of_grpc of_http of_json of_tool",

@@ -13,7 +13,7 @@ from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.audit.journal import Audit
 from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.config.model import Config
-from sojourn.credentials.dry_run import Checking
+from sojourn.credentials.dry_run import DryRun
 from sojourn.credentials.exchange_call import ExchangeCalls
 from sojourn.credentials.hand_out import HandOut
 from sojourn.credentials.ledger import CredentialLedger
@@ -242,7 +242,7 @@ class Rooms:
         self._stack.push_async_callback(self.handing.close)
         self.giving = TaskTokenSource(engine, self.handing)
         self._build_notices()
-        self.checking = Checking(
+        self.checking = DryRun(
             self.outlets,
             lambda: engine.types,
             lambda spiffe_id: any(map(registry.serves, registry.that_make(spiffe_id))),

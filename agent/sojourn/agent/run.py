@@ -35,7 +35,7 @@ from sojourn.endpoints.listener.turns import Turns
 from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.endpoints.oauth import ssf_events, status_lists
 from sojourn.endpoints.oauth.introspection_revocation import TokenState
-from sojourn.endpoints.oauth.metadata import Metadata
+from sojourn.endpoints.oauth.metadata import MetadataDocuments
 from sojourn.endpoints.oauth.token import TokenRequests
 from sojourn.errors import SojournError
 from sojourn.identity import adoption
@@ -158,7 +158,7 @@ def _http_api(config: Config, rooms: Rooms) -> HttpApi:
         rooms.authority,
         TokenRequests(rooms.granting, lines, rooms.audit, rooms.clock),
         TokenState(rooms.clients, rooms.introspection, rooms.token_revocation, lines, rooms.audit),
-        Metadata(rooms.engine, rooms.audiences, rooms.authority, config.listen),
+        MetadataDocuments(rooms.engine, rooms.audiences, rooms.authority, config.listen),
     )
 
 

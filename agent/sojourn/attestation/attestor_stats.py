@@ -9,7 +9,7 @@ from sojourn.runtime.hooks import Hooks
 
 
 @dataclass(slots=True)
-class Record:
+class AttestorRecord:
     """How one attestor fared since the agent started. `failing`: it could not tell the last time it was asked."""
 
     asked: int = 0
@@ -24,7 +24,7 @@ class Tally:
     """Counts the answers of all attestors."""
 
     def __init__(self, names: Iterable[str], clock: Clock) -> None:
-        self.records = {name: Record() for name in names}
+        self.records = {name: AttestorRecord() for name in names}
         self._clock = clock
         self.on_answer: Hooks[[str, float, str]] = Hooks()  # attestor, seconds, why it could not tell ('': it could)
         self.on_end: Hooks[[str]] = Hooks()  # of the process of an attestor

@@ -10,7 +10,7 @@ from time import monotonic
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.confined_mark import is_confined
-from sojourn.attestation.process import Credentials, Process, Program, TooManyGroups, content_of
+from sojourn.attestation.process import Process, ProcessCredentials, Program, TooManyGroups, content_of
 from sojourn.errors import AttestationFailed
 from sojourn.errors.oauth import Confined
 from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER
@@ -93,7 +93,7 @@ class Peer:
         """
         self.check_same(self.credentials(), self.process.program())
 
-    def credentials(self) -> Credentials:
+    def credentials(self) -> ProcessCredentials:
         """What ids the process has now. Raise AttestationFailed if it has gone, or TooManyGroups: also for a while
         after that was so of any process of the user's, since looking at those holds up everybody.
         """
@@ -108,7 +108,7 @@ class Peer:
             _crowded[self.who] = now + CROWDED_SECONDS
             raise
 
-    def check_same(self, found: Credentials, program: Program | None) -> None:
+    def check_same(self, found: ProcessCredentials, program: Program | None) -> None:
         """As `check_unchanged`, by what was read of the process in this step of the event loop."""
         self.process.check_alive()
         if found.uid != self.uid or found.gid != self.gid or found.groups != self.groups:

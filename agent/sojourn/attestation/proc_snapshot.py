@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import Credentials, Program
+from sojourn.attestation.process import ProcessCredentials, Program
 from sojourn.limits import LOOK_SHARED_SECONDS
 
 
@@ -13,7 +13,7 @@ from sojourn.limits import LOOK_SHARED_SECONDS
 class Look:
     """A process as it was a moment ago."""
 
-    credentials: Credentials
+    credentials: ProcessCredentials
     program: Program | None
     cgroup: str
 

@@ -34,7 +34,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class ProcessCredentials:
     """Ids of a process, effective ones."""
 
     uid: int
@@ -62,7 +62,7 @@ class Process:
         self._poll: select.poll | None = None
         self._open: dict[str, int] = {}  # files of /proc/PID
         # What was read last, and what it says: what has not changed by a byte is not read again.
-        self._credentials: tuple[bytes, bytes, Credentials] | None = None
+        self._credentials: tuple[bytes, bytes, ProcessCredentials] | None = None
         self._cgroup: tuple[bytes, str] | None = None
         try:
             self.start_time = stat_of(pid).start_time if start_time is None else start_time
@@ -172,7 +172,7 @@ class Process:
             self._cgroup = (content, content.decode("utf-8", "surrogateescape"))
         return self._cgroup[1]
 
-    def credentials(self) -> Credentials:
+    def credentials(self) -> ProcessCredentials:
         """Effective uid, gid and supplementary groups, from /proc/PID/status. Raise TooManyGroups, or AttestationFailed
         if the process has gone.
         """
@@ -189,7 +189,7 @@ class Process:
             if self._credentials is None or self._credentials[:2] != (ids, others):
                 uid, gid = (int(line.split()[2]) for line in ids[1:].split(b"\n"))
                 members = frozenset(map(int, others.split()[1:]))
-                self._credentials = (ids, others, Credentials(uid, gid, members))
+                self._credentials = (ids, others, ProcessCredentials(uid, gid, members))
             return self._credentials[2]
         except (OSError, ValueError, IndexError) as error:
             raise AttestationFailed("the process has gone", detail=str(error)) from error

@@ -32,7 +32,7 @@ from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -131,7 +131,7 @@ class EmbeddedAuthority:
         ttl: timedelta,
         claims: Mapping[str, Any] | None = None,
         entry_id: str = "",
-    ) -> JwtSvid:
+    ) -> VerifiedJwtSvid:
         """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less.
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput).
@@ -147,7 +147,7 @@ class EmbeddedAuthority:
         issuer: str,
         algorithm: Literal["ES256", "RS256"] = "ES256",
         claims: Mapping[str, Any] | None = None,
-    ) -> JwtSvid:
+    ) -> VerifiedJwtSvid:
         """Sign a JWT-SVID for an outside token endpoint: with `iss`, and with `aud` as a string, as those want it.
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput). Raise Unavailable if there is no key for `algorithm`.
@@ -166,7 +166,7 @@ class EmbeddedAuthority:
         issuer: str | None,
         claims: Mapping[str, Any] | None,
         entry_id: str = "",
-    ) -> JwtSvid:
+    ) -> VerifiedJwtSvid:
         now = self._ready_for(spiffe_id)
         ends = min(now + ttl, keys.active.not_after)
         jti = svid_stamps.make_jti(self.order, entry_id, str(spiffe_id))

@@ -30,7 +30,7 @@ LAST_SHARE = 1 / 10  # of its life, and no more than LAST: so much a key that si
 LAST = timedelta(minutes=10)
 
 
-class Status(StrEnum):
+class SlotStatus(StrEnum):
     PREPARED = "prepared"
     ACTIVE = "active"
     OLD = "old"
@@ -45,7 +45,7 @@ class Slot(Generic[Key]):
     pem: bytes = field(repr=False)
     created: datetime
     not_after: datetime
-    status: Status = Status.PREPARED
+    status: SlotStatus = SlotStatus.PREPARED
     tainted: bool = False
 
     def at(self, share: float) -> datetime:
@@ -97,11 +97,11 @@ class Slots(ABC, Generic[Key]):
 
     @property
     def prepared(self) -> Slot[Key] | None:
-        return next((slot for slot in self._slots if slot.status is Status.PREPARED), None)
+        return next((slot for slot in self._slots if slot.status is SlotStatus.PREPARED), None)
 
     @property
     def old(self) -> tuple[Slot[Key], ...]:
-        return tuple(slot for slot in self._slots if slot.status is Status.OLD)
+        return tuple(slot for slot in self._slots if slot.status is SlotStatus.OLD)
 
     @property
     def tainted(self) -> frozenset[str]:
@@ -119,13 +119,13 @@ class Slots(ABC, Generic[Key]):
     def prepare(self) -> Slot[Key]:
         """Make and publish the next key. One that was prepared and never signed gives way to it."""
         slot = self._new(self._clock.now())
-        self._keep((*(each for each in self._slots if each.status is not Status.PREPARED), slot))
+        self._keep((*(each for each in self._slots if each.status is not SlotStatus.PREPARED), slot))
         return slot
 
     def activate(self, authority_id: str) -> Slot[Key]:
         """Let the prepared key sign from now on; the one that did so is old then."""
         slot = self._find(authority_id)
-        if slot.status is not Status.PREPARED:
+        if slot.status is not SlotStatus.PREPARED:
             raise FailedPrecondition(f"only Prepared authorities can be activated: {slot.status.upper()}")
         self._keep(_activated(self._slots))
         return self._find(authority_id)
@@ -133,9 +133,9 @@ class Slots(ABC, Generic[Key]):
     def taint(self, authority_id: str) -> Slot[Key]:
         """Mark an old key as one that is not to be trusted much longer."""
         slot = self._find(authority_id)
-        if slot.status is Status.ACTIVE:
+        if slot.status is SlotStatus.ACTIVE:
             raise FailedPrecondition("unable to taint current local authority: prepare and activate another first")
-        if slot.status is not Status.OLD:
+        if slot.status is not SlotStatus.OLD:
             raise FailedPrecondition(f"only Old local authorities can be tainted: {slot.status.upper()}")
         if slot.tainted:
             raise FailedPrecondition("the authority is tainted already")
@@ -144,16 +144,16 @@ class Slots(ABC, Generic[Key]):
 
     def replace(self, authority_id: str) -> Slot[Key]:
         """Taint a key, also the one that signs: then the prepared one, or a new one, signs at once."""
-        if self._find(authority_id).status is Status.ACTIVE:
+        if self._find(authority_id).status is SlotStatus.ACTIVE:
             self.activate((self.prepared or self.prepare()).id)
         return self.taint(authority_id)
 
     def revoke(self, authority_id: str) -> Slot[Key]:
         """Forget a tainted key: nothing that it signed verifies any more."""
         slot = self._find(authority_id)
-        if slot.status is Status.ACTIVE:
+        if slot.status is SlotStatus.ACTIVE:
             raise FailedPrecondition("unable to revoke current local authority: prepare and activate another first")
-        if slot.status is not Status.OLD:
+        if slot.status is not SlotStatus.OLD:
             raise FailedPrecondition(f"only Old local authorities can be revoked: {slot.status.upper()}")
         if not slot.tainted:
             raise FailedPrecondition("the authority is not tainted: taint it first, so that all it signed is replaced")
@@ -163,18 +163,18 @@ class Slots(ABC, Generic[Key]):
     def maintain(self) -> bool:
         """Prepare and activate what is due, drop old keys that have ended; say whether anything changed."""
         now = self._clock.now()
-        slots = tuple(slot for slot in self._slots if slot.status is Status.ACTIVE or self._is_of_use(slot))
-        active = next((slot for slot in slots if slot.status is Status.ACTIVE), None)
-        prepared = next((slot for slot in slots if slot.status is Status.PREPARED), None)
+        slots = tuple(slot for slot in self._slots if slot.status is SlotStatus.ACTIVE or self._is_of_use(slot))
+        active = next((slot for slot in slots if slot.status is SlotStatus.ACTIVE), None)
+        prepared = next((slot for slot in slots if slot.status is SlotStatus.PREPARED), None)
         if active is None:
-            slots = (replace(self._make(now), status=Status.ACTIVE),)
+            slots = (replace(self._make(now), status=SlotStatus.ACTIVE),)
         elif active.not_after <= now:
             following = prepared or self._ended()
-            old = (replace(active, status=Status.OLD),)
+            old = (replace(active, status=SlotStatus.OLD),)
             slots = (
                 *(slot for slot in slots if slot not in (active, prepared)),
                 *(slot for slot in old if self._is_of_use(slot)),
-                replace(following, status=Status.ACTIVE),
+                replace(following, status=SlotStatus.ACTIVE),
             )
         elif prepared is not None and self._activation(prepared) <= now:
             if self._is_ahead(active):  # from now on it verifies for as long as one that was made today
@@ -222,7 +222,7 @@ class Slots(ABC, Generic[Key]):
         """Whether a key that does not sign is still to be published: until its end; and if it is to sign, from its
         own time on.
         """
-        if slot.status is Status.PREPARED:
+        if slot.status is SlotStatus.PREPARED:
             return slot.not_after > self._clock.now() and not self._is_ahead(slot)
         return slot.not_after > self._clock.now() or self._clock.boot() < self._end(slot)
 
@@ -254,7 +254,7 @@ class Slots(ABC, Generic[Key]):
             name = slot.id, slot.not_after
             self._ends[name] = ends.get(name, boot + left.total_seconds())
         for slot in slots:
-            if slot.status is Status.ACTIVE:
+            if slot.status is SlotStatus.ACTIVE:
                 self._active = slot  # each token that is signed asks for it
 
     def _blocks(self, content: bytes) -> list[bytes]:
@@ -264,7 +264,7 @@ class Slots(ABC, Generic[Key]):
         try:
             read = [_slot(block) for block in self._blocks(content)]
             slots = tuple(self._read(slot) for slot in _one_active(read))
-            if sum(slot.status is Status.ACTIVE for slot in slots) != 1:
+            if sum(slot.status is SlotStatus.ACTIVE for slot in slots) != 1:
                 raise ValueError("not one active key")
         except SojournError:
             raise
@@ -277,15 +277,15 @@ class Slots(ABC, Generic[Key]):
 
 def _activated(slots: tuple[Slot[Key], ...]) -> tuple[Slot[Key], ...]:
     """What was prepared signs from now on, and what did so until now is old."""
-    following = {Status.ACTIVE: Status.OLD, Status.PREPARED: Status.ACTIVE}
+    following = {SlotStatus.ACTIVE: SlotStatus.OLD, SlotStatus.PREPARED: SlotStatus.ACTIVE}
     return tuple(replace(each, status=following.get(each.status, each.status)) for each in slots)
 
 
 def _one_active(slots: list[Slot[None]]) -> list[Slot[None]]:
     """The active key; the last one, if a file names several."""
-    *_, last = (slot for slot in slots if slot.status is Status.ACTIVE)
+    *_, last = (slot for slot in slots if slot.status is SlotStatus.ACTIVE)
     return [
-        replace(each, status=Status.OLD) if each.status is Status.ACTIVE and each is not last else each
+        replace(each, status=SlotStatus.OLD) if each.status is SlotStatus.ACTIVE and each is not last else each
         for each in slots
     ]
 
@@ -298,7 +298,7 @@ def _block(slot: Slot[Key]) -> bytes:
 def _slot(block: bytes) -> Slot[None]:
     head, _, pem = block.partition(b"\n")
     authority_id, created, not_after, *rest = head.decode().split(" ")
-    status, *marks = rest or [Status.ACTIVE]  # the first files had no status: the last key signed
+    status, *marks = rest or [SlotStatus.ACTIVE]  # the first files had no status: the last key signed
     if marks not in ([], ["tainted"]) or not authority_id:
         raise ValueError("unknown mark")
     return Slot(
@@ -307,6 +307,6 @@ def _slot(block: bytes) -> Slot[None]:
         pem if pem.endswith(b"\n") else pem + b"\n",
         datetime.fromtimestamp(int(created), UTC),
         datetime.fromtimestamp(int(not_after), UTC),
-        Status(status),
+        SlotStatus(status),
         bool(marks),
     )

@@ -224,4 +224,4 @@ def _approver(message: Any) -> dict[str, Any]:
 
 
 _HEADINGS = ("APPROVAL", "TYPE", "WORKLOAD", "ASKED BY", "PARAMS", "AGREED", "UNTIL")
-_LIST = pages.Form("approvals", _HEADINGS, _row, "nothing waits for approval")
+_LIST = pages.PageForm("approvals", _HEADINGS, _row, "nothing waits for approval")

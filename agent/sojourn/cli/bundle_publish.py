@@ -26,7 +26,7 @@ _OPEN = 0o755
 _FILES = {_DISCOVERY: "oidc", "/keys": "oidc", "/bundle": "spiffe"}
 
 
-class Documents(StrEnum):
+class DocumentFormat(StrEnum):
     """Which documents to write."""
 
     ALL = "all"
@@ -35,7 +35,7 @@ class Documents(StrEnum):
 
 
 FormatOption = Annotated[
-    Documents, typer.Option("--format", help="all, or oidc (discovery and keys), or spiffe (the bundle) alone.")
+    DocumentFormat, typer.Option("--format", help="all, or oidc (discovery and keys), or spiffe (the bundle) alone.")
 ]
 IssuerOption = Annotated[
     str | None,
@@ -63,7 +63,7 @@ def add_to(app: typer.Typer) -> None:
 
 def publish(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder; it is made if it is not there.")],
-    format_: FormatOption = Documents.ALL,
+    format_: FormatOption = DocumentFormat.ALL,
     issuer_url: IssuerOption = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and keep them current until Ctrl-C.")] = False,
     admin_socket: AdminSocketOption = None,
@@ -109,7 +109,7 @@ def _print(value: dict[str, Any], output: Output) -> None:
     sys.stdout.flush()
 
 
-def _published(to: Path, wanted: Documents, issuer_url: str | None, admin_socket: str | None) -> dict[str, Any]:
+def _published(to: Path, wanted: DocumentFormat, issuer_url: str | None, admin_socket: str | None) -> dict[str, Any]:
     """Write what has changed, and say what there is."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
     from sojourn.jose import strict_json
@@ -127,10 +127,10 @@ def _published(to: Path, wanted: Documents, issuer_url: str | None, admin_socket
             each.path.removeprefix("/") + (".json" if each.path == "/bundle" else ""), each.body, each.max_age_seconds
         )
         for each in answer.documents
-        if wanted in (Documents.ALL, _FILES.get(each.path))
+        if wanted in (DocumentFormat.ALL, _FILES.get(each.path))
     ]
     discovery = next(each.body for each in answer.documents if each.path == _DISCOVERY)
-    keys_url = strict_json.loads(discovery.decode())["jwks_uri"] if wanted is not Documents.SPIFFE else ""
+    keys_url = strict_json.loads(discovery.decode())["jwks_uri"] if wanted is not DocumentFormat.SPIFFE else ""
     written = _write(to, files)
     return {
         "folder": str(to),

@@ -210,4 +210,4 @@ def _row(each: dict[str, Any]) -> list[str]:
 
 
 _HEADINGS = ("FACT", "VALUE", "SUBJECT", "SOURCE", "AGE", "VALID", "READ BY")
-_LIST = pages.Form("facts", _HEADINGS, _row, "nothing was said")
+_LIST = pages.PageForm("facts", _HEADINGS, _row, "nothing was said")

@@ -17,7 +17,7 @@ _INDENT = "    "
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class PageForm:
     """How a list is printed: its `name` in JSON; for people a table, or the line `none`."""
 
     name: str
@@ -27,14 +27,14 @@ class Form:
 
     def lines(self, values: Sequence[Value]) -> list[str]:
         """The whole table."""
-        return list(Table(self).lines(values)) if values else [self.none]
+        return list(PageTable(self).lines(values)) if values else [self.none]
 
 
 @dataclass(slots=True)
-class Table:
+class PageTable:
     """A table that grows. Its columns are as wide as the first rows need; what is longer later stands out."""
 
-    form: Form
+    form: PageForm
     _widths: list[int] = field(default_factory=list)
 
     def lines(self, values: Sequence[Value]) -> list[str]:
@@ -79,7 +79,7 @@ class Printer:
             print(self._none)
 
 
-def show(output: Output, form: Form, follow: Follow, *, watch: bool = False, interval: str = "") -> None:
+def show(output: Output, form: PageForm, follow: Follow, *, watch: bool = False, interval: str = "") -> None:
     """Print a list as its pages come; with `watch` all of it, and again whenever it has changed."""
     if watch:
 
@@ -90,7 +90,7 @@ def show(output: Output, form: Form, follow: Follow, *, watch: bool = False, int
 
         show_live(output, get, lambda value: form.lines(value[form.name]), watch=True, interval=interval)
         return
-    printer = Printer(output, form.name, Table(form).lines, form.none)
+    printer = Printer(output, form.name, PageTable(form).lines, form.none)
     follow(printer.add)
     printer.end()
 

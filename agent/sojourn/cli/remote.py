@@ -51,10 +51,10 @@ def workload(socket: str | None, request: Any) -> Any:
 
 
 def _unary(path: str, method: str, request: Any, answer: Any) -> Any:
-    from sojourn.sdk.client.connection import Connection
+    from sojourn.sdk.client.connection import AgentConnection
 
     async def call() -> Any:
-        connection = Connection(path, _CALL_SECONDS)
+        connection = AgentConnection(path, _CALL_SECONDS)
         try:
             return await connection.unary(method, request, answer)
         finally:
@@ -100,12 +100,12 @@ def workload_pages(socket: str | None, request: Any, each: Callable[[Any], None]
 
 
 def _pages(path: str, call: tuple[str, Any, Any], each: Callable[[Any], None]) -> None:
-    from sojourn.sdk.client.connection import Connection
+    from sojourn.sdk.client.connection import AgentConnection
 
     method, request, answer = call
 
     async def pages() -> None:
-        connection = Connection(path, _CALL_SECONDS)
+        connection = AgentConnection(path, _CALL_SECONDS)
         try:
             while True:
                 page = await connection.unary(method, request, answer)
@@ -128,10 +128,10 @@ def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) 
     import grpc
 
     from sojourn.config.paths import admin_socket
-    from sojourn.sdk.client.connection import Connection
+    from sojourn.sdk.client.connection import AgentConnection
 
     async def call() -> None:
-        connection = Connection(admin_socket(socket), _CALL_SECONDS)
+        connection = AgentConnection(admin_socket(socket), _CALL_SECONDS)
         try:
             async for part in connection.stream(*method_of(request)):
                 each(part)

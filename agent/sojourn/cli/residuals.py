@@ -24,7 +24,7 @@ def residuals(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """List the credentials that outlive their tasks: still to be taken back, or open until they expire."""
-    printer = pages.Printer(output, "credentials", pages.Table(_LIST).lines, _LIST.none)
+    printer = pages.Printer(output, "credentials", pages.PageTable(_LIST).lines, _LIST.none)
     number, more = 0, 0
 
     def each(found: list[dict[str, Any]]) -> None:
@@ -90,7 +90,7 @@ def _line(each: dict[str, Any]) -> str:
 
 
 _NAMES = ("id", "task_id", "provider", "resource", "state", "over_at", "expires_at", "attempts", "fault")
-_LIST = pages.Form(
+_LIST = pages.PageForm(
     "credentials",
     ("CREDENTIAL", "TASK", "PROVIDER", "RESOURCE", "STATE", "TASK OVER", "EXPIRES", "TRIED", "WHY NOT"),
     lambda each: [each[name] for name in _NAMES],

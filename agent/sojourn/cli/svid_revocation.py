@@ -103,7 +103,7 @@ def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Outpu
     """List the identities that are revoked up to some time, and the single SVIDs that have not ended yet."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    printer = pages.Printer(output, _LIST.name, pages.Table(_LIST).lines)
+    printer = pages.Printer(output, _LIST.name, pages.PageTable(_LIST).lines)
     identities: list[dict[str, Any]] = []
     single = left_out = 0
 
@@ -132,7 +132,7 @@ def _values(revoked: Any) -> list[dict[str, Any]]:
     return [{**told(each), "entry_id": each.entry_id or None} for each in revoked]
 
 
-_LIST = pages.Form(
+_LIST = pages.PageForm(
     "revoked",
     ("KIND", "SERIAL OR JTI", "SPIFFE ID", "REVOKED", "ENDS"),
     lambda each: [each[name] for name in ("kind", "id", "spiffe_id", "revoked_at", "expires_at")],

@@ -267,8 +267,8 @@ def _outcome(task: Any) -> dict[str, Any]:
     return {name: whole[name] for name in _BECAME}
 
 
-_LIST = pages.Form("tasks", _HEADINGS, _row, "no tasks")
-_OUTCOMES = pages.Form(
+_LIST = pages.PageForm("tasks", _HEADINGS, _row, "no tasks")
+_OUTCOMES = pages.PageForm(
     "tasks",
     ("TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "EXPIRES"),
     lambda task: [task[name] for name in ("id", "type", "spiffe_id", "state", "reason", "expires_at")],

@@ -27,7 +27,7 @@ class Key:
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
+class CachedCredential:
     """A credential that may be handed out. `began` and `ends` are on the boot clock."""
 
     credential: Credential
@@ -53,15 +53,15 @@ class KeptCredentials:
     `gone` is called with the task's ID and with each that is not kept any more.
     """
 
-    def __init__(self, gone: Callable[[str, Kept], None]) -> None:
-        self._kept: OrderedDict[Key, Kept] = OrderedDict()
+    def __init__(self, gone: Callable[[str, CachedCredential], None]) -> None:
+        self._kept: OrderedDict[Key, CachedCredential] = OrderedDict()
         self._of_task: dict[str, OrderedDict[Key, None]] = {}
         self._gone = gone
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, key: Key, boot: float, now: datetime) -> Kept | None:
+    def find(self, key: Key, boot: float, now: datetime) -> CachedCredential | None:
         """One that has not ended by either clock: setting one of them prolongs nothing."""
         kept = self._kept.get(key)
         if kept is not None and (kept.ends <= boot or kept.obtained.expires_at <= now):
@@ -69,7 +69,7 @@ class KeptCredentials:
             return None
         return kept
 
-    def put(self, key: Key, kept: Kept) -> None:
+    def put(self, key: Key, kept: CachedCredential) -> None:
         if key in self._kept:
             self._drop(key)
         self._kept[key] = kept
@@ -86,7 +86,7 @@ class KeptCredentials:
             if key.version != version:
                 self._drop(key)
 
-    def __iter__(self) -> Iterator[Kept]:
+    def __iter__(self) -> Iterator[CachedCredential]:
         return iter(list(self._kept.values()))
 
     def _drop(self, key: Key) -> None:

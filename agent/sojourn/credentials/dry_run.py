@@ -66,7 +66,7 @@ class _Failed(Exception):
         self.hint = hint
 
 
-class Checking:
+class DryRun:
     """Checks providers, each once at a time."""
 
     def __init__(

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 import structlog
 
 from sojourn.audit.journal import Audit
-from sojourn.credentials.cache import Kept, KeptCredentials, Key
+from sojourn.credentials.cache import CachedCredential, KeptCredentials, Key
 from sojourn.credentials.credential import UNFIT, Credential
 from sojourn.credentials.exchange_call import ExchangeCalls
 from sojourn.credentials.ledger import CredentialLedger
-from sojourn.credentials.provider_routes import ProviderRoutes, Route
+from sojourn.credentials.provider_routes import ProviderRoute, ProviderRoutes
 from sojourn.errors import InvalidTarget, SojournError, TaskOver
 from sojourn.oauth.issued_tokens import IssuedToken
 from sojourn.policy import rules
@@ -44,7 +44,7 @@ class HandOut:
         self._asking = asking
         self._audit = audit
         self._kept = KeptCredentials(self._gone)
-        self._flights: dict[Key, asyncio.Future[Kept]] = {}
+        self._flights: dict[Key, asyncio.Future[CachedCredential]] = {}
         engine.announcements.subscribe(Place.CREDENTIAL_CACHE, self._changed)
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class HandOut:
             kept.obtained.public,
         )
 
-    async def _credential(self, task: Task, verdict: GrantVerdict, route: Route) -> Kept:
+    async def _credential(self, task: Task, verdict: GrantVerdict, route: ProviderRoute) -> CachedCredential:
         """One that is good: that which is there, or another one if it is about to end."""
         key = Key(task.id, verdict.grant, verdict.version, verdict.digest)
         boot = self._engine.clock.boot()
@@ -115,7 +115,7 @@ class HandOut:
         if task.type.digest != verdict.digest:
             raise TaskOver("the task's type has changed meanwhile: ask again")
 
-    def _ends(self, task: Task, kept: Kept, not_after: datetime | None) -> datetime:
+    def _ends(self, task: Task, kept: CachedCredential, not_after: datetime | None) -> datetime:
         """Until when a credential may be used. Raise TaskOver if that is less than a second away."""
         now, boot = self._engine.clock.now(), self._engine.clock.boot()
         left = timedelta(seconds=min(kept.ends, task.deadline) - boot)
@@ -126,7 +126,9 @@ class HandOut:
 
     # --- obtaining --------------------------------------------------------------------------------------------------
 
-    def _flight(self, key: Key, task: Task, verdict: GrantVerdict, route: Route) -> "asyncio.Future[Kept]":
+    def _flight(
+        self, key: Key, task: Task, verdict: GrantVerdict, route: ProviderRoute
+    ) -> "asyncio.Future[CachedCredential]":
         """An exchange for this key, the same for all who ask meanwhile. It goes on although they go away."""
         flight = self._flights.get(key)
         if flight is None:
@@ -134,7 +136,7 @@ class HandOut:
             flight.add_done_callback(lambda done: self._landed(key, done))
         return flight
 
-    def _landed(self, key: Key, done: "asyncio.Future[Kept]") -> None:
+    def _landed(self, key: Key, done: "asyncio.Future[CachedCredential]") -> None:
         self._flights.pop(key, None)
         error = None if done.cancelled() else done.exception()  # whoever waits gets it too
         if isinstance(error, SojournError):
@@ -142,7 +144,7 @@ class HandOut:
         elif error is not None:
             log.error("exchange_failed", task=key.task_id, exc_info=error)
 
-    async def _exchange(self, key: Key, task: Task, verdict: GrantVerdict, route: Route) -> Kept:
+    async def _exchange(self, key: Key, task: Task, verdict: GrantVerdict, route: ProviderRoute) -> CachedCredential:
         self._engine.check_budget(task)
         outlet, grant = route.outlet, verdict.grant
         task.count_token(grant)  # before it is asked: those who ask meanwhile share the budget
@@ -193,7 +195,7 @@ class HandOut:
         except BaseException:
             task.count_token(grant, -1)
             raise
-        kept = Kept(credential, obtained, outlet.name, began, began + left)
+        kept = CachedCredential(credential, obtained, outlet.name, began, began + left)
         if task.state == ACTIVE and task.version == verdict.version:
             self._kept.put(key, kept)
         return kept
@@ -209,13 +211,13 @@ class HandOut:
         """Another version of the task has other credentials, and one that is over has none."""
         self._kept.forget(task.id, task.version if task.live else None)
 
-    def _note(self, task_id: str, kept: Kept) -> None:
+    def _note(self, task_id: str, kept: CachedCredential) -> None:
         """Have a hand-out recorded: each, or those of a second together."""
         kept.unnoted += 1
         if self._engine.clock.boot() >= kept.noted_at + _NOTED_SECONDS:
             self._record(task_id, kept)
 
-    def _record(self, task_id: str, kept: Kept) -> None:
+    def _record(self, task_id: str, kept: CachedCredential) -> None:
         self._audit.note(
             "external_credential_handed_out",
             task=task_id,
@@ -227,7 +229,7 @@ class HandOut:
         )
         kept.unnoted, kept.noted_at = 0, self._engine.clock.boot()
 
-    def _gone(self, task_id: str, kept: Kept) -> None:
+    def _gone(self, task_id: str, kept: CachedCredential) -> None:
         if kept.unnoted:
             self._record(task_id, kept)
 

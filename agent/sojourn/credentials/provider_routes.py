@@ -55,7 +55,7 @@ class Outlet:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ProviderRoute:
     """Where the credentials for a resource come from, and what the provider is asked with."""
 
     outlet: Outlet
@@ -127,7 +127,7 @@ class ProviderRoutes:
                     found.append(Fault(f"{kind.name}.toml", outside.ask_line, fault))
         return found
 
-    def route(self, kind: TaskType, resource: str) -> Route | None:
+    def route(self, kind: TaskType, resource: str) -> ProviderRoute | None:
         """From where credentials for a resource of a task type come; None: they are our own task tokens.
 
         Raise InvalidTarget if the provider is not there, or does not take what it is to be asked: types that were
@@ -139,7 +139,7 @@ class ProviderRoutes:
         outlet = self._outlets.get(outside.provider)
         if outlet is None:
             raise InvalidTarget(f"there is no provider {outside.provider!r} for {resource[:200]!r}")
-        return Route(outlet, self._read(kind, resource))
+        return ProviderRoute(outlet, self._read(kind, resource))
 
     def described(self, task: Task) -> Sequence[tuple[str, Outlet, Mapping[str, str]]]:
         """The resources of a task's grants that providers give credentials for, with what programs must know of them.

@@ -12,7 +12,7 @@ from sojourn.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound,
 from sojourn.identity.entries import Registration
 from sojourn.identity.entry_changes import Recorder
 from sojourn.identity.nodes import folder_of, name_of, other_nodes_told
-from sojourn.identity.reconciliation import Plan, Step
+from sojourn.identity.reconciliation import Plan, ReconciliationStep
 from sojourn.identity.registry import Registry
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId
@@ -63,7 +63,7 @@ async def adopt(registry: Registry, name: str, *, dry_run: bool, record: Recorde
         ours = [replace(entry, parent_id=registry.node_id) for entry in found]
         _check_twins(registry, ours)
         steps = zip(found, ours, strict=True)
-        return Plan(tuple(Step("update", old, new, ("parent_id",)) for old, new in steps), 0)
+        return Plan(tuple(ReconciliationStep("update", old, new, ("parent_id",)) for old, new in steps), 0)
 
     done = await registry.apply_plan(plan, dry_run=dry_run, record=record)
     return Adopted(node, tuple(step.new for step in done.steps if step.new is not None), left)

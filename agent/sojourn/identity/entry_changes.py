@@ -32,7 +32,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChangeOutcome:
     """The result for one item of a batch: `error` is None if it was done."""
 
     entry: Registration | None

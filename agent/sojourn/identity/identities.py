@@ -29,7 +29,7 @@ from sojourn.runtime.clock import Clock
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jwtsvid import JwtSvid, ReadTokens
+from sojourn.spiffe.jwtsvid import ReadTokens, VerifiedJwtSvid
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -129,7 +129,7 @@ class Identities:
         """The X.509-SVID of an entry, as good as it gets now."""
         return self._issuing.x509.get(entry)
 
-    def jwt_svid(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
+    def jwt_svid(self, entry: Entry, audience: Sequence[str]) -> VerifiedJwtSvid:
         """A JWT-SVID of an entry, as good as it gets now."""
         return self._issuing.jwt.get(entry, audience)
 
@@ -137,7 +137,9 @@ class Identities:
         """The WIT-SVID of an entry, as good as it gets now. Raise Unimplemented if that is switched off."""
         return self._issuing.wit.get(entry)
 
-    def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Registration] = ()) -> JwtSvid:
+    def verify_jwt_svid(
+        self, token: str, audience: Sequence[str], entries: Sequence[Registration] = ()
+    ) -> VerifiedJwtSvid:
         """Validate a JWT-SVID for a caller with these entries, of our trust domain or one they federate with, or raise
         InvalidToken.
         """
@@ -145,7 +147,7 @@ class Identities:
         svid = jwtsvid.verify(token, audience, keys, self._clock.now(), self._read)
         return self._revocations.check(svid) if svid.spiffe_id.trust_domain == self.bundle.trust_domain else svid
 
-    async def verify_for(self, peer: Peer, token: str, audience: Sequence[str]) -> JwtSvid:
+    async def verify_for(self, peer: Peer, token: str, audience: Sequence[str]) -> VerifiedJwtSvid:
         """Validate a JWT-SVID for a caller. Raise InvalidToken, or AttestationFailed if what else it has matters."""
         attested = await self._attestation.attest(peer)
         try:

@@ -22,7 +22,7 @@ from sojourn.limits import (
 from sojourn.quota.lru import Recent, Room
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 
 log = structlog.get_logger()
 ALL_AUDIENCES = "*"  # among those that take a JWT-SVID once: there is no other audience
@@ -39,7 +39,7 @@ class JwtIssuer(Protocol):
         ttl: timedelta,
         claims: Mapping[str, Any] | None = None,
         entry_id: str = "",
-    ) -> JwtSvid: ...
+    ) -> VerifiedJwtSvid: ...
 
 
 class _Key(NamedTuple):
@@ -55,7 +55,7 @@ class _Kept(NamedTuple):
     """One that may be served again to this very entry, from `since` (for a clock that was set back) to `half_life`."""
 
     entry: Entry
-    svid: JwtSvid
+    svid: VerifiedJwtSvid
     since: datetime
     half_life: datetime
 
@@ -80,7 +80,7 @@ class JwtSvids:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
+    def get(self, entry: Entry, audience: Sequence[str]) -> VerifiedJwtSvid:
         """The JWT-SVID of an entry for these audiences, in their order.
 
         Past half of its life it is made anew; if that fails, the one at hand is served while it is good.
@@ -116,11 +116,11 @@ class JwtSvids:
         """Drop those of an entry that has changed or is gone."""
         self._kept.drop_owner(entry_id)
 
-    def _sign(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
+    def _sign(self, entry: Entry, audience: Sequence[str]) -> VerifiedJwtSvid:
         ttl = timedelta(seconds=entry.jwt_svid_ttl) or self._default_ttl
         return self._issuer.issue_jwt(entry.spiffe_id, audience, ttl, entry.jwt_claims.signable, entry.id)
 
-    def _issue(self, key: _Key, entry: Entry) -> JwtSvid:
+    def _issue(self, key: _Key, entry: Entry) -> VerifiedJwtSvid:
         svid = self._sign(entry, key.audience)
         issued = svid.issued_at
         assert issued is not None

@@ -9,7 +9,7 @@ from sojourn.spiffe.ids import TrustDomain
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ReconciliationStep:
     """One change: `create` has no `old`, `delete` no `new`; of an `update` `changed` names the fields."""
 
     action: str  # create | update | delete
@@ -27,7 +27,7 @@ class Step:
 class Plan:
     """All changes, and how many entries are as wanted already."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[ReconciliationStep, ...]
     unchanged: int
 
 
@@ -53,7 +53,7 @@ def make(
     by_digest = {entry.identity_digest: entry for entry in existing}
     faults: list[str] = []
     seen: dict[str, int] = {}
-    steps: list[Step] = []
+    steps: list[ReconciliationStep] = []
     kept: set[str] = set()
     kind: type[SojournError] = FailedPrecondition
     places = places or [f"entry {place}" for place in range(1, len(wanted) + 1)]
@@ -68,7 +68,7 @@ def make(
             continue
         old = by_id.get(entry.id) if entry.id else by_digest.get(entry.identity_digest)
         if old is None:
-            steps.append(Step("create", None, entry))
+            steps.append(ReconciliationStep("create", None, entry))
             continue
         kept.add(old.id)
         origin = entry.origin or old.origin
@@ -79,11 +79,13 @@ def make(
         if changed and (reason := locked(old)):
             faults.append(f"{places[place]} ({entry.spiffe_id}): {reason}")
         elif changed:
-            steps.append(Step("update", old, new, changed))
+            steps.append(ReconciliationStep("update", old, new, changed))
     if faults:
         raise kind(joined(faults))
     if prune is not None:
-        steps += [Step("delete", entry, None) for entry in existing if entry.id not in kept and prune(entry)]
+        steps += [
+            ReconciliationStep("delete", entry, None) for entry in existing if entry.id not in kept and prune(entry)
+        ]
     changed_count = sum(step.action != "delete" for step in steps)
     return Plan(tuple(steps), len(wanted) - changed_count)
 

@@ -12,9 +12,9 @@ from itertools import chain
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
 from sojourn.identity.entries import Entry, Registration, check, check_stored
-from sojourn.identity.entry_changes import Change, EntryStore, Outcome, Recorder, recorded
+from sojourn.identity.entry_changes import Change, ChangeOutcome, EntryStore, Recorder, recorded
 from sojourn.identity.matcher import EntryIndex, Matches
-from sojourn.identity.reconciliation import Plan, Step
+from sojourn.identity.reconciliation import Plan, ReconciliationStep
 from sojourn.identity.reconciliation import make as make_plan
 from sojourn.identity.template_index import IdShapes
 from sojourn.identity.templates import IdTemplate
@@ -115,14 +115,14 @@ class Registry:
     # --- changing ---------------------------------------------------------------------------------------------------
 
     @whole
-    async def create(self, wanted: Sequence[Registration], record: Recorder | None = None) -> list[Outcome]:
+    async def create(self, wanted: Sequence[Registration], record: Recorder | None = None) -> list[ChangeOutcome]:
         """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk, and so are the
         records that `record` makes of it.
         """
         _check_batch(wanted)
         async with self._lock:
             now = int(self._clock.now().timestamp())
-            outcomes: list[Outcome] = []
+            outcomes: list[ChangeOutcome] = []
             fresh: dict[str, Registration] = {}
             digests: dict[str, Registration] = {}
             for item in wanted:
@@ -131,26 +131,26 @@ class Registry:
                 try:
                     check(entry, self._trust_domain)
                     if twin is not None:
-                        outcomes.append(Outcome(twin, AlreadyExists("similar entry already exists")))
+                        outcomes.append(ChangeOutcome(twin, AlreadyExists("similar entry already exists")))
                         continue
                     if entry.id in self._entries or entry.id in fresh:
                         raise AlreadyExists(f"an entry with the ID {entry.id!r} exists already")
                 except SojournError as error:
-                    outcomes.append(Outcome(None, error))
+                    outcomes.append(ChangeOutcome(None, error))
                     continue
                 fresh[entry.id] = digests[entry.identity_digest] = entry
-                outcomes.append(Outcome(entry))
+                outcomes.append(ChangeOutcome(entry))
             await self._apply([Change(None, entry) for entry in fresh.values()], record)
             return outcomes
 
     @whole
     async def update(
         self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]], record: Recorder | None = None
-    ) -> list[Outcome]:
+    ) -> list[ChangeOutcome]:
         """Change entries, each by its ID and a function from what is there to what shall be."""
         _check_batch(wanted)
         async with self._lock:
-            outcomes: list[Outcome] = []
+            outcomes: list[ChangeOutcome] = []
             changes: dict[str, Change] = {}
             digests: dict[str, str] = {}
             for entry_id, change in wanted:
@@ -165,32 +165,32 @@ class Registry:
                     if twin is not None and twin != entry_id:
                         raise AlreadyExists("similar entry already exists")
                 except SojournError as error:
-                    outcomes.append(Outcome(None, error))
+                    outcomes.append(ChangeOutcome(None, error))
                     continue
                 changes[entry_id] = Change(self._entries.get(entry_id), new)
                 digests[new.identity_digest] = entry_id
-                outcomes.append(Outcome(new))
+                outcomes.append(ChangeOutcome(new))
             await self._apply(list(changes.values()), record)
             return outcomes
 
     @whole
-    async def delete(self, ids: Sequence[str], record: Recorder | None = None) -> list[Outcome]:
+    async def delete(self, ids: Sequence[str], record: Recorder | None = None) -> list[ChangeOutcome]:
         """Remove entries. What they served ends at once."""
         _check_batch(ids)
         async with self._lock:
-            outcomes: list[Outcome] = []
+            outcomes: list[ChangeOutcome] = []
             changes: dict[str, Change] = {}
             for entry_id in ids:
                 entry = self._entries.get(entry_id)
                 if not entry_id:
-                    outcomes.append(Outcome(None, InvalidEntry("missing entry ID")))
+                    outcomes.append(ChangeOutcome(None, InvalidEntry("missing entry ID")))
                 elif entry is None or entry_id in changes:
-                    outcomes.append(Outcome(None, NotFound("entry not found")))
+                    outcomes.append(ChangeOutcome(None, NotFound("entry not found")))
                 elif reason := self.followed(entry):
-                    outcomes.append(Outcome(None, FailedPrecondition(reason)))
+                    outcomes.append(ChangeOutcome(None, FailedPrecondition(reason)))
                 else:
                     changes[entry_id] = Change(entry, None)
-                    outcomes.append(Outcome(entry))
+                    outcomes.append(ChangeOutcome(entry))
             await self._apply(list(changes.values()), record)
             return outcomes
 
@@ -225,7 +225,7 @@ class Registry:
                 await self._apply([Change(step.old, step.new) for step in steps], record)
             return Plan(tuple(steps), plan.unchanged)
 
-    def _stamped(self, step: Step, now: int) -> Step:
+    def _stamped(self, step: ReconciliationStep, now: int) -> ReconciliationStep:
         """A step with what the registry sets: ID and time of a new entry, the revision of a changed one."""
         if step.new is None:
             return step
@@ -233,7 +233,7 @@ class Registry:
             return replace(step, new=replace(step.new, id=step.new.id or str(uuid.uuid4()), revision=0, created_at=now))
         return replace(step, new=replace(step.new, revision=step.old.revision + 1))
 
-    def _check_twins(self, steps: Sequence[Step]) -> None:
+    def _check_twins(self, steps: Sequence[ReconciliationStep]) -> None:
         going = {step.old.id for step in steps if step.old is not None}
         for step in steps:
             twin = self._by_digest.get(step.new.identity_digest) if step.new is not None else None

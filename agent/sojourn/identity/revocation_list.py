@@ -99,7 +99,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredRevocations:
     """What a store has. `times`: as they were said last."""
 
     svids: Sequence[RevokedSvid] = ()
@@ -110,7 +110,7 @@ class Kept:
 class RevocationStore(Protocol):
     """Where it is kept, each change with its audit records."""
 
-    def load(self) -> Kept: ...
+    def load(self) -> StoredRevocations: ...
 
     async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
         """Write all of it, in the place of what was there under the same keys, and the times, or nothing."""

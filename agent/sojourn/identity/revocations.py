@@ -34,7 +34,7 @@ from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Alarm, Alarms, Clock
 from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 
 log = structlog.get_logger()
 LOOK_SECONDS = 3_600.0
@@ -102,7 +102,7 @@ class Revocations:
         """Those of which something that is revoked may not have ended, the last revoked first."""
         return sorted(self._identities.values(), key=lambda each: (-each.order, each.kind, each.name))
 
-    def check(self, svid: JwtSvid) -> JwtSvid:
+    def check(self, svid: VerifiedJwtSvid) -> VerifiedJwtSvid:
         """Return a JWT-SVID that is not revoked. Raise InvalidToken."""
         jti = svid.claims.get("jti")
         if self.denies(JWT, jti if isinstance(jti, str) else "", svid.spiffe_id):

@@ -18,7 +18,7 @@ from sojourn.limits import ATTESTOR_RETRY_SECONDS, PUSH_SECONDS, STREAM_ATTESTED
 _Waiter = asyncio.Future[None]
 
 
-class Step:
+class StreamStep:
     """One step of the event loop in which streams are woken, and what is found in it for more than one of them. It ends
     with the step: nothing of it is true any longer then.
     """
@@ -38,7 +38,7 @@ class Step:
         return made[1]
 
 
-Push = Callable[[Step], bool]
+Push = Callable[[StreamStep], bool]
 """Does at once what is to be done for a stream that is woken. Returns False if whoever waits for it has to go on."""
 
 
@@ -65,7 +65,7 @@ class Waking:
         loop.call_soon(self._wake_some, loop)
 
     def _wake_some(self, loop: asyncio.AbstractEventLoop) -> None:
-        step, woken, ends = Step(), 0, monotonic() + PUSH_SECONDS
+        step, woken, ends = StreamStep(), 0, monotonic() + PUSH_SECONDS
         while self._due and woken < STREAMS_WOKEN_AT_ONCE and monotonic() < ends:
             woken += self._due.popleft().go_on(step)
         self._coming = False
@@ -109,7 +109,7 @@ class IdentityStream:
             if self._waiter is not None:
                 self.turns.wake(self, self._waiter.get_loop())
 
-    def go_on(self, step: Step) -> bool:
+    def go_on(self, step: StreamStep) -> bool:
         """It is the stream's turn. Return whether its waiter goes on, because there is no push or it does not do."""
         waiter, push = self._waiter, self._push
         if waiter is None or waiter.done():

@@ -53,7 +53,7 @@ class WitIssuer(Protocol):
 
 
 @dataclass(slots=True)
-class Kept(Generic[Kind]):
+class CachedSvid(Generic[Kind]):
     """One SVID in use. `rotate_at` is wall time, for people; the alarm runs on the boot clock."""
 
     entry: Entry
@@ -77,7 +77,7 @@ class Svids(Generic[Kind]):
         self._clock = clock
         self._alarms = alarms
         self._issued = issued
-        self._kept: dict[IdentityKey, Kept[Kind]] = {}
+        self._kept: dict[IdentityKey, CachedSvid[Kind]] = {}
         self._of_entry: dict[str, set[IdentityKey]] = {}  # the same, by the entry
         self._watchers: dict[IdentityKey, int] = {}  # how many
         self._unwatched: OrderedDict[IdentityKey, None] = OrderedDict()  # of those that are kept, the latest last
@@ -135,7 +135,7 @@ class Svids(Generic[Kind]):
         for key in list(self._of_entry.get(entry_id, ())):
             self.forget(key)
 
-    async def reissue(self, which: Callable[[Kept[Kind]], bool]) -> int:
+    async def reissue(self, which: Callable[[CachedSvid[Kind]], bool]) -> int:
         """Replace SVIDs now, whatever they have left, and return how many; those that nobody watches are dropped."""
         found = [key for key, kept in self._kept.items() if which(kept)]
         for place, key in enumerate(found, 1):
@@ -144,7 +144,7 @@ class Svids(Generic[Kind]):
                 await asyncio.sleep(0)
         return len(found)
 
-    def kept(self) -> list[Kept[Kind]]:
+    def kept(self) -> list[CachedSvid[Kind]]:
         return list(self._kept.values())
 
     def check_clock(self) -> None:
@@ -161,7 +161,7 @@ class Svids(Generic[Kind]):
     def _good(self, svid: Kind) -> bool:
         return svid.not_before <= self._clock.now() < svid.not_after
 
-    def _issue(self, entry: Entry) -> Kept[Kind]:
+    def _issue(self, entry: Entry) -> CachedSvid[Kind]:
         self._alarms.look_at_wall()  # a step must not be taken back unnoticed, once something was signed by it
         svid = self._sign(entry)
         if not self._good(svid):
@@ -172,7 +172,7 @@ class Svids(Generic[Kind]):
         # Drawn once for each SVID, so that a fleet that started as one does not rotate as one.
         wait = life * (0.5 + random.uniform(-0.5, 0.5) * ROTATION_JITTER_SHARE)  # noqa: S311
         alarm = self._alarms.after(wait, self._rotate, entry.key)
-        kept = self._kept[entry.key] = Kept(entry, svid, now + timedelta(seconds=wait), alarm)
+        kept = self._kept[entry.key] = CachedSvid(entry, svid, now + timedelta(seconds=wait), alarm)
         self._of_entry.setdefault(entry.id, set()).add(entry.key)
         if entry.key not in self._watchers:
             self._leave(entry.key)

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 
 JWT_SVID = "jwt-svid"
 
@@ -23,7 +23,7 @@ class Assertion:
         return cls(hashlib.sha256(text).hexdigest(), expires_at)
 
     @classmethod
-    def of(cls, svid: JwtSvid) -> "Assertion":
+    def of(cls, svid: VerifiedJwtSvid) -> "Assertion":
         """A JWT-SVID, which its trust domain issued; one without a `jti` is known by its text."""
         jti = svid.claims.get("jti")
         known = (

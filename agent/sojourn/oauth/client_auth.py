@@ -22,7 +22,7 @@ from sojourn.net.networks import network_of
 from sojourn.oauth.assertion_ids import Assertion
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 from sojourn.tasktoken.sender_constraint import X5T, Binding
 
 SOCKET, ASSERTION, CERTIFICATE = "socket", "assertion", "certificate"  # how a client authenticated
@@ -44,7 +44,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class ClientSender:
     """At the other end of the connection: a process on this machine, or a TLS peer that may have shown an SVID."""
 
     peer: Peer | None = None
@@ -103,7 +103,7 @@ class ClientCredentials:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownSvid:
     """An SVID that a client has shown: a task that was begun by it ends when it is revoked."""
 
     kind: str  # JWT | X509
@@ -113,7 +113,7 @@ class Shown:
 
 
 @lru_cache(JWT_SVIDS_READ_KEPT_PER_ID)
-def ends_of(shown: tuple[Shown, ...]) -> Mapping[tuple[str, str], float]:
+def ends_of(shown: tuple[ShownSvid, ...]) -> Mapping[tuple[str, str], float]:
     """When SVIDs end, by kind and ID. Tasks that were begun by the same share it."""
     return MappingProxyType({(each.kind, each.id): each.expires_at.timestamp() for each in shown if each.id})
 
@@ -126,7 +126,7 @@ class OAuthClient:
     entries: tuple[Entry, ...]
     peer: Peer | None = None  # the process, if it came by the socket
     certificate: Certificate | None = None  # of its connection
-    svid: Shown | None = None  # by which it authenticated
+    svid: ShownSvid | None = None  # by which it authenticated
     assertion: Assertion | None = None  # that it has used up with this request
 
     @property
@@ -168,7 +168,9 @@ class Clients:
         self._issuer = issuer
         self._clock = clock
 
-    async def authenticate(self, sender: Sender, credentials: ClientCredentials, *, claim: bool = True) -> OAuthClient:
+    async def authenticate(
+        self, sender: ClientSender, credentials: ClientCredentials, *, claim: bool = True
+    ) -> OAuthClient:
         """Say who the client is. Raise InvalidClient, NoIdentity, AttestationFailed, or what the store raises.
 
         Its assertion, if it sent one, is used up; without `claim` that is left to the caller, who does it before
@@ -192,7 +194,7 @@ class Clients:
         if distinct:
             await self._used.claim(distinct, int(self._clock.now().timestamp()))
 
-    def read_assertion(self, unverified_token: str, what: str, audiences: Sequence[str] = ()) -> JwtSvid:
+    def read_assertion(self, unverified_token: str, what: str, audiences: Sequence[str] = ()) -> VerifiedJwtSvid:
         """Verify a JWT-SVID that is for us alone (by default: for our issuer). Raise InvalidToken that names `what`."""
         wanted = tuple(audiences) or (self._issuer,)
         try:
@@ -211,7 +213,7 @@ class Clients:
             raise InvalidToken(f"{what}: token has expired", reason_code="expired")
         return svid
 
-    def check_still(self, client: OAuthClient, svids: Sequence[Shown]) -> OAuthClient:
+    def check_still(self, client: OAuthClient, svids: Sequence[ShownSvid]) -> OAuthClient:
         """The client with those of its registrations that are what they were. Raise InvalidClient if none is any more,
         or if one of the SVIDs has been revoked meanwhile.
         """
@@ -230,7 +232,7 @@ class Clients:
             raise InvalidClient(f"the client {str(spiffe_id)!r} is not registered")
         return entries
 
-    def _by_assertion(self, sender: Sender, credentials: ClientCredentials) -> OAuthClient:
+    def _by_assertion(self, sender: ClientSender, credentials: ClientCredentials) -> OAuthClient:
         try:
             svid = self.read_assertion(credentials.unverified_assertion, "client_assertion")
         except InvalidToken as error:
@@ -256,7 +258,7 @@ class Clients:
             raise InvalidClient("client_assertion is not the caller's: the caller has no such identity")
         return OAuthClient(ASSERTION, own, peer, None, asserted.svid, asserted.assertion)
 
-    def _by_certificate(self, sender: Sender) -> OAuthClient:
+    def _by_certificate(self, sender: ClientSender) -> OAuthClient:
         shown_ = sender.certificate
         if shown_ is None:
             raise InvalidClient(
@@ -268,7 +270,7 @@ class Clients:
             raise InvalidClient(
                 "the X.509-SVID of the connection is revoked, or has ended: connect with the present one"
             )
-        svid = Shown(X509, shown_.serial, shown_.not_after, shown_.spiffe_id)
+        svid = ShownSvid(X509, shown_.serial, shown_.not_after, shown_.spiffe_id)
         return OAuthClient(CERTIFICATE, self.remote(shown_.spiffe_id), None, shown_, svid)
 
 
@@ -277,10 +279,10 @@ def own_names(issuer: str, trust_domain: TrustDomain) -> tuple[str, ...]:
     return (issuer, f"{issuer}/token", str(trust_domain.id))
 
 
-def shown(svid: JwtSvid) -> Shown:
+def shown(svid: VerifiedJwtSvid) -> ShownSvid:
     """A JWT-SVID as what a client has shown."""
     jti: Any = svid.claims.get("jti")
-    return Shown(JWT, jti if isinstance(jti, str) else "", svid.expires_at, svid.spiffe_id)
+    return ShownSvid(JWT, jti if isinstance(jti, str) else "", svid.expires_at, svid.spiffe_id)
 
 
 def _named(client: OAuthClient, client_id: str) -> OAuthClient:

@@ -23,9 +23,9 @@ from sojourn.oauth.assertion_ids import Assertion
 from sojourn.oauth.client_auth import (
     ClientCredentials,
     Clients,
+    ClientSender,
     OAuthClient,
-    Sender,
-    Shown,
+    ShownSvid,
     bound_to,
     ends_of,
     own_names,
@@ -40,7 +40,7 @@ from sojourn.oauth.token_request import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCES
 from sojourn.policy.params import texts_of
 from sojourn.policy.rules import check_within
 from sojourn.runtime.clock import Clock
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 from sojourn.tasks.begin import BeginRequest, BeginService
 from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.engine import TaskEngine
@@ -61,7 +61,7 @@ class _Asked:
     client: OAuthClient
     request: TokenRequest
     binding: Binding | None
-    shown: tuple[Shown, ...]
+    shown: tuple[ShownSvid, ...]
     once: tuple[Assertion, ...]
     subject: TaskToken | None = None
     held: bool = False  # whether the subject is a token of the client's own task: then none begins either
@@ -122,7 +122,7 @@ class TokenGrants:
 
     async def grant(
         self,
-        sender: Sender,
+        sender: ClientSender,
         credentials: ClientCredentials,
         request: TokenRequest,
     ) -> IssuedToken:
@@ -186,7 +186,7 @@ class TokenGrants:
             seen.append(shown(actor))
         return _Asked(client, request, bound_to(client, proof), tuple(seen), tuple(once))
 
-    def _own_svid(self, client: OAuthClient, request: TokenRequest) -> JwtSvid:
+    def _own_svid(self, client: OAuthClient, request: TokenRequest) -> VerifiedJwtSvid:
         bearer = request.grant_type == JWT_BEARER
         what, names = ("assertion", self.own_names[:1]) if bearer else ("subject_token", self.own_names)
         try:
@@ -200,7 +200,7 @@ class TokenGrants:
             raise refused(f"{what}: it is not the client's: the client has no such identity")
         return svid
 
-    def _actor(self, client: OAuthClient, request: TokenRequest, once: list[Assertion]) -> JwtSvid:
+    def _actor(self, client: OAuthClient, request: TokenRequest, once: list[Assertion]) -> VerifiedJwtSvid:
         actor = self._clients.read_assertion(request.unverified_actor, "actor_token", self.own_names)
         if client.peer is None:
             once.append(Assertion.of(actor))

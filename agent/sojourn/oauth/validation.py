@@ -26,7 +26,7 @@ JWT_SVID, TASK = "jwt-svid", "task"
 
 
 @dataclass(frozen=True, slots=True)
-class TokenVerdict:
+class ValidationVerdict:
     """What became of a validation: `code` and `reason` are empty if the token is good.
 
     `spiffe_id` is the subject; `actors` act for it, the present one first, if a task was handed on.
@@ -66,7 +66,7 @@ class TokenValidation:
         action: str = "",
         sender: Sender = UNKNOWN,
         params_digest: str = "",
-    ) -> TokenVerdict:
+    ) -> ValidationVerdict:
         """Say whether a token is good for `audience` (and for `action`), sent by `sender`. Never raises.
 
         A token for one request is good for that of `params_digest` alone. A proof is used up by this. The answer is no
@@ -93,7 +93,7 @@ class TokenValidation:
         params_digest: str = "",
         no_action: bool = False,
         served: Served = NOTHING_SAID,
-    ) -> TokenVerdict:
+    ) -> ValidationVerdict:
         """`validate` for a request that is served if the answer is yes: it uses up a token that is good once, and is
         counted if its action is. `no_action`: it is for none. What is `served` is on record before the answer.
         """
@@ -154,14 +154,16 @@ class TokenValidation:
         """Whether a token was good once, and was used."""
         return verified.task_class == HIGH and self._uses.has(verified)
 
-    def _jwt_svid(self, token: str, audience: str, action: str, sender: Sender, params_digest: str) -> TokenVerdict:
+    def _jwt_svid(
+        self, token: str, audience: str, action: str, sender: Sender, params_digest: str
+    ) -> ValidationVerdict:
         if action or params_digest:
             raise InvalidToken("a JWT-SVID grants no actions", reason_code="wrong_type")
         if sender.dpop_proof or sender.jkt:
             raise InvalidToken("a JWT-SVID is not bound to a key", reason_code="wrong_binding")
         svid = self._identities.verify_jwt_svid(token, [audience])
         claims = {**svid.claims, "aud": list(svid.audience)}
-        return TokenVerdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
+        return ValidationVerdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
 
     def _task_token(
         self, unverified: UnverifiedJws, audience: str, action: str, sender: Sender, params_digest: str
@@ -180,14 +182,14 @@ def _is_svid(unverified: UnverifiedJws, kind: str) -> bool:
     return (kind or (TASK if unverified.typ == tokens.TYP else JWT_SVID)) == JWT_SVID
 
 
-def _yes(verified: TaskToken) -> TokenVerdict:
+def _yes(verified: TaskToken) -> ValidationVerdict:
     actors = tuple(map(str, verified.actors))
-    return TokenVerdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
+    return ValidationVerdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
 
 
-def _no(error: SojournError) -> TokenVerdict:
+def _no(error: SojournError) -> ValidationVerdict:
     if isinstance(error, NonceNeeded):
-        return TokenVerdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
+        return ValidationVerdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
     if isinstance(error, InvalidToken):
-        return TokenVerdict(code=error.reason_code, reason=error.public)
-    return TokenVerdict(code="task_over" if isinstance(error, TaskOver) else error.code, reason=error.public)
+        return ValidationVerdict(code=error.reason_code, reason=error.public)
+    return ValidationVerdict(code="task_over" if isinstance(error, TaskOver) else error.code, reason=error.public)

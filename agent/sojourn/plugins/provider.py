@@ -2,13 +2,13 @@
 
 from sojourn.errors import InvalidConfig, InvalidInput, SojournError
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer, Http
+from sojourn.providers.http import Http, HttpResponse
 from sojourn.providers.provider import Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 
 __all__ = [
-    "Answer",
     "Ended",
     "Http",
+    "HttpResponse",
     "InvalidConfig",
     "InvalidInput",
     "Mint",

@@ -86,7 +86,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseOutcome:
     """What became of a case; `differences` says in what the answer is not the expected one."""
 
     case: Case
@@ -127,7 +127,7 @@ def parse(file: str, toml: str, kind: TaskType) -> list[Case]:
     return made
 
 
-def run(kind: TaskType, cases: Sequence[Case]) -> list[Outcome]:
+def run(kind: TaskType, cases: Sequence[Case]) -> list[CaseOutcome]:
     """Ask every case."""
     return [_outcome(case, ask(kind, case.question)) for case in cases]
 
@@ -173,7 +173,7 @@ def unmet(folder: Path, types: TypeSet) -> list[Fault]:
     return found
 
 
-def undecided(kind: TaskType, outcomes: Sequence[Outcome]) -> list[str]:
+def undecided(kind: TaskType, outcomes: Sequence[CaseOutcome]) -> list[str]:
     """The policies of a type that decided none of its cases, in the order of the file."""
     decided = {id_ for outcome in outcomes for id_ in outcome.answer.decision.policies}
     return [clause.id for clause in kind.policy.clauses if clause.id not in decided]
@@ -215,7 +215,7 @@ def _made(kind: TaskType, case: _Case, default: _Asked, line: int) -> Case:
     return Case(case.name, question, case.expect == "allow", policies, case.rule, case.approval, line)
 
 
-def _outcome(case: Case, answer: PolicyAnswer) -> Outcome:
+def _outcome(case: Case, answer: PolicyAnswer) -> CaseOutcome:
     differences = []
     if case.allow != bool(answer):
         got = "allow" if answer else f"deny ({answer.decision.reason})"  # type: ignore[union-attr]  # only a deny is false
@@ -226,7 +226,7 @@ def _outcome(case: Case, answer: PolicyAnswer) -> Outcome:
         differences.append(f"expected to be decided by {case.rule}, got {answer.rule}")
     if case.approval is not None and case.approval != answer.approval:
         differences.append(f"expected {_agreed(case.approval)}, got {_agreed(answer.approval)}")
-    return Outcome(case, answer, tuple(differences))
+    return CaseOutcome(case, answer, tuple(differences))
 
 
 def _agreed(needed: bool) -> str:

@@ -41,7 +41,7 @@ CASES = ".test.toml"  # files of cases are named so; they are no task types
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class ProvidedResource:
     """A resource whose credentials a provider gives: its name in the configuration, and what it is asked with.
 
     `line` and `ask_line`: where the type's TOML file says so.
@@ -77,7 +77,7 @@ class TaskType:
     policy: Policy
     digest: str
     lines: Mapping[str, int]  # where each key of its TOML file stands
-    outside: Mapping[str, Outside] = field(default_factory=dict)  # resource -> who gives credentials for it
+    outside: Mapping[str, ProvidedResource] = field(default_factory=dict)  # resource -> who gives credentials for it
     bind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # action -> the parameters that concern it
     high: frozenset[str] = frozenset()  # its actions of high consequence
     limits: Mapping[str, int] = field(default_factory=dict)  # action -> how often a task may do it
@@ -229,14 +229,14 @@ def _of_when(name: str, toml: str, error: InvalidPolicy) -> list[Fault]:
     return [Fault(f"{name}.toml", line, f"approval.when: {each.message}") for each in error.faults]
 
 
-def _outside(file: TypeFile, toml: str) -> dict[str, Outside]:
+def _outside(file: TypeFile, toml: str) -> dict[str, ProvidedResource]:
     lines = _lines(toml)
     found = {}
     for number, each in enumerate(file.ceiling):
         if each.provider is not None:
             places = [f"ceiling.{number}.ask", f"ceiling.{number}.provider", f"ceiling.{number}", "ceiling"]
             at = [next((lines[place] for place in places[first:] if place in lines), 0) for first in (1, 0)]
-            found[each.resource] = Outside(each.provider, each.ask, *at)
+            found[each.resource] = ProvidedResource(each.provider, each.ask, *at)
     return found
 
 

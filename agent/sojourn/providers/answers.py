@@ -11,7 +11,7 @@ import structlog
 from sojourn.errors import SojournError, quoted
 from sojourn.limits import PROVIDER_RETRY_AFTER_MAX_SECONDS, PROVIDER_TOKEN_MAX_BYTES
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 from sojourn.providers.provider import Step
 
 log = structlog.get_logger()
@@ -103,7 +103,7 @@ def _tame(word: re.Match[str]) -> str:
     return "…" if random or len(text) >= _WORD_MAX else text
 
 
-def unanswered(answer: Answer, step: str, *, detail: str = "") -> ProviderUnavailable:
+def unanswered(answer: HttpResponse, step: str, *, detail: str = "") -> ProviderUnavailable:
     """The error that an answer becomes whose status is no success and no refusal, such as 429 or 503."""
     if answer.status == 429:
         told, sent = "the provider has too many requests", False
@@ -116,7 +116,7 @@ def unanswered(answer: Answer, step: str, *, detail: str = "") -> ProviderUnavai
     )
 
 
-def retry_after(answer: Answer) -> float:
+def retry_after(answer: HttpResponse) -> float:
     """Seconds, as Retry-After says (RFC 9110, 10.2.3); 0: it does not, or names a date."""
     value = answer.headers.get("retry-after", "")
     if not (value.isascii() and value.isdecimal()) or len(value) > 9:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from sojourn.errors import SojournError
 from sojourn.limits import AUDIENCE_MAX_BYTES, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.net.urls import parse_url
-from sojourn.providers.discovery import Discovery, Metadata
+from sojourn.providers.discovery import Discovery, ProviderMetadata
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Http
 from sojourn.providers.provider import Mint, ProviderTable
@@ -85,13 +85,13 @@ class AuthorizationServer:
         """A JWT-SVID for this server."""
         return mint(self.audience, algorithm=self._table.algorithm)
 
-    async def metadata(self) -> Metadata:
+    async def metadata(self) -> ProviderMetadata:
         """Its endpoints, by its metadata or as the table has them. Raise ProviderUnavailable."""
         table = self._table
         if table.token_endpoint is None:
             found = await self.discovery.metadata()
             revocation = table.revocation_endpoint or found.revocation_endpoint
-            return Metadata(
+            return ProviderMetadata(
                 table.issuer,
                 found.token_endpoint,
                 revocation,
@@ -99,7 +99,7 @@ class AuthorizationServer:
                 found.jwks_uri,
                 found.grant_types,
             )
-        return Metadata(table.issuer, table.token_endpoint, table.revocation_endpoint or "")
+        return ProviderMetadata(table.issuer, table.token_endpoint, table.revocation_endpoint or "")
 
     async def token(self, form: Mapping[str, str], mint: Mint, expected: Expected, *, step: str) -> Granted:
         """Ask for a token. What is not as expected is taken back at once. Raise as Provider.exchange does."""

@@ -8,7 +8,7 @@ from xml.parsers import expat  # without DTDs, and so without entities: see _Lea
 from sojourn.errors import SojournError
 from sojourn.providers.answers import code_of, odd, retry_after, said, unanswered
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 
 _DEPTH_MAX: Final = 16
 _ELEMENTS_MAX: Final = 256
@@ -90,7 +90,7 @@ _REFUSALS: Final[Mapping[str, tuple[_Told, ...]]] = {
 _SAME: Final = {"ExpiredToken": "ExpiredTokenException", "AccessDeniedException": "AccessDenied"}
 
 
-def fields_of(answer: Answer, step: str) -> dict[str, Any]:
+def fields_of(answer: HttpResponse, step: str) -> dict[str, Any]:
     """An answer's values by their path, such as `ErrorResponse/Error/Code`. Raise ProviderUnavailable.
 
     STS answers in XML, or in JSON to those who ask for that: both are read into the same.
@@ -103,7 +103,7 @@ def fields_of(answer: Answer, step: str) -> dict[str, Any]:
         raise odd("the answer is neither XML nor JSON as AWS writes them", step) from error
 
 
-def refusal_of(answer: Answer, step: str) -> SojournError:
+def refusal_of(answer: HttpResponse, step: str) -> SojournError:
     """The error that an answer other than 200 is."""
     try:
         fields = fields_of(answer, step)

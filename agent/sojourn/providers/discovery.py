@@ -17,7 +17,7 @@ from sojourn.limits import (
 )
 from sojourn.net.urls import parse_url
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.http import Answer, Http
+from sojourn.providers.http import Http, HttpResponse
 from sojourn.providers.tokens import clock_note
 from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Clock
@@ -30,7 +30,7 @@ _ENDPOINTS: Final = ("token_endpoint", "revocation_endpoint", "introspection_end
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
+class ProviderMetadata:
     """What an issuer's document says. An endpoint that it has not is ""."""
 
     issuer: str
@@ -61,14 +61,14 @@ class Discovery:
         self._issuer = issuer
         self._http = http
         self._clock = clock
-        self._kept: Metadata | None = None
+        self._kept: ProviderMetadata | None = None
         self._fetched = 0.0
         self._stale = 0.0
         self.clock_note = ""  # what to say of the issuer's clock, if it was far off at the last fetch
         self._fetching: asyncio.Future[None] | None = None
         self._background = Background("metadata_failed")
 
-    async def metadata(self) -> Metadata:
+    async def metadata(self) -> ProviderMetadata:
         """Raise ProviderUnavailable if there is none, or none that is good."""
         kept = self._good()
         if kept is None:
@@ -81,11 +81,11 @@ class Discovery:
             self._renewing()
         return kept
 
-    def _good(self) -> Metadata | None:
+    def _good(self) -> ProviderMetadata | None:
         over = self._clock.boot() >= self._fetched + PROVIDER_METADATA_KEPT_SECONDS
         return None if over else self._kept
 
-    async def anew(self) -> Metadata:
+    async def anew(self) -> ProviderMetadata:
         """The document as it is now, whatever is kept. Raise ProviderUnavailable."""
         self._kept, max_age = await self._fetch()
         self._fetched = self._clock.boot()
@@ -116,7 +116,7 @@ class Discovery:
             self._stale = self._clock.boot() + PROVIDER_METADATA_MIN_SECONDS
             log.warning("metadata_not_renewed", issuer=self._issuer, reason=error.public)
 
-    async def _fetch(self) -> tuple[Metadata, float]:
+    async def _fetch(self) -> tuple[ProviderMetadata, float]:
         first, second = well_known(self._issuer)
         answer = await self._http.get(first, step=STEP)
         if 400 <= answer.status < 500 and answer.status != 429:
@@ -131,7 +131,7 @@ class Discovery:
         return _read(answer.json(STEP), self._issuer), _max_age(answer)
 
 
-def _read(document: Mapping[str, Any], issuer: str) -> Metadata:
+def _read(document: Mapping[str, Any], issuer: str) -> ProviderMetadata:
     """The document of an issuer. Raise ProviderUnavailable if it is another's, or names no good endpoints."""
     said = document.get("issuer")
     if said != issuer:  # byte for byte (RFC 8414, 3.3): otherwise one issuer could speak for another
@@ -154,10 +154,10 @@ def _read(document: Mapping[str, Any], issuer: str) -> Metadata:
         raise ProviderUnavailable(f"the metadata of {issuer} name no token_endpoint", step=STEP)
     grants = document.get("grant_types_supported")
     known = tuple(each for each in grants if isinstance(each, str)) if isinstance(grants, list) else ()
-    return Metadata(issuer, **endpoints, grant_types=known)
+    return ProviderMetadata(issuer, **endpoints, grant_types=known)
 
 
-def _max_age(answer: Answer) -> float:
+def _max_age(answer: HttpResponse) -> float:
     """Seconds that the document may be kept, within limits."""
     control = answer.headers.get("cache-control", "").lower()
     if "no-store" in control or "no-cache" in control:

@@ -17,7 +17,7 @@ from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ASSERTION_SECONDS, PROVID
 from sojourn.providers.answers import code_of, life_of, odd, said, token_of, unanswered, unfailing
 from sojourn.providers.ask_by_action import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer, Http
+from sojourn.providers.http import Http, HttpResponse
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask
 from sojourn.runtime.clock import Clock, SystemClock
@@ -213,7 +213,7 @@ class EntraProvider:
         await self._http.close()
 
 
-def refusal_of(answer: Answer, step: str) -> SojournError:
+def refusal_of(answer: HttpResponse, step: str) -> SojournError:
     """The error that an answer other than 200 is: by Entra's own code first, and by OAuth's else."""
     told = answer.told()
     error, detail, codes = code_of(told.get("error")), said(told.get("error_description")), told.get("error_codes")

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sojourn.errors import SojournError
 from sojourn.providers.answers import code_of, said, unanswered
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 
 _WHERE: Final = "IAM, Workload Identity Pools, this pool's provider"
 
@@ -78,7 +78,7 @@ _STS: Final = (
 )
 
 
-def sts_refusal_of(answer: Answer, step: str) -> SojournError:
+def sts_refusal_of(answer: HttpResponse, step: str) -> SojournError:
     """The error that an answer of STS other than 200 is (RFC 6749, 5.2)."""
     if answer.status in {408, 429} or answer.status >= 500:
         return unanswered(answer, step)
@@ -97,7 +97,7 @@ def sts_refusal_of(answer: Answer, step: str) -> SojournError:
     return ProviderRefused(f"Google's STS refused ({code})", step=step, hint=hint, detail=said(sentence))
 
 
-def refusal_of(answer: Answer, step: str, account: str, principal: str) -> SojournError:
+def refusal_of(answer: HttpResponse, step: str, account: str, principal: str) -> SojournError:
     """The error that an answer of the IAM Credentials API other than 200 is."""
     error = answer.told().get("error")
     if not isinstance(error, dict) or answer.status in {408, 429} or answer.status >= 500:
@@ -105,7 +105,7 @@ def refusal_of(answer: Answer, step: str, account: str, principal: str) -> Sojou
     return _api_refusal(error, answer, step, account, principal)
 
 
-def _api_refusal(error: dict[str, Any], answer: Answer, step: str, account: str, principal: str) -> SojournError:
+def _api_refusal(error: dict[str, Any], answer: HttpResponse, step: str, account: str, principal: str) -> SojournError:
     status, message = code_of(error.get("status")), error.get("message")
     lower, detail = message.lower() if isinstance(message, str) else "", said(message)
     if status == "PERMISSION_DENIED" and ("has not been used" in lower or "disabled" in lower):

@@ -20,7 +20,7 @@ from sojourn.net.urls import Url, parse_url
 from sojourn.providers.connection_pool import Pool
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.guarded_connect import Guarded, Lookups, tls_context
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 from sojourn.providers.provider import ProviderTable
 
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -45,17 +45,17 @@ class GuardedHttp:
         self._secure = Pool(Guarded(lookups, networks, loopback=False), context)
         self._plain = Pool(Guarded(lookups, (), loopback=True)) if table.plain_http else None
 
-    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> Answer:
+    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
         return await self._ask("GET", url, None, step, headers or {})
 
     async def post_form(
         self, url: str, form: Mapping[str, str], *, step: str, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> HttpResponse:
         return await self._ask("POST", url, urlencode(form).encode(), step, {"content-type": _FORM, **(headers or {})})
 
     async def post_json(
         self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> HttpResponse:
         content = json.dumps(body, ensure_ascii=True, allow_nan=False).encode()
         return await self._ask("POST", url, content, step, {"content-type": _JSON, **(headers or {})})
 
@@ -64,7 +64,9 @@ class GuardedHttp:
         if self._plain is not None:
             await self._plain.close()
 
-    async def _ask(self, method: str, url: str, content: bytes | None, step: str, headers: Mapping[str, str]) -> Answer:
+    async def _ask(
+        self, method: str, url: str, content: bytes | None, step: str, headers: Mapping[str, str]
+    ) -> HttpResponse:
         try:
             target = parse_url(url)
         except ValueError as error:
@@ -105,7 +107,7 @@ class _Call:
     def unavailable(self, why: str, *, hint: str = "") -> ProviderUnavailable:
         return ProviderUnavailable(f"{self._url.authority} {why}", step=self._step, sent=self._sent, hint=hint)
 
-    async def answer(self, pool: Pool, method: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+    async def answer(self, pool: Pool, method: str, content: bytes | None, headers: Mapping[str, str]) -> HttpResponse:
         url = httpcore.URL(
             scheme=self._url.scheme, host=self._url.host, port=self._url.port, target=self._url.target.encode()
         )
@@ -124,7 +126,7 @@ class _Call:
             finally:
                 await response.aclose()
 
-    async def _read(self, response: httpcore.Response) -> Answer:
+    async def _read(self, response: httpcore.Response) -> HttpResponse:
         received = self._headers(response.headers)
         if response.status < 200:
             raise self.unavailable("wants to speak something else than HTTP")
@@ -137,7 +139,7 @@ class _Call:
             body += part
             if len(body) > PROVIDER_ANSWER_MAX_BYTES:
                 raise self.unavailable(f"answered with more than {PROVIDER_ANSWER_MAX_BYTES} bytes")
-        return Answer(response.status, received, bytes(body))
+        return HttpResponse(response.status, received, bytes(body))
 
     async def _trace(self, event: str, _info: Mapping[str, Any]) -> None:
         if event == "http11.send_request_headers.started":

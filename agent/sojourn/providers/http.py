@@ -9,7 +9,7 @@ from sojourn.providers.errors import ProviderUnavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What came back. `headers` have lower-case names."""
 
     status: int
@@ -41,15 +41,15 @@ class Http(Protocol):
     large or too slow. What a status means is for the caller to say. `step` names the call in errors and checks.
     """
 
-    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> Answer: ...
+    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> HttpResponse: ...
 
     async def post_form(
         self, url: str, form: Mapping[str, str], *, step: str, headers: Mapping[str, str] | None = None
-    ) -> Answer: ...
+    ) -> HttpResponse: ...
 
     async def post_json(
         self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
-    ) -> Answer: ...
+    ) -> HttpResponse: ...
 
     async def close(self) -> None:
         """Let go of the connections that are kept. Its provider does that, when it is closed itself."""

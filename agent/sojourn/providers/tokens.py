@@ -18,7 +18,7 @@ from sojourn.limits import (
 )
 from sojourn.providers.answers import retry_after
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 from sojourn.providers.provider import ACCESS_TOKEN, NOT_OAUTH
 
 TYPE_PREFIX: Final = "urn:ietf:params:oauth:token-type:"
@@ -78,7 +78,7 @@ class _Bad(Exception):
 
 
 def read_token(
-    answer: Answer, expected: Expected, *, step: str, asked_at: datetime, now: datetime, hints: Hints
+    answer: HttpResponse, expected: Expected, *, step: str, asked_at: datetime, now: datetime, hints: Hints
 ) -> Granted:
     """Read the answer to a token request that was made at `asked_at`.
 
@@ -98,7 +98,9 @@ def read_token(
         raise Unfit(error.public, tokens, step=step, hint=error.hint) from None
 
 
-def _granted(body: dict[str, Any], expected: Expected, answer: Answer, asked_at: datetime, now: datetime) -> Granted:
+def _granted(
+    body: dict[str, Any], expected: Expected, answer: HttpResponse, asked_at: datetime, now: datetime
+) -> Granted:
     token, refresh = body.get("access_token"), body.get("refresh_token", "")
     if not isinstance(token, str) or not isinstance(refresh, str):
         raise _Bad("the answer has no access_token")
@@ -174,7 +176,7 @@ def unverified_claims(token: str, part: int = 1) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def refusal(answer: Answer, *, step: str, now: datetime, hints: Hints) -> ProviderRefused | ProviderUnavailable:
+def refusal(answer: HttpResponse, *, step: str, now: datetime, hints: Hints) -> ProviderRefused | ProviderUnavailable:
     """What an answer of an OAuth endpoint is that is not 200 (RFC 6749, 5.2)."""
     error, told = _error_of(answer)
     if answer.status >= 500 or answer.status == 429 or error in _LATER:
@@ -191,7 +193,7 @@ def refusal(answer: Answer, *, step: str, now: datetime, hints: Hints) -> Provid
     return ProviderRefused(text, step=step, said=error, hint=hints(error, told))
 
 
-def _error_of(answer: Answer) -> tuple[str, str]:
+def _error_of(answer: HttpResponse) -> tuple[str, str]:
     """The code, and what is told of it: short, printable, and without anything that could be a token."""
     body = answer.told()
     error, told = body.get("error"), body.get("error_description")
@@ -205,13 +207,13 @@ def _tame(text: str) -> str:
     return " ".join(_LONG.sub("…", printable).split())[:_TOLD_MAX]
 
 
-def _retry_after(answer: Answer, now: datetime) -> float:
+def _retry_after(answer: HttpResponse, now: datetime) -> float:
     date = _date(answer.headers.get("retry-after", ""))
     later = (date - now).total_seconds() if date else 0.0
     return retry_after(answer) or min(max(later, 0.0), PROVIDER_RETRY_AFTER_MAX_SECONDS)
 
 
-def clock_note(answer: Answer, now: datetime) -> str:
+def clock_note(answer: HttpResponse, now: datetime) -> str:
     """What to say of a provider's clock if it is far from ours: verifiers refuse tokens for that."""
     date = _date(answer.headers.get("date", ""))
     off = (date - now).total_seconds() if date else 0.0

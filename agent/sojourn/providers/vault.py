@@ -19,7 +19,7 @@ from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT, PROVIDER_STRA
 from sojourn.providers.answers import life_of, odd, table_of, token_of, unfailing
 from sojourn.providers.ask_by_action import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer, Http
+from sojourn.providers.http import Http, HttpResponse
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask
 from sojourn.providers.vault_answers import refusal_of
@@ -341,10 +341,10 @@ class VaultProvider:
         """Let go of the connections."""
         await self._http.close()
 
-    async def _get(self, path: str, step: str, token: str = "") -> Answer:
+    async def _get(self, path: str, step: str, token: str = "") -> HttpResponse:
         return await self._http.get(f"{self._address}/v1/{path}", step=step, headers=self._headers(token))
 
-    async def _post(self, path: str, body: Mapping[str, Any], step: str, token: str = "") -> Answer:
+    async def _post(self, path: str, body: Mapping[str, Any], step: str, token: str = "") -> HttpResponse:
         url = f"{self._address}/v1/{path}"
         return await self._http.post_json(url, body, step=step, headers=self._headers(token))
 

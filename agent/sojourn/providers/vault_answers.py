@@ -5,7 +5,7 @@ from typing import Any, Final
 from sojourn.errors import SojournError
 from sojourn.providers.answers import said, unanswered
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 
 # By a part of what they say, in lower case: what happened, and what to set.
 _LOGIN: Final = (
@@ -27,7 +27,7 @@ _LOGIN: Final = (
 )
 
 
-def refusal_of(answer: Answer, step: str) -> SojournError:
+def refusal_of(answer: HttpResponse, step: str) -> SojournError:
     """The error that an answer other than a good one is."""
     told: Any = answer.told().get("errors")
     texts = [each for each in told if isinstance(each, str)] if isinstance(told, list) else []

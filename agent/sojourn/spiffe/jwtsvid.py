@@ -34,7 +34,7 @@ OWN_CLAIMS = frozenset({"sub", "aud", "exp", "iat", "jti", "iss", "nbf"})  # whi
 
 
 @dataclass(frozen=True)
-class JwtSvid:
+class VerifiedJwtSvid:
     """A JWT-SVID as issued or as verified. `token` is a bearer credential: the repr hides it."""
 
     spiffe_id: SpiffeId
@@ -58,7 +58,7 @@ def issue(
     issuer: str | None = None,
     more: Mapping[str, Any] | None = None,
     jti: str = "",
-) -> JwtSvid:
+) -> VerifiedJwtSvid:
     """Sign a JWT-SVID: `sub`, `aud` (a string if given as one, otherwise a list), `exp`, `iat`, `jti` (random if not
     given), and `iss` if given. `more`: further claims. Raise InvalidInput if one of them is among those above.
     """
@@ -76,13 +76,13 @@ def issue(
     if issuer:
         claims["iss"] = issuer
     token = key.sign(claims, typ="JWT")
-    return JwtSvid(spiffe_id, token, audiences_named, issued_at, expires_at, VerifiedClaims(claims))
+    return VerifiedJwtSvid(spiffe_id, token, audiences_named, issued_at, expires_at, VerifiedClaims(claims))
 
 
 class _Read(NamedTuple):
     """One whose signature by `key` was good at `at`. `begins`: `nbf` or `iat`, what is later. Seconds, as `expires`."""
 
-    svid: JwtSvid
+    svid: VerifiedJwtSvid
     kid: str
     key: PublicKey
     expires: float
@@ -130,7 +130,7 @@ def verify(
     bundles: Mapping[TrustDomain, Mapping[str, PublicKey]],
     now: datetime,
     read: ReadTokens | None = None,
-) -> JwtSvid:
+) -> VerifiedJwtSvid:
     """Validate a JWT-SVID (JWT-SVID.md 4) for one of `audience` and return it; raise InvalidToken otherwise.
 
     The key is looked up by `kid` in the bundle of the trust domain in `sub`, and nowhere else. Times have a leeway of
@@ -160,7 +160,7 @@ def verify(
     _check_times(expires, begins, now)
     named = audiences(claims)
     _check_audience(named, audience)
-    svid = JwtSvid(
+    svid = VerifiedJwtSvid(
         spiffe_id,
         token,
         named,

@@ -22,7 +22,7 @@ _SEQ = audit.c.seq + 0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AuditQuery:
     """Which records: those of one of these events, with this text in their fields, of tasks of this type, since then.
 
     What is empty or 0 leaves none out. `since_ms` is compared with what the clock said as the record was made.
@@ -68,7 +68,7 @@ class AuditPages:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def after(self, seq: int, wanted: Wanted) -> Page:
+    async def after(self, seq: int, wanted: AuditQuery) -> Page:
         """The next records behind this one, AUDIT_PAGE of them at most."""
 
         def work(connection: Connection) -> Page:
@@ -85,7 +85,7 @@ class AuditPages:
 
         return await self._database.read(work)
 
-    async def before(self, seq: int, low: int, wanted: Wanted, most: int) -> Page:
+    async def before(self, seq: int, low: int, wanted: AuditQuery, most: int) -> Page:
         """The last records up to this one, `most` of them at the most, and none up to `low`."""
 
         def work(connection: Connection) -> Page:
@@ -130,7 +130,7 @@ class AuditPages:
         return await self._database.read(work)
 
 
-def _of_events(wanted: Wanted) -> Select[Any]:
+def _of_events(wanted: AuditQuery) -> Select[Any]:
     return select(audit.c.seq).where(audit.c.event.in_(wanted.events))
 
 
@@ -142,13 +142,13 @@ def _bounds(connection: Connection) -> tuple[int, int]:
 
 
 def _rows(
-    connection: Connection, statement: Select[Any], behind: int, until: int, wanted: Wanted, most: int
+    connection: Connection, statement: Select[Any], behind: int, until: int, wanted: AuditQuery, most: int
 ) -> list[Record]:
     among = and_(audit.c.seq > behind, audit.c.seq <= until, *wanted.conditions())
     return [Record(*row) for row in connection.execute(statement.where(among).limit(most))]
 
 
-def _that_has(found: Sequence[Record], wanted: Wanted) -> tuple[Record, ...]:
+def _that_has(found: Sequence[Record], wanted: AuditQuery) -> tuple[Record, ...]:
     if not wanted.type:
         return tuple(found)
     return tuple(record for record in found if wanted.has(json.loads(record.fields)))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from sojourn.audit.journal import Event
 from sojourn.identity.issued_svids import IssuedSvid
-from sojourn.identity.revocation_list import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
+from sojourn.identity.revocation_list import Revoked, RevokedIdentity, RevokedSvid, StoredRevocations, Times
 from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
@@ -28,11 +28,11 @@ class RevocationTable:
         self._database = database
         self._audit = audit
 
-    def load(self) -> Kept:
+    def load(self) -> StoredRevocations:
         """All of it, read in the calling thread: for the start."""
 
-        def work(connection: Connection) -> Kept:
-            return Kept(
+        def work(connection: Connection) -> StoredRevocations:
+            return StoredRevocations(
                 [_svid(row.document) for row in connection.execute(select(revocations))],
                 [
                     RevokedIdentity(row.kind, row.name, **json.loads(row.document))

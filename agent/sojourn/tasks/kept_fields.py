@@ -20,7 +20,7 @@ STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptField:
     """A field of Task: its name there, its member in the document, and how its value is written and read."""
 
     field: str
@@ -47,12 +47,12 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _exact(name: str, kind: type, written: Callable[[Any], Any] = _same) -> Kept:
-    return Kept(name, name, written, lambda value: exactly(kind, value))
+def _exact(name: str, kind: type, written: Callable[[Any], Any] = _same) -> KeptField:
+    return KeptField(name, name, written, lambda value: exactly(kind, value))
 
 
-def _moment(name: str) -> Kept:
-    return Kept(name, name, datetime.timestamp, lambda value: datetime.fromtimestamp(exactly(float, value), UTC))
+def _moment(name: str) -> KeptField:
+    return KeptField(name, name, datetime.timestamp, lambda value: datetime.fromtimestamp(exactly(float, value), UTC))
 
 
 def _spiffe_id(value: Any) -> SpiffeId:
@@ -91,41 +91,41 @@ def _spent(value: Mapping[str, Any]) -> Spent:
 
 
 FIELDS: Final = (
-    Kept("spiffe_id", "spiffe_id", str, _spiffe_id),
+    KeptField("spiffe_id", "spiffe_id", str, _spiffe_id),
     _exact("entry_id", str),
     _exact("uid", int),
-    Kept(
+    KeptField(
         "authority",
         "grants",
         Authority.document,
         lambda value: Authority.of(Grant.parse(each["resource"], each["actions"]) for each in value),
     ),
-    Kept("params", "params", dict, _params),
+    KeptField("params", "params", dict, _params),
     _moment("created_at"),
     _moment("expires_at"),
     _exact("deadline", float),
     _exact("last_used", float),
-    Kept("binding", "binding", _same, _binding),
+    KeptField("binding", "binding", _same, _binding),
     _exact("session", bool),
-    Kept("selectors", "selectors", text_of, lambda value: frozenset(Selector.parse(text) for text in value)),
-    Kept("suspensions", "suspensions", dict, lambda value: texts(exactly(dict, value))),
+    KeptField("selectors", "selectors", text_of, lambda value: frozenset(Selector.parse(text) for text in value)),
+    KeptField("suspensions", "suspensions", dict, lambda value: texts(exactly(dict, value))),
     _exact("tokens_issued", int),
     _exact("calls", int),
-    Kept("uses", "uses", lambda uses: [[*of, use.tokens, use.calls] for of, use in uses.items()], _uses),
-    Kept(
+    KeptField("uses", "uses", lambda uses: [[*of, use.tokens, use.calls] for of, use in uses.items()], _uses),
+    KeptField(
         "spent",
         "spent",
         lambda spent: {"tokens": spent.tokens, "calls": spent.calls, "counted": dict(spent.counted)},
         _spent,
     ),
-    Kept("handed_on", "handed_on", _same, _count),
+    KeptField("handed_on", "handed_on", _same, _count),
     _exact("parent_id", str),
-    Kept(
+    KeptField(
         "ancestors",
         "ancestors",
         lambda line: [str(each) for each in line],
         lambda value: tuple(_spiffe_id(each) for each in exactly(list, value)),
     ),
     _exact("approved", bool),
-    Kept("passes", "passes", list, lambda value: tuple(exactly(str, each) for each in exactly(list, value))),
+    KeptField("passes", "passes", list, lambda value: tuple(exactly(str, each) for each in exactly(list, value))),
 )

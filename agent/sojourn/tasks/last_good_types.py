@@ -34,7 +34,7 @@ class KeptText(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class LastGoodSet:
     """A set that was in force, of which folder, and since when."""
 
     types: TypeSet
@@ -87,7 +87,7 @@ class LastGood:
         except Exception:  # noqa: BLE001  # a damaged document may raise anything
             return False
 
-    async def read(self) -> Kept:
+    async def read(self) -> LastGoodSet:
         """The set that is kept. Raise InvalidPolicy: why there is none."""
         if self._stale:
             reason = "the database is older than the last run, and so may its set of task types be"
@@ -103,7 +103,7 @@ class LastGood:
         except SojournError as error:
             log.warning("policy_not_forgotten", reason=error.public, detail=error.detail or None)
 
-    def _read(self, text: str | None) -> Kept:
+    def _read(self, text: str | None) -> LastGoodSet:
         try:
             document = _document(text)
             if "without" in document:
@@ -120,7 +120,7 @@ class LastGood:
             raise InvalidPolicy("the kept set of task types is damaged") from error
         if not found:
             raise InvalidPolicy("the set that was in force last has no task types")
-        return Kept(found, folder, accepted)
+        return LastGoodSet(found, folder, accepted)
 
 
 def _digest(folder: Path | str, files: Mapping[str, str]) -> str:

@@ -57,14 +57,14 @@ class RefusedRequests:
 
 
 @dataclass(slots=True)
-class Tried:
+class TriedAction:
     """What was refused of one task since the agent was started: how often, and the last of it, oldest first."""
 
     count: int = 0
     last: deque[RefusedRequests] = field(default_factory=lambda: deque(maxlen=REFUSALS_SHOWN))
 
 
-_NOTHING: Final = Tried()
+_NOTHING: Final = TriedAction()
 _Kind = tuple[str, str]  # for which resource, of which task or ''
 
 
@@ -76,21 +76,21 @@ class RefusalCounts:
         self._audit = audit
         self._alarms = alarms
         self._clock = clock
-        self._tried: OrderedDict[str, Tried] = OrderedDict()  # by task
+        self._tried: OrderedDict[str, TriedAction] = OrderedDict()  # by task
         self._codes: set[str] = set()  # of others
         self._recorded: Counter[str] = Counter()  # in this minute, by task and by service
         self._more: dict[str, dict[_Kind, Counter[str]]] = {}  # by whom they were told, counted in this minute, by code
         self._running = False  # a minute
         self.on_refused: Hooks[[str, str, int]] = Hooks()  # requests of a task's type, or of '', for a code
 
-    def of(self, task_id: str) -> Tried:
+    def of(self, task_id: str) -> TriedAction:
         return self._tried.get(task_id, _NOTHING)
 
     def note(self, by: str, resource: str, task: Task, code: str, request: Served, count: int) -> None:
         """A service's workload `by` tells that it refused requests with tokens of a task."""
         code = self._known(code)
         told = RefusedRequests(int(self._clock.now().timestamp()), resource[:AUDITED_TEXT], code, request, count)
-        tried = self._tried.setdefault(task.id, Tried())
+        tried = self._tried.setdefault(task.id, TriedAction())
         tried.count += count
         tried.last.append(told)
         self._tried.move_to_end(task.id)

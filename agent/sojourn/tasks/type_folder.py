@@ -27,7 +27,7 @@ from sojourn.limits import (
 from sojourn.policy import cases, task_types
 from sojourn.policy.task_types import TypeSet
 from sojourn.runtime.clock import Clock
-from sojourn.tasks.last_good_types import Kept, LastGood
+from sojourn.tasks.last_good_types import LastGood, LastGoodSet
 from sojourn.tasks.policy_reload import END, NARROW, Consequence
 
 log = structlog.get_logger()
@@ -170,7 +170,7 @@ class TypeFolder:
         log.error(event, **said)
         self._audit.note(event, **said)
 
-    async def _kept(self) -> Kept:
+    async def _kept(self) -> LastGoodSet:
         """The last good set, checked as that of the folder is. Raise InvalidPolicy, whatever is wrong with it."""
         if self._last_good is None:
             raise InvalidPolicy("no set is kept")

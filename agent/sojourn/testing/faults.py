@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sojourn.limits import PROVIDER_ANSWER_MAX_BYTES
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 from sojourn.testing.outside import Fault, Sent
 
 ELSEWHERE: Final = "https://elsewhere.example.net/"
@@ -33,18 +33,18 @@ _BODIES: Final[Mapping[str, bytes]] = {
 }
 
 
-async def hangs(_sent: Sent, answer: Callable[[], Answer]) -> Answer:
+async def hangs(_sent: Sent, answer: Callable[[], HttpResponse]) -> HttpResponse:
     """No answer ever comes."""
     await asyncio.Event().wait()
     return answer()
 
 
-async def unreachable(sent: Sent, _answer: Callable[[], Answer]) -> Answer:
+async def unreachable(sent: Sent, _answer: Callable[[], HttpResponse]) -> HttpResponse:
     """Nobody is there: nothing was sent."""
     raise ProviderUnavailable("cannot connect", step=sent.step)
 
 
-async def lost(sent: Sent, answer: Callable[[], Answer]) -> Answer:
+async def lost(sent: Sent, answer: Callable[[], HttpResponse]) -> HttpResponse:
     """It is done, and the answer is lost on the way."""
     answer()
     raise ProviderUnavailable("the connection broke", step=sent.step, sent=True)
@@ -53,8 +53,8 @@ async def lost(sent: Sent, answer: Callable[[], Answer]) -> Answer:
 def down(status: int = 503) -> Fault:
     """Nothing is done, and said so by a status and no more."""
 
-    async def fault(_sent: Sent, _answer: Callable[[], Answer]) -> Answer:
-        return Answer(status, {"location": ELSEWHERE, "retry-after": "soon"}, b"")
+    async def fault(_sent: Sent, _answer: Callable[[], HttpResponse]) -> HttpResponse:
+        return HttpResponse(status, {"location": ELSEWHERE, "retry-after": "soon"}, b"")
 
     return fault
 
@@ -62,9 +62,11 @@ def down(status: int = 503) -> Fault:
 def echoing(status: int = 400) -> Fault:
     """It is refused, and the answer repeats all that was sent."""
 
-    async def fault(sent: Sent, _answer: Callable[[], Answer]) -> Answer:
+    async def fault(sent: Sent, _answer: Callable[[], HttpResponse]) -> HttpResponse:
         said = {"error": "invalid_grant", "error_description": sent.text, "errors": [sent.text], "message": sent.text}
-        return Answer(status, {"content-type": "application/json", "x-said": sent.text}, json.dumps(said).encode())
+        return HttpResponse(
+            status, {"content-type": "application/json", "x-said": sent.text}, json.dumps(said).encode()
+        )
 
     return fault
 
@@ -72,10 +74,10 @@ def echoing(status: int = 400) -> Fault:
 def saying(status: int, body: bytes) -> Fault:
     """The answer is garbage. By its status it is done, or is not."""
 
-    async def fault(_sent: Sent, answer: Callable[[], Answer]) -> Answer:
+    async def fault(_sent: Sent, answer: Callable[[], HttpResponse]) -> HttpResponse:
         if status < 300:
             answer()
-        return Answer(status, {"content-type": "application/json", "location": ELSEWHERE}, body)
+        return HttpResponse(status, {"content-type": "application/json", "location": ELSEWHERE}, body)
 
     return fault
 
@@ -83,9 +85,9 @@ def saying(status: int, body: bytes) -> Fault:
 def spoilt(spoil: Callable[[bytes], bytes]) -> Fault:
     """It is done, and something in the answer's body is not as it should be."""
 
-    async def fault(_sent: Sent, answer: Callable[[], Answer]) -> Answer:
+    async def fault(_sent: Sent, answer: Callable[[], HttpResponse]) -> HttpResponse:
         good = answer()
-        return Answer(good.status, good.headers, spoil(good.body))
+        return HttpResponse(good.status, good.headers, spoil(good.body))
 
     return fault
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from sojourn.errors import Unavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 
 ISSUER: Final = "https://sojourn.example.org"
 SPIFFE_ID: Final = "spiffe://example.org/agent/contract"
@@ -40,18 +40,18 @@ class Outside(Protocol):
     secrets: Collection[str]
     """Every text that it gave out and that nobody else may see."""
 
-    def answer(self, sent: Sent) -> Answer:
+    def answer(self, sent: Sent) -> HttpResponse:
         """What it answers."""
 
     def live(self) -> int:
         """How many credentials it gave that are good, by its own account."""
 
 
-Fault = Callable[[Sent, Callable[[], Answer]], Awaitable[Answer]]
+Fault = Callable[[Sent, Callable[[], HttpResponse]], Awaitable[HttpResponse]]
 """What becomes of a request: it may be answered by calling the function that it is given, or not."""
 
 
-async def well(_sent: Sent, answer: Callable[[], Answer]) -> Answer:
+async def well(_sent: Sent, answer: Callable[[], HttpResponse]) -> HttpResponse:
     """Nothing goes wrong."""
     return answer()
 
@@ -61,7 +61,7 @@ class ScriptedHttp:
 
     def __init__(self, outside: Outside, fault: Fault = well, at: int = -1, *, lasting: bool = False) -> None:
         self.sent: list[Sent] = []
-        self.answers: list[Answer] = []
+        self.answers: list[HttpResponse] = []
         self.closed = False
         self._outside = outside
         self._fault = fault
@@ -72,23 +72,23 @@ class ScriptedHttp:
         """How many requests were made."""
         return len(self.sent)
 
-    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> Answer:
+    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
         return await self._ask(Sent("GET", url, step, headers or {}))
 
     async def post_form(
         self, url: str, form: Mapping[str, str], *, step: str, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> HttpResponse:
         return await self._ask(Sent("POST", url, step, headers or {}, form=form))
 
     async def post_json(
         self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> HttpResponse:
         return await self._ask(Sent("POST", url, step, headers or {}, body=body))
 
     async def close(self) -> None:
         self.closed = True
 
-    async def _ask(self, sent: Sent) -> Answer:
+    async def _ask(self, sent: Sent) -> HttpResponse:
         number = len(self.sent)
         fault = self._fault if number == self._at or (self._lasting and number > self._at) else well
         self.sent.append(sent)
@@ -130,9 +130,9 @@ def claims_of(assertion: str) -> dict[str, Any]:
     return claims
 
 
-def answer_of(value: Any, status: int = 200, **headers: str) -> Answer:
+def answer_of(value: Any, status: int = 200, **headers: str) -> HttpResponse:
     """A JSON answer."""
-    return Answer(status, {"content-type": "application/json", **headers}, json.dumps(value).encode())
+    return HttpResponse(status, {"content-type": "application/json", **headers}, json.dumps(value).encode())
 
 
 def _encoded(data: bytes) -> str:

@@ -22,9 +22,9 @@ from typing import Any
 
 from pydantic import ValidationError, field_validator
 from sojourn.plugins.provider import (
-    Answer,
     Ended,
     Http,
+    HttpResponse,
     InvalidConfig,
     InvalidInput,
     Mint,
@@ -149,7 +149,7 @@ class DeskProvider:
         await self._http.close()
 
 
-def _good(answer: Answer, step: str, hint: str) -> dict[str, Any]:
+def _good(answer: HttpResponse, step: str, hint: str) -> dict[str, Any]:
     """The JSON of an answer with 200. Raise ProviderRefused or ProviderUnavailable, without the answer's own text."""
     if answer.status in {400, 401, 403, 404}:
         raise ProviderRefused(f"the desk says no ({answer.status})", step=step, hint=hint)

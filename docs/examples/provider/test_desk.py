@@ -3,7 +3,7 @@
 import secrets
 
 import pytest
-from sojourn.plugins.provider import Answer
+from sojourn.plugins.provider import HttpResponse
 from sojourn.testing import Case, Promise, ProviderContract, Sent, answer_of
 from sojourn_desk import DeskProvider
 
@@ -15,7 +15,7 @@ class Desk:
         self.secrets: set[str] = set()
         self._live: set[str] = set()
 
-    def answer(self, sent: Sent) -> Answer:
+    def answer(self, sent: Sent) -> HttpResponse:
         if not sent.body.get("assertion"):
             return answer_of({"error": "who are you?"}, 401)
         if sent.url.endswith("/keys/end"):

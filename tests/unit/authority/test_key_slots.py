@@ -5,14 +5,14 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sojourn.authority.jwt_keys import JwtKeys
-from sojourn.authority.key_slots import Status
+from sojourn.authority.key_slots import SlotStatus
 from sojourn.authority.roots import Roots
 from sojourn.errors import FailedPrecondition, InvalidInput
 from sojourn.spiffe.ids import TrustDomain
 
 TTL = timedelta(days=30)
 DOMAIN = TrustDomain("example.org")
-PREPARED, ACTIVE, OLD = Status.PREPARED, Status.ACTIVE, Status.OLD
+PREPARED, ACTIVE, OLD = SlotStatus.PREPARED, SlotStatus.ACTIVE, SlotStatus.OLD
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from harness.clioutput import keys_of
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.cli.root import app
-from sojourn.sdk.client.connection import Connection
+from sojourn.sdk.client.connection import AgentConnection
 
 STRUCT = "google.protobuf.Struct"
 NODE = "spiffe://example.org/spire/agent/sojourn/a"
@@ -41,11 +41,11 @@ def simple(field: Any, name: str) -> Any:
     return 1
 
 
-async def answered(_self: Connection, _method: str, _request: Message, answer: Any) -> Any:
+async def answered(_self: AgentConnection, _method: str, _request: Message, answer: Any) -> Any:
     return fill(answer())
 
 
-async def streamed(_self: Connection, _method: str, _request: Message, answer: Any) -> Any:
+async def streamed(_self: AgentConnection, _method: str, _request: Message, answer: Any) -> Any:
     yield fill(answer())
 
 
@@ -204,8 +204,8 @@ KEYS = {
 @pytest.mark.parametrize("command", KEYS)
 def test_json_keys(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What a command prints as JSON has the keys that scripts rely on, one for each field that the agent may tell."""
-    monkeypatch.setattr(Connection, "unary", answered)
-    monkeypatch.setattr(Connection, "stream", streamed)
+    monkeypatch.setattr(AgentConnection, "unary", answered)
+    monkeypatch.setattr(AgentConnection, "stream", streamed)
     app([*command.split(), "--output", "json"], standalone_mode=False)
     keys = keys_of(json.loads(capsys.readouterr().out))
     assert sorted(KEYS[command].split()) == sorted(keys)

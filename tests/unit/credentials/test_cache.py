@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from fakes.handing_room import ORDERS
 from fakes.task_types import TRIAGE
-from sojourn.credentials.cache import Kept, KeptCredentials, Key
+from sojourn.credentials.cache import CachedCredential, KeptCredentials, Key
 from sojourn.credentials.credential import Credential
 from sojourn.limits import PROVIDER_CREDENTIALS_PER_TASK
 from sojourn.providers.provider import Obtained
@@ -22,7 +22,7 @@ def key(task="task_1", action="read", version=1, digest="d"):
 def kept(began=0.0, ends=100.0, token="t"):
     grant = Grant(ORDERS, ("read",))
     credential = Credential("ext_1", "task_1", "triage", SpiffeId.parse(TRIAGE), "corp", grant, NOW, NOW, 0.0)
-    return Kept(credential, Obtained(token, NOW + timedelta(seconds=ends - began)), "corp", began, ends)
+    return CachedCredential(credential, Obtained(token, NOW + timedelta(seconds=ends - began)), "corp", began, ends)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.audit.journal import Audit
-from sojourn.credentials.dry_run import Checking, CheckRequest
+from sojourn.credentials.dry_run import CheckRequest, DryRun
 from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.errors import InvalidInput, LimitExceeded, Unavailable
 from sojourn.limits import PROVIDER_CHECK_STEPS, PROVIDER_CHECKS_PER_MINUTE
@@ -65,7 +65,7 @@ class Room:
         self.registered = set(registered)
         self.types = {each.name: each for each in types or [task_type(**CORP)]}
         self.outlets = ProviderRoutes({"corp": provider}, self.clock, {"corp": seconds})
-        self.checking = Checking(
+        self.checking = DryRun(
             self.outlets,
             lambda: self.types,
             lambda spiffe_id: spiffe_id in self.registered,

@@ -258,7 +258,7 @@ class TestPushes:
 
     def test_answers_of_one_step(self, streams):
         """Streams with the very same entries have the same answer, made once; others have their own."""
-        step, made = streams_module.Step(), []
+        step, made = streams_module.StreamStep(), []
         both = (WEB, SHOP)
         first, second, other = opened(streams), opened(streams), opened(streams, WEB)
         for stream in (first, second):

@@ -18,7 +18,7 @@ from sojourn.errors import (
     StoreFailed,
 )
 from sojourn.errors.oauth import InvalidGrant, InvalidSubject
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.tasktoken.end_reasons import HOLDER_EXITED
 
@@ -62,7 +62,7 @@ class TestExchange:
         task = await room.begin()
         held = await room.engine.token(task, TICKETS, ["ticket:read"])
         monkeypatch.setattr(room.runners, "of", lambda *_: pytest.fail("it was looked for"))
-        assert task.id == (await room.derive(Sender(room.peer), held.token)).task_id
+        assert task.id == (await room.derive(ClientSender(room.peer), held.token)).task_id
 
     async def test_of_its_own_task_looks_at_its_holder(self, room, monkeypatch):
         """A token that is derived has a look at the holder, and one that finds it gone gives none."""
@@ -70,11 +70,11 @@ class TestExchange:
         held = await room.engine.token(task, TICKETS, ["ticket:read"])
         why, looks = "", []
         monkeypatch.setattr(room.engine.holders, "lost", lambda hold: looks.append(hold) or why)
-        assert task.id == (await room.derive(Sender(room.peer), held.token)).task_id
+        assert task.id == (await room.derive(ClientSender(room.peer), held.token)).task_id
         assert {task.holder} == set(looks)
         why = HOLDER_EXITED
         with pytest.raises(InvalidSubject, match="over"):
-            await room.derive(Sender(room.peer), held.token)
+            await room.derive(ClientSender(room.peer), held.token)
         assert "revoked" == task.state
 
     async def test_of_a_task_that_passes_to_another_meanwhile(self, room, monkeypatch):
@@ -84,7 +84,7 @@ class TestExchange:
         answers = iter([task, None])
         monkeypatch.setattr(room.granting, "_held_by", lambda *_: next(answers))
         with pytest.raises(InvalidSubject, match="passed to another"):
-            await room.derive(Sender(room.peer), held.token)
+            await room.derive(ClientSender(room.peer), held.token)
         assert [task] == room.engine.tasks.all()
 
     @pytest.mark.parametrize("audience", [ISSUER, f"{ISSUER}/token", "spiffe://example.org"])
@@ -181,7 +181,7 @@ class TestExchange:
             sibling = peer_of(other)
             for _ in range(2):
                 with pytest.raises(InvalidGrant) as error:
-                    await room.derive(Sender(sibling), token.token)
+                    await room.derive(ClientSender(sibling), token.token)
                 said.append(error.value.public)
                 if task.live:
                     room.engine.end(task, "revoked", "test")

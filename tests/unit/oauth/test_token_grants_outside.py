@@ -12,7 +12,7 @@ from fakes.task_room import writing
 from fakes.task_types import TICKETS, task_type
 from sojourn.errors import InvalidInput, TaskOver
 from sojourn.errors.oauth import BindingNotOffered
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
 from sojourn.providers.errors import ProviderRefused
 from sojourn.tasktoken.sender_constraint import JKT, Binding
@@ -101,7 +101,7 @@ class TestBindings:
         task = await room.begin()
         with pytest.raises(BindingNotOffered, match="without a key"):
             await room.ask(
-                Sender(room.peer),
+                ClientSender(room.peer),
                 proof=Binding(JKT, DIGEST),
                 grant_type=CLIENT_CREDENTIALS,
                 resource=ORDERS,

@@ -10,7 +10,7 @@ from fakes.clock import FakeClock
 from sojourn.limits import PROVIDER_METADATA_KEPT_SECONDS, PROVIDER_METADATA_MIN_SECONDS
 from sojourn.providers.discovery import Discovery, well_known
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 
 ISSUER = "https://idp.example.org/x"
 DOCUMENT = {"issuer": ISSUER, "token_endpoint": "https://idp.example.org/token"}
@@ -25,13 +25,15 @@ class Pages:
         self.asked: list[str] = []
         self.down = False
 
-    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> Answer:
+    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
         self.asked.append(url)
         await asyncio.sleep(0)
         if self.down:
             raise ProviderUnavailable("down", step=step)
         page = self.pages.get(url)
-        return Answer(404, {}, b"") if page is None else Answer(200, self.headers, json.dumps(page).encode())
+        return (
+            HttpResponse(404, {}, b"") if page is None else HttpResponse(200, self.headers, json.dumps(page).encode())
+        )
 
 
 def discovery(**changes: Any) -> tuple[Discovery, Pages, FakeClock]:

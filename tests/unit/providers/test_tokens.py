@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sojourn.errors import SojournError
 from sojourn.limits import PROVIDER_RETRY_AFTER_MAX_SECONDS, PROVIDER_TOKEN_MAX_SECONDS, TOKEN_MAX_BYTES
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Answer
+from sojourn.providers.http import HttpResponse
 from sojourn.providers.provider import NOT_OAUTH
 from sojourn.providers.tokens import TYPE_PREFIX, Expected, Granted, Unfit, read_token, refusal, unverified_claims
 
@@ -20,8 +20,8 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 GOOD = {"access_token": "opaque-1", "token_type": "Bearer", "expires_in": 300}
 
 
-def answer(status: int = 200, body: object = None, **headers: str) -> Answer:
-    return Answer(status, headers, body if isinstance(body, bytes) else json.dumps(body).encode())
+def answer(status: int = 200, body: object = None, **headers: str) -> HttpResponse:
+    return HttpResponse(status, headers, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def read(expected: Expected | None = None, **changes: Any) -> Granted:

@@ -8,7 +8,7 @@ from sojourn.audit.journal import Event, Record
 from sojourn.store import audit as audit_module
 from sojourn.store import audit_pages
 from sojourn.store.audit import AuditTable
-from sojourn.store.audit_pages import AuditPages, Wanted
+from sojourn.store.audit_pages import AuditPages, AuditQuery
 from sojourn.store.database import Database
 from sojourn.store.tables import audit as audit_table
 from sqlalchemy import Connection, func, select
@@ -29,7 +29,7 @@ def events(numbers: range | list[int]) -> Iterator[Event]:
         yield Event(1_000 * number, "rare" if number % 3 == 0 else "often", json.dumps(fields, separators=(",", ":")))
 
 
-async def forward(pages: AuditPages, wanted: Wanted, seq: int = 0) -> list[int]:
+async def forward(pages: AuditPages, wanted: AuditQuery, seq: int = 0) -> list[int]:
     found: list[Record] = []
     while True:
         page = await pages.after(seq, wanted)
@@ -40,7 +40,7 @@ async def forward(pages: AuditPages, wanted: Wanted, seq: int = 0) -> list[int]:
             return [record.seq for record in found]
 
 
-async def backward(pages: AuditPages, wanted: Wanted, most: int, low: int = 0) -> list[int]:
+async def backward(pages: AuditPages, wanted: AuditQuery, most: int, low: int = 0) -> list[int]:
     found: list[Record] = []
     seq = await pages.last()
     while len(found) < most:
@@ -52,22 +52,22 @@ async def backward(pages: AuditPages, wanted: Wanted, most: int, low: int = 0) -
 
 
 CASES = [
-    (Wanted(), range(1, 101)),
-    (Wanted(events=("rare",)), range(3, 101, 3)),
-    (Wanted(events=("rare", "often")), range(1, 101)),
-    (Wanted(events=("never",)), []),
-    (Wanted(type="deploy"), range(5, 101, 5)),
-    (Wanted(type="deplo"), []),
-    (Wanted(type="deploy", events=("rare",)), range(15, 101, 15)),
-    (Wanted(containing="tsk_77"), [77]),
-    (Wanted(containing="tsk%77"), []),
-    (Wanted(since_ms=42_500), range(43, 101)),
+    (AuditQuery(), range(1, 101)),
+    (AuditQuery(events=("rare",)), range(3, 101, 3)),
+    (AuditQuery(events=("rare", "often")), range(1, 101)),
+    (AuditQuery(events=("never",)), []),
+    (AuditQuery(type="deploy"), range(5, 101, 5)),
+    (AuditQuery(type="deplo"), []),
+    (AuditQuery(type="deploy", events=("rare",)), range(15, 101, 15)),
+    (AuditQuery(containing="tsk_77"), [77]),
+    (AuditQuery(containing="tsk%77"), []),
+    (AuditQuery(since_ms=42_500), range(43, 101)),
 ]
 
 
 class TestWanted:
     @pytest.mark.parametrize(("wanted", "expected"), CASES)
-    async def test_both_ways(self, journal: AuditTable, pages: AuditPages, wanted: Wanted, expected: range) -> None:
+    async def test_both_ways(self, journal: AuditTable, pages: AuditPages, wanted: AuditQuery, expected: range) -> None:
         """Forward and backward exactly the records that are wanted are found, in pages, whatever lies between them."""
         await journal.append([*events(range(1, 101))])
         assert list(expected) == await forward(pages, wanted)
@@ -77,25 +77,25 @@ class TestWanted:
     async def test_behind_a_record(self, journal: AuditTable, pages: AuditPages) -> None:
         """What is behind a record is found without it, and nothing behind the last one or a number beyond it."""
         await journal.append([*events(range(1, 31))])
-        assert [28, 29, 30] == await forward(pages, Wanted(), 27)
-        assert [28, 29, 30] == await backward(pages, Wanted(), 1000, 27)
+        assert [28, 29, 30] == await forward(pages, AuditQuery(), 27)
+        assert [28, 29, 30] == await backward(pages, AuditQuery(), 1000, 27)
         for beyond in (30, 31, 2**62):
-            assert [] == await forward(pages, Wanted(), beyond)
-            assert [] == await backward(pages, Wanted(), 1000, beyond)
+            assert [] == await forward(pages, AuditQuery(), beyond)
+            assert [] == await backward(pages, AuditQuery(), 1000, beyond)
 
     async def test_what_comes_later(self, journal: AuditTable, pages: AuditPages) -> None:
         """A reader goes on where it was, and finds what was recorded since."""
         await journal.append([*events(range(1, 6))])
-        page = await pages.after(4, Wanted())
+        page = await pages.after(4, AuditQuery())
         assert (True, 5) == (page.end, page.seq)
         await journal.append([*events([6])])
-        assert [6] == await forward(pages, Wanted(), page.seq)
+        assert [6] == await forward(pages, AuditQuery(), page.seq)
 
     async def test_what_is_rare(self, journal: AuditTable, pages: AuditPages) -> None:
         """Both ways a search for an event alone goes at once to where the next one is, whatever lies between."""
         await journal.append([*events(range(1, 501))])
         await journal.append([Event(600_000, "once", "{}"), *events(range(501, 1001))])
-        wanted = Wanted(events=("once", "never"))
+        wanted = AuditQuery(events=("once", "never"))
         first = await pages.after(0, wanted)
         assert ((), 500, False) == (first.records, first.seq, first.end)
         found = await pages.after(first.seq, wanted)
@@ -120,8 +120,8 @@ class TestWanted:
     async def test_none(self, pages: AuditPages) -> None:
         """Of an empty journal there is nothing, and it ends at once."""
         assert ([], [], 0, 0) == (
-            await forward(pages, Wanted()),
-            await backward(pages, Wanted(), 5),
+            await forward(pages, AuditQuery()),
+            await backward(pages, AuditQuery(), 5),
             await pages.last(),
             await pages.before_time(5),
         )
@@ -131,8 +131,8 @@ class TestWanted:
         monkeypatch.setattr(audit_module, "AUDIT_KEPT_LEAST", 5)
         await journal.append([*events(range(1, 101))])
         assert 60 == await journal.prune(60, 0)
-        assert list(range(61, 102)) == await forward(pages, Wanted(), 3)
-        assert list(range(61, 102)) == await backward(pages, Wanted(), 1000, 3)
+        assert list(range(61, 102)) == await forward(pages, AuditQuery(), 3)
+        assert list(range(61, 102)) == await backward(pages, AuditQuery(), 1000, 3)
 
 
 class TestTime:

@@ -19,7 +19,7 @@ from sojourn.limits import (
     AUDIT_PAGE_BYTES,
     AUDIT_WANTED_TEXT,
 )
-from sojourn.store.audit_pages import AuditPages, Wanted
+from sojourn.store.audit_pages import AuditPages, AuditQuery
 
 _SEQ_MAX = 2**63 - 1  # that a database holds
 
@@ -54,7 +54,7 @@ class AuditReadingApi:
                 async for page in rest:
                     yield page
 
-    async def _before_last(self, seq: int, low: int, wanted: Wanted, number: int) -> int:
+    async def _before_last(self, seq: int, low: int, wanted: AuditQuery, number: int) -> int:
         """Behind what the last records up to `seq` begin, so many at the most. None of them is kept."""
         found = 0
         while found < number:
@@ -64,7 +64,7 @@ class AuditReadingApi:
                 break
         return seq
 
-    async def _until(self, end: int, seq: int, wanted: Wanted) -> AsyncGenerator[pb.ListAuditResponse, None]:
+    async def _until(self, end: int, seq: int, wanted: AuditQuery) -> AsyncGenerator[pb.ListAuditResponse, None]:
         """All behind `seq` up to `end`: what is recorded meanwhile is for who follows."""
         while seq < end:
             page = await self._pages.after(seq, wanted)
@@ -74,7 +74,7 @@ class AuditReadingApi:
             if page.end:
                 return
 
-    async def _follow(self, seq: int, wanted: Wanted) -> AsyncGenerator[pb.ListAuditResponse, None]:
+    async def _follow(self, seq: int, wanted: AuditQuery) -> AsyncGenerator[pb.ListAuditResponse, None]:
         """All behind `seq`, for as long as it is listened to. Raise Unavailable when the agent stops."""
         while not self._is_closing():
             page = await self._pages.after(seq, wanted)
@@ -122,11 +122,11 @@ def newest(records: Sequence[Record]) -> pb.ListAuditResponse:
     return answer
 
 
-def _wanted(asked: Any) -> Wanted:
+def _wanted(asked: Any) -> AuditQuery:
     if len(asked.events) > AUDIT_EVENTS_WANTED:
         raise InvalidInput(f"more than {AUDIT_EVENTS_WANTED} events")
     if any(len(text) > AUDIT_WANTED_TEXT for text in (*asked.events, asked.task_id, asked.type)):
         raise InvalidInput(f"an event, a task or a type is longer than {AUDIT_WANTED_TEXT} characters")
     if asked.since_ms < 0 or asked.after_seq > _SEQ_MAX:
         raise InvalidInput("since_ms or after_seq is out of range")
-    return Wanted(tuple(asked.events), asked.task_id, asked.type, asked.since_ms)
+    return AuditQuery(tuple(asked.events), asked.task_id, asked.type, asked.since_ms)

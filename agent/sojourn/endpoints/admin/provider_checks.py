@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-from sojourn.credentials.dry_run import Checking, CheckRequest
+from sojourn.credentials.dry_run import CheckRequest, DryRun
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.limits import ACTIONS_PER_GRANT
@@ -14,7 +14,7 @@ from sojourn.spiffe.ids import SpiffeId
 class ProviderChecksApi:
     """For operators."""
 
-    def __init__(self, checking: Checking) -> None:
+    def __init__(self, checking: DryRun) -> None:
         self._checking = checking
 
     def admin_methods(self) -> dict[str, Method]:

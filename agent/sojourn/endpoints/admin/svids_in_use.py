@@ -10,7 +10,7 @@ from sojourn.endpoints.grpc.pages import Pages
 from sojourn.identity import svid_lifetime
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import IdentityStream
-from sojourn.identity.svid_cache import Kept
+from sojourn.identity.svid_cache import CachedSvid
 from sojourn.identity.svid_manager import SvidIssuer
 from sojourn.limits import STATUS_ROWS
 from sojourn.spiffe.x509svid import X509Svid
@@ -29,7 +29,7 @@ class InUseApi:
         self._streams: Pages[IdentityStream, pb.Stream] = Pages(
             (datetime, int), lambda stream: (stream.since, id(stream)), _stream
         )
-        self._svids: Pages[Kept[X509Svid], pb.Svid] = Pages(
+        self._svids: Pages[CachedSvid[X509Svid], pb.Svid] = Pages(
             (str, str), lambda kept: (kept.entry.id, str(kept.svid.spiffe_id)), self.svid
         )
 
@@ -55,7 +55,7 @@ class InUseApi:
         status.svids.extend(self._svids.page(kept, _FIRST)[0])
         status.svids_left_out = len(kept) - len(status.svids)
 
-    def svid(self, kept: Kept[X509Svid]) -> pb.Svid:
+    def svid(self, kept: CachedSvid[X509Svid]) -> pb.Svid:
         return pb.Svid(
             entry_id=kept.entry.id,
             spiffe_id=str(kept.svid.spiffe_id),

@@ -14,7 +14,7 @@ from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, PolicyDenied, Unimplemented, told_as
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.identity.streams import IdentityStream, Step
+from sojourn.identity.streams import IdentityStream, StreamStep
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
     AUDIENCES_PER_JWT_SVID,
@@ -27,7 +27,7 @@ from sojourn.quota.lru import Recent, Room
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 
 SERVICE = "SpiffeWorkloadAPI"
 _ANSWERS_KEPT = 1_024
@@ -113,7 +113,7 @@ class WorkloadApi:
                 )
         return None
 
-    def _record(self, peer: Peer, entry: Entry, svid: JwtSvid) -> None:
+    def _record(self, peer: Peer, entry: Entry, svid: VerifiedJwtSvid) -> None:
         """Record which process has which JWT-SVID: once, however often it is served the same, if no record was lost."""
         process = peer.process
         given = (svid.claims["jti"], process.pid, process.start_time, peer.uid, self._audit.lost)
@@ -148,7 +148,7 @@ class WorkloadApi:
             self._audit.denied("jwt_svid_rejected", call.peer.who, **call.peer.details, reason=error.reason_code)
             raise
 
-    def _told(self, svid: JwtSvid) -> bytes:
+    def _told(self, svid: VerifiedJwtSvid) -> bytes:
         """What is said of a token that is good, ready to be sent: it is the same for whoever may ask."""
         told = self._validated.get(svid.token)
         if told is None:
@@ -181,7 +181,7 @@ class WorkloadApi:
         """
         last = b""
 
-        def push(step: Step) -> bool:
+        def push(step: StreamStep) -> bool:
             nonlocal last
             if not stream.entries or stream.revoked or not self._identities.holds(stream, step.looks):
                 return False

@@ -10,7 +10,7 @@ from sojourn.oauth.validation import TokenValidation
 from sojourn.runtime.clock import Clock
 from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import Guard, HttpRequest
-from sojourn.sdk.guard.param_places import Place, parse_places
+from sojourn.sdk.guard.param_places import ParamPlace, parse_places
 from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.routes import APPROVED, Action, Actions
 from sojourn.tasks.engine import TaskEngine
@@ -61,7 +61,7 @@ def _actions(ruling: Ruling) -> Actions:
     return lambda _method, _path: action if ruling.action else None
 
 
-def _hint(action: str, name: str, place: Place) -> str:
+def _hint(action: str, name: str, place: ParamPlace) -> str:
     del action
     said = f"sojourn.params: {name[:64]} = {place.of(name)}"
     return f"map it in the route's context extensions, as {said}, or say sojourn.unchecked: requests do not have it"

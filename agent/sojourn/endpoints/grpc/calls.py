@@ -15,7 +15,7 @@ from prometheus_client import Counter as Metric
 
 from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Audit, named
-from sojourn.endpoints.grpc.status_codes import Status
+from sojourn.endpoints.grpc.status_codes import GrpcStatus
 from sojourn.endpoints.http2.server import Handler
 from sojourn.endpoints.http2.stream import Stream
 from sojourn.endpoints.listener.caller import Visitor
@@ -194,7 +194,7 @@ class Calls:
 
     def _fail(self, path: str, stream: Stream, error: Exception) -> None:
         """Answer first: whatever becomes of log and journal, the caller does not wait for ever."""
-        status = Status.of(error)
+        status = GrpcStatus.of(error)
         stream.fail(status.number, status.message, status.metadata())
         CALLS.labels(path, status.name).inc()
         by = stream.visitor

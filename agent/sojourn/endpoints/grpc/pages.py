@@ -27,7 +27,7 @@ Key = tuple[Any, ...]
 FIRST = itemgetter(0)
 
 
-class Asked(Protocol):
+class PageRequest(Protocol):
     """A request for a page."""
 
     @property
@@ -48,12 +48,12 @@ class Pages(Generic[Item, Told]):
     key: Callable[[Item], Key]
     message: Callable[[Item], Told | None]
 
-    def page(self, items: Iterable[Item], asked: Asked) -> tuple[list[Told], str]:
+    def page(self, items: Iterable[Item], asked: PageRequest) -> tuple[list[Told], str]:
         """The page that is asked for, and the token of the next one, '' if there is none. Raise InvalidInput."""
         most, after = self._asked(asked)
         return self._told(nsmallest(most + 1, self._keyed(items, after), key=FIRST), most)
 
-    async def page_of_many(self, items: Iterable[Item], asked: Asked) -> tuple[list[Told], str]:
+    async def page_of_many(self, items: Iterable[Item], asked: PageRequest) -> tuple[list[Told], str]:
         """As `page`, where there may be so many things that others have their turn while those are looked through."""
         most, after = self._asked(asked)
         found: list[tuple[Key, Item]] = []
@@ -63,7 +63,7 @@ class Pages(Generic[Item, Told]):
             await asyncio.sleep(0)
         return self._told(found, most)
 
-    def _asked(self, asked: Asked) -> tuple[int, Key | None]:
+    def _asked(self, asked: PageRequest) -> tuple[int, Key | None]:
         """How many at the most, and behind which key. Raise InvalidInput."""
         if asked.page_size < 0:
             raise InvalidInput("page_size is less than 0")

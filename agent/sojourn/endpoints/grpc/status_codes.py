@@ -37,7 +37,7 @@ STATUSES = {  # google.rpc.Code
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class GrpcStatus:
     """What a call failed with: a name of STATUSES, what its caller may read, and our code."""
 
     name: str
@@ -47,7 +47,7 @@ class Status:
     reference: str = ""  # of what nobody foresaw: the log has it under this, and its caller is told
 
     @classmethod
-    def of(cls, error: Exception) -> "Status":
+    def of(cls, error: Exception) -> "GrpcStatus":
         """INTERNAL for whatever is no error of ours, of which callers learn nothing."""
         if isinstance(error, SojournError):
             nonce = error.nonce if isinstance(error, NonceNeeded) else ""

@@ -15,12 +15,12 @@ from sojourn.endpoints.http1.direct_routes import Handler, Straight
 from sojourn.endpoints.http1.oauth_responses import NO_STORE, decision_of, denied, holding, refusal
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.endpoints.oauth.introspection_revocation import TokenState
-from sojourn.endpoints.oauth.metadata import PATHS, RESOURCE_PATH, Metadata
+from sojourn.endpoints.oauth.metadata import PATHS, RESOURCE_PATH, MetadataDocuments
 from sojourn.endpoints.oauth.token import TokenRequests
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import Confined
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Allowance
 from sojourn.tasks.engine import TaskEngine
 
@@ -39,7 +39,7 @@ class HttpApi:
         authority: EmbeddedAuthority,
         tokens: TokenRequests,
         state: TokenState,
-        metadata: Metadata,
+        metadata: MetadataDocuments,
     ) -> None:
         self._engine = engine
         self._authority = authority
@@ -79,7 +79,7 @@ class HttpApi:
 
     def _check_not_confined(self, request: Request) -> None:
         """Raise Confined for whom this agent gives nothing, and record it."""
-        sender: Sender = request.scope[SENDER]
+        sender: ClientSender = request.scope[SENDER]
         if sender.peer is None:
             return
         try:
@@ -128,7 +128,7 @@ def _direct(handler: Handler) -> Handler:
     """
 
     async def asked(request: Request) -> Response:
-        sender: Sender = request.scope[SENDER]
+        sender: ClientSender = request.scope[SENDER]
         if sender.peer is not None:
             for name, _ in request.scope["headers"]:  # in small letters, as ASGI has them
                 if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIX):

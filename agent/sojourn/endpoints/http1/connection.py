@@ -24,7 +24,7 @@ from sojourn.limits import (
     REFUSALS_LOGGED_PER_SECOND,
     REQUESTS_HELD_BYTES,
 )
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Allowance
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ class Conversations:
         self.turns = turns
         self.held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
 
-    def make(self, sender: Sender) -> "Conversation":
+    def make(self, sender: ClientSender) -> "Conversation":
         return Conversation(sender, self)
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class Conversation(HttpToolsProtocol):
     What has come is read in the sender's turns: those of one would else all be worked off before others are heard.
     """
 
-    def __init__(self, sender: Sender, others: Conversations) -> None:
+    def __init__(self, sender: ClientSender, others: Conversations) -> None:
         super().__init__(config=others.config, server_state=others.state, app_state={})
         self._sender = sender
         self._others = others

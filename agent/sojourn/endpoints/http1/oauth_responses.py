@@ -16,7 +16,7 @@ from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
 from sojourn.errors.oauth import AuthorizationPending, Confined, NonceNeeded
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.providers.errors import ProviderUnavailable
 
 FORM = "application/x-www-form-urlencoded"
@@ -37,7 +37,7 @@ def decision_of(request: Request) -> str:
 
 def denied(audit: Audit, event: str, request: Request, error: SojournError) -> None:
     """Record it, under the same ID as the answer has."""
-    sender: Sender = request.scope[SENDER]
+    sender: ClientSender = request.scope[SENDER]
     said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
     audit.denied(event, sender.who, **sender.details, **said)
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from sojourn.attestation.peer import Peer
 from sojourn.endpoints.listener.turns import Turns
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 
 if TYPE_CHECKING:
     from sojourn.endpoints.http1.connection import Conversation, Conversations
@@ -24,7 +24,7 @@ class HttpProtocols:
         self._turns = turns or Turns()
         self._conversations: Conversations | None = None
 
-    def make(self, sender: Sender) -> "Conversation":
+    def make(self, sender: ClientSender) -> "Conversation":
         if self._conversations is None:
             from sojourn.endpoints.http1.connection import Conversations
 
@@ -33,7 +33,7 @@ class HttpProtocols:
 
     def of_peer(self, peer: Peer) -> "Conversation":
         """For a process of this machine."""
-        return self.make(Sender(peer))
+        return self.make(ClientSender(peer))
 
     def close(self) -> None:
         """Close idle connections; those that are being answered close after it."""

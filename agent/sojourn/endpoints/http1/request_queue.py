@@ -10,7 +10,7 @@ from starlette.requests import Request
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import LimitExceeded, Unavailable
 from sojourn.limits import HTTP_REQUESTS_AT_ONCE, HTTP_REQUESTS_WAITING
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Lines:
 
         Raise LimitExceeded if too many of its sender wait, or Unavailable if nobody hears the answer any more.
         """
-        sender: Sender = request.scope[SENDER]
+        sender: ClientSender = request.scope[SENDER]
         line = self._lines.setdefault(sender.who, _Line(asyncio.Semaphore(self._at_once)))
         if line.asked >= self._most:
             raise LimitExceeded("too many requests of this user or workload wait: come again in a while")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.http1.protocol import HttpProtocols
-from sojourn.endpoints.listener.own_svid import OwnSvid, Shown
+from sojourn.endpoints.listener.own_svid import OwnSvid, ServerSvid
 from sojourn.endpoints.listener.protocol_switch import Caller
 from sojourn.endpoints.listener.tls import Listener, TlsDoor, TlsPeer, address_of, bind_tcp
 from sojourn.errors import CannotStart, InvalidInput, SojournError, told_as
@@ -21,7 +21,7 @@ from sojourn.files import trusted
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import CERTIFICATE_LOOK_SECONDS, PEM_MAX_BYTES
 from sojourn.net.networks import network_of
-from sojourn.oauth.client_auth import Certificate, Sender
+from sojourn.oauth.client_auth import Certificate, ClientSender
 from sojourn.quota.rate import Allowance
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.spiffe.ids import SpiffeId
@@ -98,18 +98,18 @@ class ShownSource:
     def __init__(self, own: OwnSvid, files: PemFiles | None) -> None:
         self._own = own
         self._files = files
-        self._of: tuple[Shown, bytes] | None = None
-        self._shown: Shown | None = None
+        self._of: tuple[ServerSvid, bytes] | None = None
+        self._shown: ServerSvid | None = None
 
     @property
-    def present(self) -> Shown:
+    def present(self) -> ServerSvid:
         """Raise Unavailable if no SVID can be issued."""
         if self._files is not None:
             self._files.look()
         now = (self._own.present, self._files.content if self._files is not None else b"")
         if self._shown is None or self._of != now:
             self._of = now
-            self._shown = Shown(self._shown.version + 1 if self._shown else 1, now[0].context)
+            self._shown = ServerSvid(self._shown.version + 1 if self._shown else 1, now[0].context)
         return self._shown
 
     def pem(self, context: X509Context) -> bytes:
@@ -175,7 +175,7 @@ class WebDoor(TlsDoor):
     def http_protocol(self, peer: TlsPeer) -> asyncio.Protocol | None:
         if peer.over is not None:
             return None
-        made = self._protocols.make(Sender(certificate=_certificate(peer), address=peer.address))
+        made = self._protocols.make(ClientSender(certificate=_certificate(peer), address=peer.address))
         self._conversations[peer] = made
         return made
 

@@ -14,7 +14,7 @@ ENTRY_ID = "agent/listener"  # no registered entry can have a slash in its ID
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ServerSvid:
     """What is shown at one moment, and the authorities that vouch for others."""
 
     version: int
@@ -32,7 +32,7 @@ class OwnSvid:
         self._authority = authority
         self._issuing = issuing
         self._of: tuple[X509Svid, Bundle] | None = None
-        self._shown: Shown | None = None
+        self._shown: ServerSvid | None = None
 
     @property
     def spiffe_id(self) -> SpiffeId:
@@ -43,12 +43,12 @@ class OwnSvid:
         self._issuing.x509.watch(self._entry.key)
 
     @property
-    def present(self) -> Shown:
+    def present(self) -> ServerSvid:
         """What to show now. Raise Unavailable if no SVID can be issued."""
         svid, bundle = self._issuing.x509.get(self._entry), self._authority.bundle
         if self._shown is None or self._of is None or self._of[0] is not svid or self._of[1] is not bundle:
             shown = X509SvidWithHint(svid.spiffe_id, svid.chain, svid.key)
             context = X509Context((shown,), {bundle.trust_domain: bundle.x509_authorities})
             self._of = svid, bundle
-            self._shown = Shown(self._shown.version + 1 if self._shown else 1, context)
+            self._shown = ServerSvid(self._shown.version + 1 if self._shown else 1, context)
         return self._shown

@@ -17,7 +17,7 @@ from sojourn.errors import InvalidInput
 from sojourn.jose.jws import ALGORITHMS
 from sojourn.limits import METADATA_AGE_SECONDS
 from sojourn.oauth import token_request
-from sojourn.oauth.client_auth import Sender, own_names
+from sojourn.oauth.client_auth import ClientSender, own_names
 from sojourn.oauth.resource_servers import Audiences, Service
 from sojourn.policy.task_types import TypeSet
 from sojourn.settings.tables import ListenConfig
@@ -30,7 +30,7 @@ _REQUIRED: Final = "response_types_supported"  # RFC 8414, 2, also where there i
 RESOURCE_PATH: Final = "/.well-known/oauth-protected-resource"
 
 
-class Metadata:
+class MetadataDocuments:
     """The documents, of what `listen` opens."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Metadata:
 
     async def service(self, request: Request) -> Response:
         """RFC 8414, 3 and OpenID Connect Discovery 1.0, 4, of the endpoints as this caller reaches them."""
-        sender: Sender = request.scope[SENDER]
+        sender: ClientSender = request.scope[SENDER]
         at_socket, types = sender.peer is not None, self._engine.types
         held = self._made.get(at_socket)
         if held is None or held[0] is not types:

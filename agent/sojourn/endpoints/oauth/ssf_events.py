@@ -17,7 +17,7 @@ from sojourn.limits import (
     SIGNALS_PER_UID_PER_SECOND,
     TOKEN_MAX_BYTES,
 )
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Allowance
 from sojourn.ssf import security_events
 from sojourn.ssf.receiver import Issuer, Signals
@@ -52,7 +52,7 @@ class EventsApi:
 
     async def deliver(self, request: Request) -> Response:
         """Take one event, or say by RFC 8935, 2.4, why not."""
-        sender: Sender = request.scope[SENDER]
+        sender: ClientSender = request.scope[SENDER]
         peer = sender.peer
         assert peer is not None  # events are handed in by processes of this machine alone
         unverified: security_events.UnverifiedEvent | None = None

@@ -21,7 +21,7 @@ from sojourn.errors import (
 )
 from sojourn.identity import adoption
 from sojourn.identity.entries import Registration
-from sojourn.identity.entry_changes import Outcome, Recorder
+from sojourn.identity.entry_changes import ChangeOutcome, Recorder
 from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.program_files import Cautions
 from sojourn.identity.registry import Registry
@@ -147,7 +147,7 @@ class EntryApi:
                 raise FailedPrecondition(f"failed to create entry: unable to find federated bundle {name}")
         return entry
 
-    async def _answer(self, results: Any, outcomes: Sequence[Outcome], mask: types.EntryMask | None) -> None:
+    async def _answer(self, results: Any, outcomes: Sequence[ChangeOutcome], mask: types.EntryMask | None) -> None:
         """Add each outcome, and what is to be said of an entry that was registered."""
         made = [outcome.entry for outcome in outcomes if outcome.error is None and outcome.entry is not None]
         warnings = iter(await self._cautions.of(made))
@@ -189,9 +189,9 @@ def _each(
     return made, failed
 
 
-def _merge(outcomes: Sequence[Outcome], failed: dict[int, SojournError], count: int) -> list[Outcome]:
+def _merge(outcomes: Sequence[ChangeOutcome], failed: dict[int, SojournError], count: int) -> list[ChangeOutcome]:
     rest = iter(outcomes)
-    return [Outcome(None, failed[place]) if place in failed else next(rest) for place in range(count)]
+    return [ChangeOutcome(None, failed[place]) if place in failed else next(rest) for place in range(count)]
 
 
 def _page_token(text: str) -> tuple[int, str] | None:

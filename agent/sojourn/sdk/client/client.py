@@ -16,7 +16,7 @@ from sojourn.config.paths import public_socket
 from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable, Unreachable
 from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
 from sojourn.sdk.client import facts, task_tokens
-from sojourn.sdk.client.connection import CALL_SECONDS, Connection, not_open
+from sojourn.sdk.client.connection import CALL_SECONDS, AgentConnection, not_open
 from sojourn.sdk.client.validation import TokenVerdict, ValidateOptions, validate_token
 from sojourn.sdk.task.options import BeginOptions, begin_request, grant_messages
 from sojourn.sdk.task.task import HeldTask, OnPending, Task, run_task, until_begun
@@ -54,22 +54,22 @@ class Client:
         self._wait_seconds = wait_for_agent
         self._deadline_seconds = deadline_seconds
         self._patience_seconds = patience_seconds
-        self._open: Connection | None = None
+        self._open: AgentConnection | None = None
 
     async def __aenter__(self) -> Self:
         if self._wait_seconds > 0:
             self._open = await self._when_there()
         else:
-            self._open = Connection(self.socket, self._deadline_seconds)
+            self._open = AgentConnection(self.socket, self._deadline_seconds)
         return self
 
-    async def _when_there(self) -> Connection:
+    async def _when_there(self) -> AgentConnection:
         """A connection that the agent has taken. Raise Unreachable if it is not there in time."""
         clock = asyncio.get_running_loop().time
         last = clock() + self._wait_seconds
         while True:
             self.socket = public_socket(self._named_socket)  # which of the default places it is may show only now
-            connection = Connection(self.socket, self._deadline_seconds)
+            connection = AgentConnection(self.socket, self._deadline_seconds)
             try:
                 await connection.wait_connected(max(0.0, min(_LOOK_AGAIN_SECONDS, last - clock())))
                 return connection
@@ -84,7 +84,7 @@ class Client:
             await connection.close()
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> AgentConnection:
         """The open connection. Raise InvalidInput outside `async with`."""
         if self._open is None:
             raise not_open()

@@ -37,7 +37,7 @@ Answer = TypeVar("Answer", bound=Message)
 Parsed = TypeVar("Parsed")
 
 
-class Connection:
+class AgentConnection:
     """Calls to whoever stands at the agent's path. Must be made inside the event loop that uses it; `close` ends them.
 
     A channel connects to the one socket that was looked at, by a handle on it, and to none that comes after it: then
@@ -201,7 +201,7 @@ async def _is_ready(channel: grpc.aio.Channel) -> bool:
     return True
 
 
-async def read(call: Any, connection: Connection) -> Any:
+async def read(call: Any, connection: AgentConnection) -> Any:
     """Return the next message of a stream. Raise a SojournError, also when the stream has ended well."""
     try:
         message = await call.read()

@@ -7,7 +7,7 @@ from sojourn.errors import InvalidInput
 from sojourn.limits import LONG_MAX
 
 if TYPE_CHECKING:
-    from sojourn.sdk.client.connection import Connection  # grpcio comes with it, which the agent does without
+    from sojourn.sdk.client.connection import AgentConnection  # grpcio comes with it, which the agent does without
 
 
 def fact_value(value: str | int | bool) -> tasks_pb2.FactValue:
@@ -22,7 +22,7 @@ def fact_value(value: str | int | bool) -> tasks_pb2.FactValue:
 
 
 async def publish(
-    connection: "Connection",
+    connection: "AgentConnection",
     name: str,
     value: str | int | bool,
     subject: str,

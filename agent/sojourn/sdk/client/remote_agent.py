@@ -5,7 +5,7 @@ from typing import Final, Self, Unpack
 import grpc
 
 from sojourn.errors import SojournError, SvidExpired, SvidRefused, Unavailable, Unreachable
-from sojourn.sdk.client.connection import CALL_SECONDS, Connection, not_open
+from sojourn.sdk.client.connection import CALL_SECONDS, AgentConnection, not_open
 from sojourn.sdk.client.tls_bridge import Bridge
 from sojourn.sdk.client.validation import TokenVerdict, ValidateOptions, validate_token
 from sojourn.sdk.client.x509_source import X509Source
@@ -31,7 +31,7 @@ class RemoteAgent:
         self.address = address
         self._bridge = Bridge(address, context)
         self._deadline_seconds = deadline_seconds
-        self._open: Connection | None = None
+        self._open: AgentConnection | None = None
 
     async def __aenter__(self) -> Self:
         await self._bridge.open()
@@ -47,7 +47,7 @@ class RemoteAgent:
             await self._bridge.close()
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> AgentConnection:
         """The open connection. Raise InvalidInput outside `async with`."""
         if self._open is None:
             raise not_open("agent", "RemoteAgent(…)")
@@ -60,7 +60,7 @@ class RemoteAgent:
         return await validate_token(self.connection, token, audience, action, **options)
 
 
-class _Bridged(Connection):
+class _Bridged(AgentConnection):
     """A channel over the bridge."""
 
     def __init__(self, bridge: Bridge, address: str, deadline_seconds: float) -> None:

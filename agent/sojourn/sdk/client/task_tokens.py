@@ -6,7 +6,7 @@ from typing import Unpack
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import InvalidInput
 from sojourn.limits import PROVIDER_DEADLINE_SECONDS
-from sojourn.sdk.client.connection import Connection
+from sojourn.sdk.client.connection import AgentConnection
 from sojourn.sdk.task.values import AccessToken, TokenOptions
 
 _TASKS = "/sojourn.v1.Tasks/"
@@ -14,7 +14,11 @@ AGENT = "agent"
 
 
 async def get(
-    connection: Connection, task_id: str, resource: str, actions: str | Sequence[str], **options: Unpack[TokenOptions]
+    connection: AgentConnection,
+    task_id: str,
+    resource: str,
+    actions: str | Sequence[str],
+    **options: Unpack[TokenOptions],
 ) -> AccessToken:
     """See Client.get_token."""
     request = tasks_pb2.GetTokenRequest(
@@ -39,7 +43,7 @@ async def get(
 
 
 async def prove(
-    connection: Connection, task_id: str, method: str, url: str, token: AccessToken | str, nonce: str | None
+    connection: AgentConnection, task_id: str, method: str, url: str, token: AccessToken | str, nonce: str | None
 ) -> str:
     """See Client.create_proof."""
     text = token.token if isinstance(token, AccessToken) else token

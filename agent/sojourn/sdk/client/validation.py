@@ -15,7 +15,7 @@ from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import JKT, X5T, Sender
 
 if TYPE_CHECKING:
-    from sojourn.sdk.client.connection import Connection  # grpcio comes with it, which the agent does without
+    from sojourn.sdk.client.connection import AgentConnection  # grpcio comes with it, which the agent does without
 
 _KINDS: Final = {pb.TOKEN_KIND_JWT_SVID: "jwt_svid", pb.TOKEN_KIND_TASK: "task"}
 
@@ -57,7 +57,7 @@ class Agent(Protocol):
     """An agent that tells which tasks live and judges tokens: this machine's (Client), or another's (RemoteAgent)."""
 
     @property
-    def connection(self) -> "Connection": ...
+    def connection(self) -> "AgentConnection": ...
 
     async def validate_token(
         self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
@@ -65,7 +65,7 @@ class Agent(Protocol):
 
 
 async def validate_token(
-    connection: "Connection", token: str, audience: str, action: str, **options: Unpack[ValidateOptions]
+    connection: "AgentConnection", token: str, audience: str, action: str, **options: Unpack[ValidateOptions]
 ) -> TokenVerdict:
     """Ask the agent. Raise a SojournError; a token that is not good is a verdict."""
     request = pb.ValidateTokenRequest(
@@ -94,7 +94,7 @@ async def validate_token(
 
 
 async def describe_audience(
-    connection: "Connection", audience: str, deadline_seconds: float
+    connection: "AgentConnection", audience: str, deadline_seconds: float
 ) -> Mapping[str, Mapping[str, Sequence[str]]]:
     """The task types in force that have tokens for an audience: type -> action -> the parameters that concern it.
 

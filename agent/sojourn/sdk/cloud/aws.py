@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sojourn.errors import SojournError, Unavailable
-from sojourn.sdk.cloud.protocol import Asked, EndpointPlace, Lent, check_method
+from sojourn.sdk.cloud.protocol import CredentialRequest, EndpointPlace, Lent, check_method
 from sojourn.sdk.task.values import AWS_CREDENTIALS, AccessToken, Outside
 
 EMPTY: Final = "aws-empty"  # in the place of files whose profiles would come first
@@ -39,7 +39,7 @@ class AwsForm:
     def __init__(self, lent: Lent) -> None:
         self._lent = lent
 
-    async def answer(self, asked: Asked) -> Mapping[str, Any]:
+    async def answer(self, asked: CredentialRequest) -> Mapping[str, Any]:
         check_method(asked, "GET")
         token, until = await self._lent.lend()
         return _document(token, until)

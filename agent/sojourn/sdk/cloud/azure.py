@@ -5,7 +5,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from sojourn.errors import InvalidInput, Refused, SojournError
-from sojourn.sdk.cloud.protocol import Asked, EndpointPlace, Lent, check_method
+from sojourn.sdk.cloud.protocol import CredentialRequest, EndpointPlace, Lent, check_method
 from sojourn.sdk.task.values import Outside
 
 REPLACED: Final = (
@@ -61,7 +61,7 @@ class AzureForm:
     def __init__(self, lent: Sequence[tuple[Outside, Lent]]) -> None:
         self._lent = lent
 
-    async def answer(self, asked: Asked) -> Mapping[str, Any]:
+    async def answer(self, asked: CredentialRequest) -> Mapping[str, Any]:
         check_method(asked, "GET")
         if asked.header(_HEADER) != _SAID:
             raise InvalidInput("a request has the header X-IDENTITY-HEADER, with what IDENTITY_HEADER has")

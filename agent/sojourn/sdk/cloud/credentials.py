@@ -19,7 +19,7 @@ class Giving(Protocol):
     async def token(self, resource: str = "") -> AccessToken: ...
 
 
-class Credentials:
+class CloudCredentials:
     """Asked of the agent once for all who wait, and kept for half of their life at most.
 
     They are kept while the task is as it was when they were given, and only if the task is told of its changes

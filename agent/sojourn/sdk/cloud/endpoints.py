@@ -18,10 +18,10 @@ from sojourn.sdk.cloud import aws, azure, gcp, selection, vault
 from sojourn.sdk.cloud.access import TcpDoor, UnixDoor
 from sojourn.sdk.cloud.aws import AwsForm
 from sojourn.sdk.cloud.azure import AzureForm
-from sojourn.sdk.cloud.credentials import Credentials, followed
+from sojourn.sdk.cloud.credentials import CloudCredentials, followed
 from sojourn.sdk.cloud.gcp import GcpForm
 from sojourn.sdk.cloud.private_dir import private_folder
-from sojourn.sdk.cloud.protocol import Documents, EndpointPlace, Leg, Lent
+from sojourn.sdk.cloud.protocol import CredentialLeg, EndpointPlace, Leg, Lent
 from sojourn.sdk.cloud.token_file import Sink, reserve
 from sojourn.sdk.cloud.vault import VaultLeg
 from sojourn.sdk.egress.local_server import Serve, Serving
@@ -132,7 +132,7 @@ class _Ground:
         self._lent: dict[str, Lent] = {}
 
     def lent(self, outside: Outside) -> Lent:
-        credentials = Credentials(self._task, outside.resource, followed=followed(self._task))
+        credentials = CloudCredentials(self._task, outside.resource, followed=followed(self._task))
         return self._lent.setdefault(outside.resource, Lent(credentials))
 
     def url(self, leg: Leg) -> str:
@@ -192,13 +192,13 @@ class _Ground:
 
 
 async def _build_aws(ground: _Ground, picked: Sequence[Outside]) -> None:
-    url = ground.url(Documents(AwsForm(ground.lent(picked[0]))))
+    url = ground.url(CredentialLeg(AwsForm(ground.lent(picked[0]))))
     place = EndpointPlace(url, {aws.EMPTY: ground.file(aws.EMPTY)})
     ground.set(aws.environment(picked[0], place), aws.REPLACED)
 
 
 async def _build_gcp(ground: _Ground, picked: Sequence[Outside]) -> None:
-    url = ground.url(Documents(GcpForm(ground.lent(picked[0]))))
+    url = ground.url(CredentialLeg(GcpForm(ground.lent(picked[0]))))
     file = ground.file(gcp.CONFIGURATION, gcp.configuration(picked[0], url))
     ground.set(gcp.environment(picked[0], EndpointPlace(url, {gcp.CONFIGURATION: file})), gcp.REPLACED)
 
@@ -209,7 +209,7 @@ async def _build_azure(ground: _Ground, picked: Sequence[Outside]) -> None:
         await ground.keep(path, picked[0], lambda token: str(token.token))
         ground.set(azure.file_environment(picked[0], EndpointPlace("", {azure.ASSERTION: str(path)})), azure.REPLACED)
         return
-    url = ground.url(Documents(AzureForm([(each, ground.lent(each)) for each in picked])))
+    url = ground.url(CredentialLeg(AzureForm([(each, ground.lent(each)) for each in picked])))
     ground.set(azure.environment(picked, EndpointPlace(url, {})), azure.REPLACED)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import LOCAL_SUBJECT_TOKENS
-from sojourn.sdk.cloud.protocol import Asked, EndpointPlace, Lent, check_method
+from sojourn.sdk.cloud.protocol import CredentialRequest, EndpointPlace, Lent, check_method
 from sojourn.sdk.task.values import Outside
 
 CONFIGURATION: Final = "gcp.json"
@@ -64,7 +64,7 @@ class GcpForm:
         self._lent = lent
         self._subjects: OrderedDict[str, None] = OrderedDict()
 
-    async def answer(self, asked: Asked) -> Mapping[str, Any]:
+    async def answer(self, asked: CredentialRequest) -> Mapping[str, Any]:
         if asked.path == _SUBJECT:
             check_method(asked, "GET")
             if asked.header(_FLAVOR[0]) != _FLAVOR[1]:

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from sojourn.errors import InvalidInput, LimitExceeded, SojournError, Unavailable, Unreachable
 from sojourn.limits import LOCAL_CONTENT_MAX_BYTES, LOCAL_CREDENTIAL_SECONDS
-from sojourn.sdk.cloud.credentials import Credentials
+from sojourn.sdk.cloud.credentials import CloudCredentials
 from sojourn.sdk.egress.http1 import Malformed, Wire
 from sojourn.sdk.task.values import AccessToken
 
@@ -15,7 +15,7 @@ _NOT_NOW: Final = (Unavailable, Unreachable, LimitExceeded)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CredentialRequest:
     """A request of someone who knows the secret. `path` and `query` are what the target has behind the secret."""
 
     method: str
@@ -48,14 +48,14 @@ class Leg(Protocol):
 class Form(Protocol):
     """One kind of SDK whose requests are answered with documents."""
 
-    async def answer(self, asked: Asked) -> Mapping[str, Any]:
+    async def answer(self, asked: CredentialRequest) -> Mapping[str, Any]:
         """What is answered with 200. Raise what the agent raised, InvalidInput or Refused."""
 
     def failure(self, status: int, error: SojournError) -> Mapping[str, Any]:
         """The document of an error, as these SDKs read it."""
 
 
-class Documents:
+class CredentialLeg:
     """The leg of a form."""
 
     def __init__(self, form: Form) -> None:
@@ -74,7 +74,7 @@ class Documents:
         return await wire.give(document)
 
 
-async def _read(wire: Wire, request: Any, rest: str) -> Asked:
+async def _read(wire: Wire, request: Any, rest: str) -> CredentialRequest:
     content = b""
     async for part in wire.content():
         content += part
@@ -82,7 +82,7 @@ async def _read(wire: Wire, request: Any, rest: str) -> Asked:
             raise Malformed(413, f"more than {LOCAL_CONTENT_MAX_BYTES} bytes are none of these requests")
     path, _, query = rest.partition("?")
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers)
-    return Asked(request.method.decode("latin-1"), path, query, headers, content)
+    return CredentialRequest(request.method.decode("latin-1"), path, query, headers, content)
 
 
 def status_of(error: SojournError) -> int:
@@ -92,7 +92,7 @@ def status_of(error: SojournError) -> int:
     return 400 if isinstance(error, InvalidInput) else 403
 
 
-def check_method(asked: Asked, method: str) -> None:
+def check_method(asked: CredentialRequest, method: str) -> None:
     if asked.method != method:
         raise InvalidInput(f"this is asked for by {method}")
 
@@ -100,7 +100,7 @@ def check_method(asked: Asked, method: str) -> None:
 class Lent:
     """Credentials, and for how long an SDK may keep them before it asks again."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: CloudCredentials) -> None:
         self._credentials = credentials
         self.resource = credentials.resource
 

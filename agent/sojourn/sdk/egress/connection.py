@@ -31,7 +31,7 @@ from sojourn.sdk.request.authorization import (
     DPOP_NONCE,
     HttpAnswer,
     Send,
-    Wanted,
+    WantedRequest,
     attach,
     check_actions,
     check_live,
@@ -66,7 +66,7 @@ _SWITCHING: Final = 101
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class ProxiedLeg:
     """What all connections of a proxy share."""
 
     asking: AsyncAsking
@@ -180,7 +180,7 @@ class Leg:
             await wire.say(error.status, self._failure("invalid_request", str(error), request))
         return False
 
-    def _wanted(self, request: h11.Request, scheme: str, endpoint: str, target: str) -> Wanted:
+    def _wanted(self, request: h11.Request, scheme: str, endpoint: str, target: str) -> WantedRequest:
         task = self.asking.task
         check_live(task)
         grant = grant_match.find_at(task.grants, scheme, endpoint, target)
@@ -194,7 +194,7 @@ class Leg:
             )
         check_actions(grant, actions)
         bound = is_ours(task, grant)
-        return Wanted(grant, request.method.decode("latin-1"), grant_match.url_of(grant, target), actions, bound)
+        return WantedRequest(grant, request.method.decode("latin-1"), grant_match.url_of(grant, target), actions, bound)
 
     async def _exchange(self, wire: Wire, content: "_Content", sending: Coroutine[Any, Any, bool]) -> bool:
         if not content.whole:
@@ -212,7 +212,7 @@ class Leg:
                 watch.cancel()
                 await asyncio.gather(worker, watch, return_exceptions=True)
 
-    async def _send_on(self, wire: Wire, request: h11.Request, wanted: Wanted, content: "_Content") -> bool:
+    async def _send_on(self, wire: Wire, request: h11.Request, wanted: WantedRequest, content: "_Content") -> bool:
         digest = digest_of(wanted, request.headers)
         flow = attach(replace(wanted, repeatable=content.whole), self.asking.shelf, digest)
         send = await self.asking.advance(flow, None, content.read)
@@ -312,7 +312,7 @@ async def _next(wire: Wire, idle_seconds: float) -> h11.Request | None:
         return None
 
 
-def _outward(request: h11.Request, wanted: Wanted, send: Send, content: "_Content") -> httpcore.Request:
+def _outward(request: h11.Request, wanted: WantedRequest, send: Send, content: "_Content") -> httpcore.Request:
     """The request as it goes to the service: framed by us, and with our headers in the place of the command's."""
     place = grant_match.UrlPlace.parse(wanted.url)
     assert place is not None  # it is made of a grant's

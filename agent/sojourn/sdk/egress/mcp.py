@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable
 
 from sojourn.errors import InvalidInput
 from sojourn.sdk.integrations.mcp_messages import read
-from sojourn.sdk.request.authorization import Wanted
+from sojourn.sdk.request.authorization import WantedRequest
 from sojourn.tasktoken import request_digest
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _MARK = b'"jsonrpc"'
 
 
-def digest_of(wanted: Wanted, headers: Iterable[tuple[bytes, bytes]]) -> Callable[[bytes], str] | None:
+def digest_of(wanted: WantedRequest, headers: Iterable[tuple[bytes, bytes]]) -> Callable[[bytes], str] | None:
     """How to tell what a token for this one request is over, by its content; None: what any HTTP request's is.
 
     An MCP client takes JSON and event streams alike, and posts JSON-RPC (MCP, Streamable HTTP). Whatever is mistaken

@@ -22,7 +22,7 @@ from sojourn.sdk.client.extras import extra
 from sojourn.sdk.cloud.private_dir import private_folder
 from sojourn.sdk.confinement.command import AGENT_NAMES, AGENT_PREFIX, Confinement, network
 from sojourn.sdk.egress.ca import EgressAuthority
-from sojourn.sdk.egress.connection import USER, Leg
+from sojourn.sdk.egress.connection import USER, ProxiedLeg
 from sojourn.sdk.egress.local_server import Known, Serving
 from sojourn.sdk.egress.passthrough import Passes, trusted_without_proxy
 from sojourn.sdk.request import grant_match
@@ -128,7 +128,7 @@ async def running(
         async with httpcore.AsyncConnectionPool(
             ssl_context=trusted, max_connections=PROXY_CONNECTIONS, keepalive_expiry=PROXY_IDLE_SECONDS, http2=False
         ) as pool:
-            leg = Leg(asking, authority, pool, secret, passes)
+            leg = ProxiedLeg(asking, authority, pool, secret, passes)
             egress = Egress(f"http://{USER}:{secret}@127.0.0.1:{port}", file, confinement)
 
             async def serve(stream: anyio.abc.SocketStream, known: Known) -> None:

@@ -80,7 +80,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
+class ResourceMetadata:
     """The metadata of a protected resource (RFC 9728, 3.2)."""
 
     resource: str

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
 from sojourn.errors.oauth import ActionNotAllowed, InvalidProof, NonceNeeded
 from sojourn.sdk.guard.attempts import Attempt, code_of
-from sojourn.sdk.guard.challenges import Challenge, GuardAnswer, Metadata, Refusal
+from sojourn.sdk.guard.challenges import Challenge, GuardAnswer, Refusal, ResourceMetadata
 from sojourn.sdk.guard.http_params import read_stated
 from sojourn.sdk.guard.param_check import Hint, Nothing, Source, Stated, compare, in_python
 from sojourn.sdk.guard.param_places import argument, body, field, form, header, path, query
@@ -34,8 +34,8 @@ __all__ = [
     "Guard",
     "GuardAnswer",
     "HttpRequest",
-    "Metadata",
     "Refusal",
+    "ResourceMetadata",
     "argument",
     "body",
     "field",
@@ -128,7 +128,7 @@ class Guard:
         is for one request alone, and where a parameter of the task must be looked for in it.
         """
         if self._metadata_path and request.path == self._metadata_path and request.method == "GET":
-            return Metadata(self.verifier.audience, [*filter(None, [self.verifier.issuer])], self._named)
+            return ResourceMetadata(self.verifier.audience, [*filter(None, [self.verifier.issuer])], self._named)
 
         whole = _once(content)
 

@@ -22,7 +22,7 @@ from sojourn.sdk.guard.param_places import (
     HEADER,
     PATH,
     QUERY,
-    Place,
+    ParamPlace,
     alike,
     in_json,
     nearest,
@@ -76,7 +76,7 @@ class HttpStated:
         lines = [(name.lower(), value.strip(" \t")) for name, value in self._headers]
         return [(name, value if value.isascii() else None, alike(name)) for name, value in lines]
 
-    def at(self, place: Place) -> Sequence[object]:
+    def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
         if place.kind == PATH:
             return [self._segments.get(place.name, ABSENT)]
@@ -102,13 +102,13 @@ class HttpStated:
             found += [Exact(value) for value in own + others_alike(self._document, name)]
         return found
 
-    def likely(self, name: str) -> Place:
+    def likely(self, name: str) -> ParamPlace:
         """See Source."""
         if (near := nearest(name, self._segments)) is not None:
             return near
         if any(each == alike(name) for _, _, each in self._in_query):
-            return Place(QUERY)
-        return Place(FORM if kind_of(self._headers) == URLENCODED else BODY).of(name)
+            return ParamPlace(QUERY)
+        return ParamPlace(FORM if kind_of(self._headers) == URLENCODED else BODY).of(name)
 
 
 async def read_stated(
@@ -118,7 +118,7 @@ async def read_stated(
     check_charset(headers)  # some frameworks read the query by it too
     segments = action.segments
     places = {name: action.params.get(name) for name in names}
-    kinds = {place.kind: name for name, place in places.items() if isinstance(place, Place)}
+    kinds = {place.kind: name for name, place in places.items() if isinstance(place, ParamPlace)}
     kind = kind_of(headers)
     for wanted, fitting, said in ((BODY, {JSON, UNSAID}, JSON), (FORM, {URLENCODED}, URLENCODED)):
         if wanted in kinds and kind not in fitting:

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from sojourn.errors.oauth import ParamNotBound
-from sojourn.sdk.guard.param_places import ABSENT, Place, argument, in_json, tokens_of
+from sojourn.sdk.guard.param_places import ABSENT, ParamPlace, argument, in_json, tokens_of
 from sojourn.sdk.guard.routes import Action
 from sojourn.tasktoken.checks import Exact, check_stated
 from sojourn.tasktoken.tokens import TaskToken
 
-Hint = Callable[[str, str, Place], str]
+Hint = Callable[[str, str, ParamPlace], str]
 
 
 class Source(Protocol):
@@ -25,13 +25,13 @@ class Source(Protocol):
     def has_content(self) -> bool:
         """Whether its content was waited for."""
 
-    def at(self, place: Place) -> Sequence[object]:
+    def at(self, place: ParamPlace) -> Sequence[object]:
         """What stands at a place: its value, or ABSENT, and whatever some reader could take for it."""
 
     def named(self, name: str) -> Sequence[object]:
         """The same of a name that the service itself gives a place; empty if it does not."""
 
-    def likely(self, name: str) -> Place:
+    def likely(self, name: str) -> ParamPlace:
         """Where a parameter most likely stands that is not found."""
 
 
@@ -63,14 +63,14 @@ def _stated(action: Action, name: str, source: Source, hint: Hint) -> Sequence[o
             said = f"the task's parameter {name[:64]!r} is compared with nothing in this request"
             raise ParamNotBound(f"{said}: {hint(action.name, name, source.likely(name))}")
     else:
-        stated = source.at(given) if isinstance(given, Place) else [given]
+        stated = source.at(given) if isinstance(given, ParamPlace) else [given]
     if ABSENT in stated:
-        where = f" at {given}" if isinstance(given, Place) else ""
+        where = f" at {given}" if isinstance(given, ParamPlace) else ""
         raise ParamNotBound(f"the task is for one {name[:64]!r}, and the request has none{where}")
     return stated
 
 
-def in_python(action: str, name: str, place: Place) -> str:
+def in_python(action: str, name: str, place: ParamPlace) -> str:
     """How whoever writes the service in Python says where a parameter stands."""
     where = f"params={{{name[:64]!r}: {place.shown(name)}}}"
     return (
@@ -83,7 +83,7 @@ class Nothing:
 
     has_content = False
 
-    def at(self, place: Place) -> Sequence[object]:
+    def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
         del place
         return (ABSENT,)
@@ -93,7 +93,7 @@ class Nothing:
         del name
         return ()
 
-    def likely(self, name: str) -> Place:
+    def likely(self, name: str) -> ParamPlace:
         """See Source."""
         return argument(name)
 
@@ -106,7 +106,7 @@ class Arguments:
     def __init__(self, arguments: Mapping[str, object]) -> None:
         self._arguments = arguments
 
-    def at(self, place: Place) -> Sequence[object]:
+    def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
         tokens = tokens_of(place.name) if place.name.startswith("/") else [place.name]
         return [each if each is ABSENT else Exact(each) for each in in_json(self._arguments, tokens)]
@@ -116,6 +116,6 @@ class Arguments:
         del name
         return ()
 
-    def likely(self, name: str) -> Place:
+    def likely(self, name: str) -> ParamPlace:
         """See Source."""
         return argument(name)

@@ -23,7 +23,7 @@ _INDEX: Final = re.compile("0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ParamPlace:
     """One place. `name` is a segment's, a header's, …, or a JSON pointer (RFC 6901); '' is the parameter's own name."""
 
     kind: str
@@ -32,7 +32,7 @@ class Place:
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
 
-    def of(self, param: str) -> "Place":
+    def of(self, param: str) -> "ParamPlace":
         """The place of a parameter, with its name. Raise InvalidInput for what is no place."""
         made = replace(self, name=self.name or (f"/{_escaped(param)}" if self.kind == BODY else param))
         if made.kind == BODY or (made.kind == ARGUMENT and made.name.startswith("/")):
@@ -49,39 +49,39 @@ class Place:
         return f"{self.kind}()" if own else f"{self.kind}({self.name!r})"
 
 
-def path(name: str = "") -> Place:
+def path(name: str = "") -> ParamPlace:
     """A segment of the route, by the name that it has there in braces."""
-    return Place(PATH, name)
+    return ParamPlace(PATH, name)
 
 
-def query(name: str = "") -> Place:
+def query(name: str = "") -> ParamPlace:
     """A parameter of the query."""
-    return Place(QUERY, name)
+    return ParamPlace(QUERY, name)
 
 
-def header(name: str = "") -> Place:
+def header(name: str = "") -> ParamPlace:
     """A header, whatever the case of its name."""
-    return Place(HEADER, name)
+    return ParamPlace(HEADER, name)
 
 
-def body(pointer: str = "") -> Place:
+def body(pointer: str = "") -> ParamPlace:
     """A value in the JSON content, by JSON pointer (RFC 6901): `/refund/cents`."""
-    return Place(BODY, pointer)
+    return ParamPlace(BODY, pointer)
 
 
-def form(name: str = "") -> Place:
+def form(name: str = "") -> ParamPlace:
     """A field of a form (application/x-www-form-urlencoded)."""
-    return Place(FORM, name)
+    return ParamPlace(FORM, name)
 
 
-def field(name: str = "") -> Place:
+def field(name: str = "") -> ParamPlace:
     """A field of a gRPC message, by its path: `order.id`."""
-    return Place(FIELD, name)
+    return ParamPlace(FIELD, name)
 
 
-def argument(name: str = "") -> Place:
+def argument(name: str = "") -> ParamPlace:
     """An argument of a tool, by its name, or by JSON pointer if it begins with a slash: `/order/id`."""
-    return Place(ARGUMENT, name)
+    return ParamPlace(ARGUMENT, name)
 
 
 _MAKERS: Final = {each.__name__: each for each in (path, query, header, body, form)}
@@ -107,8 +107,8 @@ def placed(params: Mapping[str, object], kinds: Iterable[str]) -> dict[str, obje
     """Parameters whose places have their names. Raise InvalidInput for a place that is of none of these kinds."""
     found: dict[str, object] = {}
     for name, value in params.items():
-        found[name] = value.of(name) if isinstance(value, Place) else value
-        if isinstance(value, Place) and value.kind not in kinds:
+        found[name] = value.of(name) if isinstance(value, ParamPlace) else value
+        if isinstance(value, ParamPlace) and value.kind not in kinds:
             raise InvalidInput(f"parameter {name[:64]!r} cannot stand in {value.kind} here: {', '.join(sorted(kinds))}")
     return found
 
@@ -126,10 +126,10 @@ def alike(name: str) -> str:
     return _NO_LETTER.sub("", plain.casefold()) or plain
 
 
-def nearest(param: str, segments: Iterable[str]) -> Place | None:
+def nearest(param: str, segments: Iterable[str]) -> ParamPlace | None:
     """The segment of a route that a parameter most likely is, by its name."""
     near = [each for each in segments if alike(param) in alike(each) or alike(each) in alike(param)]
-    return Place(PATH, near[0]) if near else None
+    return ParamPlace(PATH, near[0]) if near else None
 
 
 def tokens_of(pointer: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from sojourn.errors import SojournError
 from sojourn.errors.oauth import RoutesNotBound
 from sojourn.sdk.guard.param_check import in_python
-from sojourn.sdk.guard.param_places import Place, nearest
+from sojourn.sdk.guard.param_places import ParamPlace, nearest
 from sojourn.sdk.guard.routes import Route
 
 log = logging.getLogger("sojourn.guard")
@@ -57,7 +57,7 @@ def refused(types: InForce, routes: Sequence[Route]) -> Iterator[str]:
         for name, actions in types.items():
             for param in actions.get(route.action.name, ()):
                 if param not in {*route.action.params, *route.action.unchecked, *route.named}:
-                    place = nearest(param, route.named) or Place(route.kind)
+                    place = nearest(param, route.named) or ParamPlace(route.kind)
                     yield (
                         f"{route.text}: tasks of type {name!r} that have {param!r} are refused, which is compared with"
                         f" nothing: {in_python(route.action.name, param, place)}"

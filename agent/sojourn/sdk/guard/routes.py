@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from sojourn.errors import InvalidInput
-from sojourn.sdk.guard.param_places import BODY, OF_HTTP, PATH, Place, placed
+from sojourn.sdk.guard.param_places import BODY, OF_HTTP, PATH, ParamPlace, placed
 
 APPROVED: Final = "urn:sojourn:acr:approved"  # `acr` of tokens whose task somebody approved
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -160,7 +160,7 @@ def _in_route(route: str, action: Action, names: Collection[str]) -> Action:
     """The action with its places named. Raise InvalidInput for a segment that the route does not have."""
     params = placed(action.params, OF_HTTP)
     for place in params.values():
-        if isinstance(place, Place) and place.kind == PATH and place.name not in names:
+        if isinstance(place, ParamPlace) and place.kind == PATH and place.name not in names:
             raise InvalidInput(f"route {route[:200]!r} has no segment {place.name[:64]!r}")
     return replace(action, params=params)
 

@@ -23,7 +23,7 @@ from sojourn.sdk.guard.background_reports import REPORT_SECONDS, SEND_SECONDS, B
 GAP_SECONDS: Final = 0.02  # between two reports, however much is at once
 
 
-class UseReports(Behind):
+class UseReporter(Behind):
     """Takes notes at once, and sends them behind. `lost` counts calls."""
 
     def __init__(self, client: Agent, *, every_seconds: float = REPORT_SECONDS) -> None:

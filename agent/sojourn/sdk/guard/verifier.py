@@ -12,7 +12,7 @@ from sojourn.limits import HEARTBEAT_SECONDS
 from sojourn.sdk.client.validation import Agent, describe_audience
 from sojourn.sdk.guard.refusals import Refusals, RefusedRequest
 from sojourn.sdk.guard.task_feed import TaskFeed, TaskKnown
-from sojourn.sdk.guard.use_reports import UseReports
+from sojourn.sdk.guard.use_reports import UseReporter
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.checks import check_action, check_concerning, check_digest, check_params
 from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
@@ -50,7 +50,7 @@ class TaskVerifier:
         self._client = client
         self._now = now
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
-        self._reports = UseReports(client)
+        self._reports = UseReporter(client)
         self._refusals = Refusals(client, audience)
         self._unhook: Callable[[], None] = lambda: None
         self._signatures = Signatures()

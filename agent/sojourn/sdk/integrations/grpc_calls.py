@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import HttpRequest
-from sojourn.sdk.guard.param_places import ABSENT, FIELD, Place
+from sojourn.sdk.guard.param_places import ABSENT, FIELD, ParamPlace
 from sojourn.tasktoken import request_digest
 
 METHOD: Final = "POST"  # as gRPC is sent, and as a proof for it says
@@ -63,7 +63,7 @@ def fields_at(method: str) -> frozenset[str] | None:
     return frozenset(each.name for each in found.input_type.fields)
 
 
-class Fields:
+class MessageFields:
     """The request's message as a Source (see `comparing`). What its type has as a field is what the service reads."""
 
     has_content = False
@@ -71,7 +71,7 @@ class Fields:
     def __init__(self, message: object) -> None:
         self._message = message
 
-    def at(self, place: Place) -> Sequence[object]:
+    def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
         inner, names = self._message, place.name.split(".")
         for name in names[:-1]:
@@ -83,9 +83,9 @@ class Fields:
         has = isinstance(self._message, Message) and name in self._message.DESCRIPTOR.fields_by_name
         return [_field(self._message, name)] if has else ()
 
-    def likely(self, name: str) -> Place:
+    def likely(self, name: str) -> ParamPlace:
         """See Source."""
-        return Place(FIELD, name)
+        return ParamPlace(FIELD, name)
 
 
 def _field(message: object, name: str) -> object:

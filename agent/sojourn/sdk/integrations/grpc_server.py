@@ -29,7 +29,7 @@ from sojourn.sdk.guard.serving_token import serve_from_here, serving
 from sojourn.sdk.guard.sync import SyncGuard
 from sojourn.sdk.integrations.grpc_calls import (
     METHOD,
-    Fields,
+    MessageFields,
     digest_of,
     fields_at,
     request_of,
@@ -157,7 +157,7 @@ class _Call(Generic[AnyGuard]):
     def stated(self, raw: bytes | None, request: object) -> Stated:
         """What the one request of a call states; requests that are streamed are compared when they come."""
         later = raw is None or request is _UNREADABLE  # which is refused for what it is
-        return stating(None if later else Fields(request))
+        return stating(None if later else MessageFields(request))
 
     def read(self, raw: bytes) -> Any:
         """The request, or the refusal of what is none."""
@@ -179,7 +179,7 @@ class _Call(Generic[AnyGuard]):
         if refusal is not None:
             return refusal
         try:
-            compare(token, self._action or Action(""), Fields(request), in_python)
+            compare(token, self._action or Action(""), MessageFields(request), in_python)
         except (WrongParams, ParamNotBound) as error:
             return self._refused(token, error)
         if self._action is not None and self._action.name in token.asks and self._passed:

@@ -62,7 +62,7 @@ class Versioned(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedRequest:
     """One request, as it will be sent. `actions`: what its token is for; none: all that the task may do there.
 
     `calls`: what it does, where method and path do not tell one request from another, as of MCP: the tool.
@@ -190,17 +190,17 @@ class Shelf:
     def note_one_request(self, resource: str, actions: tuple[str, ...]) -> None:
         self._for_one.add((resource, actions))
 
-    def actions(self, wanted: Wanted) -> tuple[str, ...]:
+    def actions(self, wanted: WantedRequest) -> tuple[str, ...]:
         """What a request is for: what the service said of one like it, if its sender does not say."""
         with self._lock:
             return wanted.actions or self._lacking.get(_like(wanted), ())
 
-    def forget_actions(self, wanted: Wanted) -> bool:
+    def forget_actions(self, wanted: WantedRequest) -> bool:
         """What the service said of one like it is of no use now. Return whether it had said anything."""
         with self._lock:
             return not wanted.actions and self._lacking.pop(_like(wanted), None) is not None
 
-    def note_actions(self, wanted: Wanted, actions: tuple[str, ...]) -> None:
+    def note_actions(self, wanted: WantedRequest, actions: tuple[str, ...]) -> None:
         """The service said what requests like this one need."""
         with self._lock:
             self._lacking[_like(wanted)] = actions
@@ -211,7 +211,7 @@ class Shelf:
 
 def want(
     task: Holding, method: str, url: str, actions: Iterable[str] = (), *, bound: bool = True, repeatable: bool = True
-) -> Wanted:
+) -> WantedRequest:
     """What a request needs. Raise TaskOver, or OutsideTask if the task may not do this there."""
     check_live(task)
     named = tuple(sorted(set(actions)))
@@ -224,7 +224,7 @@ def want(
             actions=named or (method,),
         )
     check_actions(grant, named)
-    return Wanted(grant, method, url, named, bound and is_ours(task, grant), repeatable)
+    return WantedRequest(grant, method, url, named, bound and is_ours(task, grant), repeatable)
 
 
 def want_at(
@@ -236,14 +236,14 @@ def want_at(
     *,
     bound: bool,
     repeatable: bool = True,
-) -> Wanted:
+) -> WantedRequest:
     """The same for a request that says its resource itself. Raise TaskOver or OutsideTask."""
     check_live(task)
     grant = next((each for each in task.grants if each.resource == resource), None)
     if grant is None:
         raise OutsideTask(f"the task has no grant at {resource[:200]}", resource=resource)
     check_actions(grant, actions)
-    return Wanted(grant, method, url, actions, bound and is_ours(task, grant), repeatable)
+    return WantedRequest(grant, method, url, actions, bound and is_ours(task, grant), repeatable)
 
 
 def is_ours(task: Holding, grant: Grant) -> bool:
@@ -286,7 +286,7 @@ def go_on_without(flow: Flow, error: SojournError) -> Step | None:
         return None
 
 
-def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> Flow:
+def attach(wanted: WantedRequest, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> Flow:
     """Send a request with a token and its proof: again, once, with the nonce that the service asks for, once with a
     new token if the service takes the first one no more, and once with one for the action that the service says it
     needs, which is one of those that the agent gives no token for unless they are named. Ends when the last answer is
@@ -351,7 +351,7 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
             raise SendAgain("the service wants another token or nonce, and the content is gone: send the request again")
 
 
-def _like(wanted: Wanted) -> tuple[str, str, str, str]:
+def _like(wanted: WantedRequest) -> tuple[str, str, str, str]:
     return wanted.grant.resource, wanted.method, wanted.target.partition("?")[0], wanted.calls
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import LimitExceeded, Unavailable, Unreachable
-from sojourn.sdk.client.connection import Connection, read
+from sojourn.sdk.client.connection import AgentConnection, read
 
 _RUN_TASK: Final = "/sojourn.v1.Tasks/RunTask"
 _RETRY_SECONDS: Final = 0.1
@@ -15,7 +15,7 @@ _RETRY_SECONDS: Final = 0.1
 class TaskStream:
     """One RunTask stream at a time. `close` it; if the agent is there, the task ends with it."""
 
-    def __init__(self, connection: Connection, patience_seconds: float) -> None:
+    def __init__(self, connection: AgentConnection, patience_seconds: float) -> None:
         """`patience_seconds`: how long `attach` waits for an agent that has gone."""
         self._connection = connection
         self._patience_seconds = patience_seconds

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, Unpack, cast
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
-from sojourn.sdk.client.connection import Connection
+from sojourn.sdk.client.connection import AgentConnection
 from sojourn.sdk.client.validation import Agent, use_here
 from sojourn.sdk.request.authorization import check_live
 from sojourn.sdk.task.clients import AsyncUse
@@ -229,7 +229,7 @@ async def until_begun(
 
 @asynccontextmanager
 async def run_task(
-    connection: Connection,
+    connection: AgentConnection,
     calls: TaskCalls,
     first: tasks_pb2.RunTaskRequest,
     patience_seconds: float,

@@ -22,7 +22,7 @@ from sojourn.limits import (
     REFUSALS_LOGGED_PER_SECOND,
     REQUESTS_HELD_BYTES,
 )
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Allowance
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -45,7 +45,7 @@ class Site:
         routes = [Route("/who", self.who, methods=["GET", "POST"])]
         self.app = Starlette(routes=routes)
         self.conversations = Conversations(self.app, Turns())
-        self.sender = Sender(address="192.0.2.7")
+        self.sender = ClientSender(address="192.0.2.7")
 
     async def who(self, request: Request) -> Response:
         self.asked += 1
@@ -340,7 +340,7 @@ class TestTurns:
     async def test_another_sender(self, site):
         """Whoever else asks waits for none of a sender's many requests."""
         async with crowd(site, 80) as connections:
-            site.sender = Sender(address="203.0.113.1")
+            site.sender = ClientSender(address="203.0.113.1")
             async with crowd(site, 1) as [other]:
                 for each in (*connections, other):
                     each.send(GET)

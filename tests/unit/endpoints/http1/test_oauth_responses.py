@@ -12,7 +12,7 @@ from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, PolicyDenied, TooLarge
 from sojourn.errors.oauth import AuthorizationPending, InvalidClient, NonceNeeded
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.providers.errors import ProviderUnavailable
 from starlette.requests import Request
 
@@ -28,7 +28,7 @@ def request(body=b"", *headers, pieces=1):
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
 
     scope = {"type": "http", "method": "POST", "path": "/token", "headers": list(headers)}
-    return Request({**scope, SENDER: Sender(address="127.0.0.1"), HELD: Held(10**6)}, receive)
+    return Request({**scope, SENDER: ClientSender(address="127.0.0.1"), HELD: Held(10**6)}, receive)
 
 
 def refused(error, *headers):
@@ -191,7 +191,7 @@ async def test_what_is_recorded():
     store = FakeAuditStore()
     audit = Audit(store, FakeClock())
     asked = request()
-    asked.scope[SENDER] = Sender(address="2001:db8::17")
+    asked.scope[SENDER] = ClientSender(address="2001:db8::17")
     oauth_responses.denied(audit, "exchange_denied", asked, PolicyDenied("no"))
     await audit.flush()
     [record] = store.fields("exchange_denied")

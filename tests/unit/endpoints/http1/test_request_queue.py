@@ -8,7 +8,7 @@ import pytest
 from sojourn.endpoints.http1.request_queue import Lines
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import LimitExceeded, Unavailable
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from starlette.requests import Request
 
 
@@ -20,7 +20,7 @@ def asked(address: str, *, gone: Callable[[], bool] = lambda: False) -> Request:
             await asyncio.Event().wait()
         return {"type": "http.disconnect"}
 
-    return Request({"type": "http", "headers": [], SENDER: Sender(address=address)}, receive)
+    return Request({"type": "http", "headers": [], SENDER: ClientSender(address=address)}, receive)
 
 
 async def hold(lines: Lines, address: str, begun: list[str], until: asyncio.Event) -> None:

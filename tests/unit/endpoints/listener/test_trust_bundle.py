@@ -16,7 +16,7 @@ from sojourn.endpoints.http1.scope import SENDER
 from sojourn.endpoints.listener import trust_bundle
 from sojourn.endpoints.listener.trust_bundle import TrustApp, TrustDoor
 from sojourn.jose.jws import PublicKey
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe import bundle
 
@@ -43,7 +43,7 @@ class Place:
             "raw_path": path.encode(),
             "path": path,
             "headers": raw,
-            SENDER: Sender(address=address),
+            SENDER: ClientSender(address=address),
         }
 
         async def send(message: Any) -> None:

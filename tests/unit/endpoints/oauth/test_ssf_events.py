@@ -11,7 +11,7 @@ from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.oauth.ssf_events import EventsApi
 from sojourn.errors import Bug, InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, StoreFailed, StoreFull
-from sojourn.oauth.client_auth import Sender
+from sojourn.oauth.client_auth import ClientSender
 from sojourn.ssf.receiver import ACCEPTED, Issuer
 from sojourn.ssf.security_events import Rules
 from starlette.applications import Starlette
@@ -57,7 +57,7 @@ class Door:
 
     async def post(self, content=TOKEN, media_type="application/secevent+jwt"):
         async def with_peer(scope, receive, send):
-            await self._app({**scope, SENDER: Sender(self.peer), HELD: Held(10**6)}, receive, send)
+            await self._app({**scope, SENDER: ClientSender(self.peer), HELD: Held(10**6)}, receive, send)
 
         transport = httpx.ASGITransport(with_peer)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as caller:

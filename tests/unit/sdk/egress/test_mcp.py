@@ -4,7 +4,7 @@ import json
 
 import pytest
 from sojourn.sdk.egress.mcp import digest_of
-from sojourn.sdk.request.authorization import Wanted
+from sojourn.sdk.request.authorization import WantedRequest
 from sojourn.tasktoken import request_digest
 from sojourn.tasktoken.grants import Grant
 
@@ -14,8 +14,8 @@ HEADERS = [(b"Accept", b"application/json, text/event-stream"), (b"Content-Type"
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "read", "arguments": {"ticket": "42"}}}
 
 
-def wanted(method: str = "POST") -> Wanted:
-    return Wanted(GRANT, method, URL)
+def wanted(method: str = "POST") -> WantedRequest:
+    return WantedRequest(GRANT, method, URL)
 
 
 def digest(content: bytes, headers: list[tuple[bytes, bytes]] = HEADERS) -> str:

@@ -18,7 +18,7 @@ from sojourn.errors.oauth import ParamNotBound, WrongParams
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.guard.guard import Action, Guard, Refusal, argument, body, field, form, header, path, query
 from sojourn.sdk.guard.param_check import Arguments, Source, compare, in_python
-from sojourn.sdk.integrations.grpc_calls import Fields, fields_at
+from sojourn.sdk.integrations.grpc_calls import MessageFields, fields_at
 from sojourn.sdk.integrations.grpc_server import TaskTokenInterceptor
 from sojourn.sdk.integrations.wsgi import TaskTokenWsgi
 from sojourn.tasktoken import tokens
@@ -149,14 +149,14 @@ class TestGrpc:
     )
     def test_fields(self, params: dict[str, Any], places: dict[str, object], expected: str) -> None:
         """A field that the message's type has is compared by its name or its path, typed; another is none."""
-        assert expected == verdict(params, Fields(self.MESSAGE), places)
+        assert expected == verdict(params, MessageFields(self.MESSAGE), places)
 
     def test_not_set(self) -> None:
         """A message within that is not set has no field, and what is no message has none either."""
         places = {"ticket": field("sender.method")}
-        assert "unbound_parameter" == verdict({"ticket": ""}, Fields(pb.ValidateTokenRequest()), places)
-        assert "unbound_parameter" == verdict({"ticket": ""}, Fields(b"\x0a"), places)
-        assert "unbound_parameter" == verdict({"sender": ""}, Fields(pb.ValidateTokenRequest()))
+        assert "unbound_parameter" == verdict({"ticket": ""}, MessageFields(pb.ValidateTokenRequest()), places)
+        assert "unbound_parameter" == verdict({"ticket": ""}, MessageFields(b"\x0a"), places)
+        assert "unbound_parameter" == verdict({"sender": ""}, MessageFields(pb.ValidateTokenRequest()))
 
     def test_what_is_known_before_any_call(self) -> None:
         """The fields of a method are known by its generated code, and of another method nothing is."""

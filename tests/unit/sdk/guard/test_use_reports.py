@@ -11,7 +11,7 @@ from grpc import StatusCode
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.limits import TOKEN_USES_BYTES_PER_REPORT, TOKEN_USES_PER_REPORT
 from sojourn.sdk.client.client import Client
-from sojourn.sdk.guard.use_reports import UseReports
+from sojourn.sdk.guard.use_reports import UseReporter
 
 KEY = signing_key()
 
@@ -30,7 +30,7 @@ async def seen(agent: FakeAgent, uses: int) -> list[pb.TokenUse]:
 async def test_batched(agent: FakeAgent, client: Client) -> None:
     """Calls with the same token for the same action are one use with their number, sent after a while."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
-    async with UseReports(client, every_seconds=0.05) as reports:
+    async with UseReporter(client, every_seconds=0.05) as reports:
         for action in ("a", "b", "a", "a"):
             reports.note("token", action)
         assert [] == reported(agent)
@@ -42,7 +42,7 @@ async def test_batched(agent: FakeAgent, client: Client) -> None:
 async def test_the_first_of_a_task(agent: FakeAgent, client: Client) -> None:
     """The first call of a task is reported at once, those that follow with the next report."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
-    async with UseReports(client, every_seconds=1_000) as reports:
+    async with UseReporter(client, every_seconds=1_000) as reports:
         reports.note("token", "a", "t1")
         assert [1] == [use.calls for use in await seen(agent, 1)]
         reports.note("token", "a", "t1")
@@ -54,7 +54,7 @@ async def test_the_first_of_a_task(agent: FakeAgent, client: Client) -> None:
 async def test_when_something_is_heard(agent: FakeAgent, client: Client, heard: str) -> None:
     """What was noted of a task is reported as soon as something is heard of it, as its end, or of all tasks."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
-    async with UseReports(client, every_seconds=1_000) as reports:
+    async with UseReporter(client, every_seconds=1_000) as reports:
         reports.note("token", "a", "t1")
         await seen(agent, 1)
         reports.note("token", "b", "t1")
@@ -66,7 +66,7 @@ async def test_when_something_is_heard(agent: FakeAgent, client: Client, heard: 
 async def test_at_the_end(agent: FakeAgent, client: Client) -> None:
     """What is left when a service ends is reported then."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
-    async with UseReports(client, every_seconds=1_000) as reports:
+    async with UseReporter(client, every_seconds=1_000) as reports:
         reports.note("token", "a")
     assert ["token"] == [use.token for use in reported(agent)]
 
@@ -74,7 +74,7 @@ async def test_at_the_end(agent: FakeAgent, client: Client) -> None:
 async def test_as_much_as_a_report_holds(agent: FakeAgent, client: Client) -> None:
     """Many uses, and long tokens, go in several reports, each within what the agent takes."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
-    async with UseReports(client, every_seconds=1_000) as reports:
+    async with UseReporter(client, every_seconds=1_000) as reports:
         for number in range(2 * TOKEN_USES_PER_REPORT + 1):
             reports.note(f"{number}", "a")
         for number in range(30):
@@ -89,7 +89,7 @@ async def test_lost(agent: FakeAgent, client: Client, caplog: pytest.LogCaptureF
     """Where nobody takes reports their calls are lost, which the log tells once until one is taken again."""
     agent.answers["ReportUse"] = Fail(StatusCode.UNAVAILABLE, "gone")
     with caplog.at_level(logging.WARNING, "sojourn.guard"):
-        async with UseReports(client, every_seconds=0.01) as reports:
+        async with UseReporter(client, every_seconds=0.01) as reports:
             for number in (1, 2, 3):
                 reports.note(token(KEY), "a")
                 async with asyncio.timeout(20):
@@ -108,7 +108,7 @@ async def test_bounded(agent: FakeAgent, client: Client, monkeypatch: pytest.Mon
     """What is held for the next report is bounded; over that calls are lost, and no request waits."""
     monkeypatch.setattr("sojourn.sdk.guard.use_reports.TOKEN_USES_HELD", 2)
     agent.answers["ReportUse"] = pb.ReportUseResponse()
-    async with UseReports(client, every_seconds=1_000) as reports:
+    async with UseReporter(client, every_seconds=1_000) as reports:
         for name in ("a", "b", "c", "a", "d"):
             reports.note(name, "x")
         assert 2 == reports.lost
@@ -119,7 +119,7 @@ async def test_bounded(agent: FakeAgent, client: Client, monkeypatch: pytest.Mon
 async def test_what_is_on_its_way_at_the_end(agent: FakeAgent, client: Client) -> None:
     """A report that is under way when a service ends is waited for: nothing that was noted is lost."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
-    async with UseReports(client, every_seconds=1_000) as reports:
+    async with UseReporter(client, every_seconds=1_000) as reports:
         for number in range(3 * TOKEN_USES_PER_REPORT):
             reports.note(f"{number}", "a", "t1")
         await seen(agent, 1)

@@ -8,7 +8,7 @@ from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TaskOver, T
 from sojourn.errors.oauth import ActionUsedUp, DigestNeeded, OutsideTask, SendAgain
 from sojourn.limits import ONE_REQUEST_MAX_BYTES, TOKENS_KEPT
 from sojourn.sdk.request import authorization
-from sojourn.sdk.request.authorization import AskProof, AskToken, HttpAnswer, ReadContent, Send, Shelf, Wanted
+from sojourn.sdk.request.authorization import AskProof, AskToken, HttpAnswer, ReadContent, Send, Shelf, WantedRequest
 from sojourn.sdk.task.values import VAULT_TOKEN, AccessToken, Outside
 from sojourn.tasktoken import request_digest
 from sojourn.tasktoken.grants import Grant
@@ -31,8 +31,8 @@ def token(
     return AccessToken(text, RESOURCE, actions, datetime.now(UTC) + timedelta(seconds=seconds), kind)
 
 
-def wanted(**changes: Any) -> Wanted:
-    return Wanted(**{"grant": GRANT, "method": "GET", "url": URL, **changes})
+def wanted(**changes: Any) -> WantedRequest:
+    return WantedRequest(**{"grant": GRANT, "method": "GET", "url": URL, **changes})
 
 
 class Task:
