@@ -101,6 +101,7 @@ class World(FamilyRoom):
                 await self.facts.quiet()
                 await self.redeciding.quiet()
                 await self.changing.quiet()
+                await self.approving.quiet()
                 await self.engine.journal.drain()
 
     async def approve(self, task: Any, by: Person = ALICE) -> Any:

@@ -16,11 +16,12 @@ from contextlib import ExitStack, suppress
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from fakes.families import handed_on
 from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
 from fakes.task_worlds import ALICE, BOB, ENTRIES, Turnstile, World
 from harness.examples import examples
-from hypothesis import HealthCheck, given, note
+from hypothesis import HealthCheck, currently_in_test_context, given, note
 from hypothesis import strategies as st
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import SojournError, TaskOver
@@ -251,7 +252,7 @@ class Life:
         self.held = dict(self.held_for_sure)
         await self.open()
         for task in self.world.engine.tasks.all():
-            note(f"back: {task.id} {task.state} {dict(task.suspensions)}")
+            currently_in_test_context() and note(f"back: {task.id} {task.state} {dict(task.suspensions)}")
             assert task.state == "suspended"
             assert task.id not in self.ended_for_sure, "an end was forgotten"
             assert pairs(task.authority) <= self.held_for_sure.get(task.id, set(ALL)), "what was given up came back"
@@ -446,11 +447,46 @@ async def _live(steps: list[tuple[Any, ...]]) -> None:
             each.cancel()
 
 
-@examples(60, *HealthCheck)
-@given(steps=st.lists(STEP, min_size=10, max_size=50))
-def test_in_any_order(steps: list[tuple[Any, ...]]) -> None:
-    """Whatever is done to tasks, and in whatever order it is written, all of the above is true."""
+_NARROWED = ("race", 0, False, "resume", [("narrow", 0)])
+FOUND = {
+    # What a child had used was written of its family after the resumption, and of the task as it was before that.
+    "a record written over": [
+        *[_NARROWED] * 4,
+        *[("begin", "triage")] * 3,
+        ("say", "freeze", True),
+        ("quiet",),
+        ("race", 1, False, "resume", [("freeze", 0), ("complete", 0)]),
+    ],
+    # What a child's child had used was forgotten at a start at which the child did not come back.
+    "a grandchild's token": [
+        ("writes", 1),
+        ("hand_on", 0, {ALL[1]}),
+        ("narrow", 0, {ALL[0]}),
+        ("reload", 1),
+        ("race", 0, False, "resume", [("narrow", 1)]),
+        ("hand_on", 0, {ALL[0]}),
+        *[_NARROWED] * 2,
+        ("race", 8, False, "token", [("narrow", 0)]),
+        ("begin", "triage"),
+    ],
+}
+
+
+def live(steps: list[tuple[Any, ...]]) -> None:
     with ExitStack() as stack:
         for module in ("suspension", "reevaluation", "journal"):
             stack.enter_context(patch(f"sojourn.tasks.{module}.RETRY_SECONDS", 0))
         asyncio.run(_live(steps))
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_found_before(found: str) -> None:
+    """What was found once, in thousands of lives, is tried in each run."""
+    live(FOUND[found])
+
+
+@examples(60, *HealthCheck)
+@given(steps=st.lists(STEP, min_size=10, max_size=50))
+def test_in_any_order(steps: list[tuple[Any, ...]]) -> None:
+    """Whatever is done to tasks, and in whatever order it is written, all of the above is true."""
+    live(steps)

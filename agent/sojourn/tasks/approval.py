@@ -24,6 +24,7 @@ from sojourn.policy.cedar_schema import SOME_TASK, Context, Principal, inputs_of
 from sojourn.policy.params import texts_of
 from sojourn.policy.task_type_file import ApprovalRule
 from sojourn.policy.task_types import TaskType
+from sojourn.runtime.background import Background
 from sojourn.tasks.break_glass_reviews import Review, Reviews
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import NoProcess
@@ -93,6 +94,11 @@ class Approvals:
         self.reviews = reviews
         self._classes = frozenset(classes)
         self._on_break_glass: Callable[[Task], None] = lambda _: None
+        self._background = Background("approval_failed")
+
+    async def quiet(self) -> None:
+        """Return when no approval is under way."""
+        await self._background.quiet()
 
     def on_break_glass(self, hook: Callable[[Task], None]) -> None:
         """Call `hook` whenever a break-glass task has become active."""
@@ -200,7 +206,7 @@ class Approvals:
         raises: it is then as pending as before, or over. It goes on although the caller goes away meanwhile.
         """
         waiter, approver = self._find(approval_id, digest, person, operator=operator)
-        return await asyncio.shield(asyncio.ensure_future(self._approve(waiter, approver, reason)))
+        return await asyncio.shield(self._background.run(self._approve(waiter, approver, reason)))
 
     async def deny(self, approval_id: str, digest: str, person: Person, *, operator: bool, reason: str) -> Task:
         """Refuse a request: its task is over at once. Return when that is on disk, or raise NotOnDisk."""

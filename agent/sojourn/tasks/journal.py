@@ -37,34 +37,62 @@ class Named(Protocol):
 Written = TypeVar("Written", bound=Named)
 
 
+class _Now:
+    """A change that is being written."""
+
+    __slots__ = ("written_over",)
+
+    def __init__(self) -> None:
+        self.written_over = False
+
+
 class Changes(Generic[Written]):
     """Writes the changes of each thing in their order; `run` must be running for those that are written `later`."""
 
-    def __init__(self, save: Callable[[Written, Event], Awaitable[None]], thing: str) -> None:
+    def __init__(self, save: Callable[[Written, Event | None], Awaitable[None]], thing: str) -> None:
         """`save`: writes a change with its audit record, both or none. `thing`: what it is a change of, for the log."""
         self._save = save
         self._thing = thing
-        self._queue: deque[tuple[Written, Event]] = deque()
+        self._queue: deque[tuple[Written, Event | None]] = deque()
         self._pending: Counter[str] = Counter()
         self._written: dict[str, asyncio.Event] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}  # who wants to know how the next try ends, by name
+        self._under_way: dict[str, list[_Now]] = {}
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    async def now(self, record: Written, event: Event) -> None:
-        """Return when the change is on disk. Raise what the store raises, and StoreFailed if an earlier one waits."""
+    async def now(self, record: Written, event: Event) -> bool:
+        """Return when the change is on disk. Raise what the store raises, and StoreFailed if an earlier one waits.
+
+        Whether a record of the thing was asked for meanwhile, which does not have this change: it is written over it.
+        """
         if record.id in self._pending:
             raise StoreFailed(f"an earlier change of the {self._thing} is not on disk yet")
-        await self._save(record, event)
+        self._asked_for(record.id)
+        mine = _Now()
+        self._under_way.setdefault(record.id, []).append(mine)
+        try:
+            await self._save(record, event)
+        finally:
+            others = self._under_way[record.id]
+            others.remove(mine)
+            if not others:
+                del self._under_way[record.id]
+        return mine.written_over
 
-    def later(self, record: Written, event: Event) -> None:
-        """Have the change written, however often that must be tried."""
+    def later(self, record: Written, event: Event | None) -> None:
+        """Have the change written, however often that must be tried. `event` is None where the audit has it already."""
+        self._asked_for(record.id)
         self._queue.append((record, event))
         self._pending[record.id] += 1
         self._written.setdefault(record.id, asyncio.Event())
         self._quiet.clear()
         self._wake.set()
+
+    def _asked_for(self, name: str) -> None:
+        for each in self._under_way.get(name, ()):
+            each.written_over = True
 
     async def written(self, name: str) -> None:
         """Return when all changes of the thing with this ID are on disk."""
@@ -127,10 +155,10 @@ class Changes(Generic[Written]):
             if failed:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _next_batch(self) -> list[tuple[Written, Event]]:
+    def _next_batch(self) -> list[tuple[Written, Event | None]]:
         """The oldest change of each of some things: those of one never overtake each other."""
-        batch: dict[str, tuple[Written, Event]] = {}
-        later: list[tuple[Written, Event]] = []
+        batch: dict[str, tuple[Written, Event | None]] = {}
+        later: list[tuple[Written, Event | None]] = []
         while self._queue and len(batch) < WRITES_PER_COMMIT:
             each = self._queue.popleft()
             if each[0].id in batch:
@@ -166,8 +194,11 @@ class Journal(Changes[TaskRecord]):
         self._store = store
         super().__init__(self._save_task, "task")
 
-    async def _save_task(self, record: TaskRecord, event: Event) -> None:
-        await self._store.save(record, event)
+    async def _save_task(self, record: TaskRecord, event: Event | None) -> None:
+        if event is None:
+            await self._store.count([record], [])
+        else:
+            await self._store.save(record, event)
 
     async def note(self, event: Event) -> None:
         """Return when an audit record that changes no task is on disk. Raise what the store raises."""
@@ -175,4 +206,6 @@ class Journal(Changes[TaskRecord]):
 
     async def counted(self, records: Sequence[TaskRecord], events: Sequence[Event]) -> None:
         """Return when what some tasks have used is on disk, all or nothing. Raise what the store raises."""
+        for record in records:
+            self._asked_for(record.id)
         await self._store.count(records, events)

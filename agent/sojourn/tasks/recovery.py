@@ -25,6 +25,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.kept_fields import ONE_SHOT, fields_of
 from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasks.spent import Spent
 from sojourn.tasks.task import CASCADED, EXPIRED, PENDING, REVOKED, Task
 from sojourn.tasks.task_record import JournaledTask, TaskRecord
 from sojourn.tasktoken.end_reasons import (
@@ -74,6 +75,7 @@ class Recovery:
         self._store = store
         self._audit = audit
         self._alarms = alarms
+        self._spent: dict[str, Spent] = {}  # of each task that was left, which its family shares
 
     async def run(self) -> None:
         """Suspend or end each task that was left, and return when all of it is on disk. Raise what the store raises."""
@@ -83,6 +85,7 @@ class Recovery:
         if changes:
             await self._store.take_over(changes)
             log.info("tasks_taken_over", found=len(changes), suspended=len(self._engine.tasks))
+        self._spent.clear()
 
     def open_window(self) -> None:
         """Let holders re-attach for REATTACH_SECONDS from now; the tasks of those that have not by then end."""
@@ -141,11 +144,14 @@ class Recovery:
         return None
 
     def _share(self, left: "_Left") -> None:
-        """What a task that was handed on has used is used of its family's budget, whether or not it comes back."""
-        parent = self._engine.tasks.find(left.fields["parent_id"]) if left.fields["parent_id"] else None
-        if parent is not None:
-            parent.spent.merge(left.fields["spent"])
-            left.fields["spent"] = parent.spent
+        """What a task that was handed on has used is used of its family's budget, whether or not it comes back, or
+        whoever handed it on does.
+        """
+        family = self._spent.get(left.fields["parent_id"])
+        if family is not None:
+            family.merge(left.fields["spent"])
+            left.fields["spent"] = family
+        self._spent[left.id] = left.fields["spent"]
 
     def _under_parent(self, left: "_Left") -> tuple[str, str] | None:
         """Fit a task that was handed on under its parent, which stands among the live ones already, or say how it ends.

@@ -8,6 +8,7 @@ What grants something, such as the beginning of an approved task, is
     looked at    the task is unchanged, and policy says the same if it might read something else by now
     made true
     announced
+    journaled again, if another record of the task was asked for meanwhile: that one does not have the change
 
 in this order, so that whatever fails on the way leaves the task as it was, or over. What takes something away needs
 nobody's yes: it is made true, announced, and journaled then. A change that is not on disk yet is in force all the same.
@@ -77,7 +78,7 @@ async def grant(change: Transition) -> None:
     decided = engine.decided(task)
     left = change.decide(decided)
     change.left(left)
-    await engine.journal.now(change.record(), change.event(decided))
+    written_over = await engine.journal.now(change.record(), change.event(decided))
     change.check()
     if task.version != version:
         raise TaskOver("the task has changed meanwhile")
@@ -89,6 +90,8 @@ async def grant(change: Transition) -> None:
     change.make_true(decided)
     if task.version != version:
         engine.announce(task)
+    if written_over:  # by what was made of the task as it was before
+        engine.journal.later(task.record(), None)
 
 
 def _read(engine: TaskEngine, task: Task) -> tuple[object, ...]:

@@ -118,9 +118,23 @@ async def the_clock_runs_out(room, task, _asking):
     room.alarms.ring_due()
 
 
+async def is_written_as_it_was(room, task, _asking):
+    """Its child has ended, say, and what that has used is written of the family."""
+    room.engine.journal.later(task.record(), room.engine.event("family_used", task))
+
+
 MEANWHILE = {
     each.__name__: each
-    for each in (ends, is_suspended, is_narrowed, is_superseded, is_frozen, loses_its_holder, the_clock_runs_out)
+    for each in (
+        ends,
+        is_suspended,
+        is_narrowed,
+        is_superseded,
+        is_frozen,
+        loses_its_holder,
+        the_clock_runs_out,
+        is_written_as_it_was,
+    )
 }
 
 
@@ -208,6 +222,8 @@ class TestMeanwhile:
         if happens == "is_suspended":
             assert not given
             assert task.state != ACTIVE
+        if happens == "is_written_as_it_was":
+            assert given
         await written(room)
         as_on_disk(room, task)
 
