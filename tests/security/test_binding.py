@@ -15,7 +15,7 @@ from fakes.jws import joined
 from fakes.task_feed import AUDIENCE, ISSUER, over
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import TooLarge
-from sojourn.sdk.guard.guard import HttpRequest, Metadata, Refusal
+from sojourn.sdk.guard.guard import HttpRequest, Refusal, ResourceMetadata
 from sojourn.sdk.guard.routes import APPROVED
 from sojourn.sdk.integrations.asgi import Content
 from sojourn.tasktoken import request_digest
@@ -259,12 +259,12 @@ async def test_metadata(service: Service) -> None:
     """The guard answers for its resource by RFC 9728, to anyone, and to nothing but a GET of that place."""
     path = "/.well-known/oauth-protected-resource"
     answer = await service.send(path=path)
-    assert isinstance(answer, Metadata)
+    assert isinstance(answer, ResourceMetadata)
     found = json.loads(answer.body())
     assert (AUDIENCE, [ISSUER]) == (found["resource"], found["authorization_servers"])
     assert ["key:read", "ticket:pay", "ticket:read"] == found["scopes_supported"]
     for request in ({"method": "POST"}, {"path": path + "/"}, {"path": path.upper()}, {"path": path + "/x"}):
-        assert not isinstance(await service.send(**{"path": path, **request}), Metadata)
+        assert not isinstance(await service.send(**{"path": path, **request}), ResourceMetadata)
     silent = service.another_guard(metadata=False)
     refusal = await service.send(path=path, guard=silent)
     assert isinstance(refusal, Refusal)
