@@ -55,6 +55,15 @@ _CODES: dict[str, type[SojournError]] = {
 }
 
 
+# What gRPC's library says of a call that was over before its first request went out: it does not have the status then.
+_NEVER_SENT = "Internal error from Core"
+
+
+def never_sent(error: SojournError) -> bool:
+    """Whether a call ended before its first request went out, as far as that is known: nothing came of it."""
+    return isinstance(error, errors.Unavailable) and error.public == _NEVER_SENT
+
+
 def translate(error: grpc.aio.AioRpcError, unreachable: Callable[[], str]) -> SojournError:
     """Return our error for a status that a call ended with. `unreachable` says why nobody answers, and what to do.
 

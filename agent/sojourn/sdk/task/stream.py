@@ -7,9 +7,11 @@ from typing import Any, Final
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import LimitExceeded, Unavailable, Unreachable
 from sojourn.sdk.client.connection import AgentConnection, read
+from sojourn.sdk.client.grpc_status import never_sent
 
 _RUN_TASK: Final = "/sojourn.v1.Tasks/RunTask"
 _RETRY_SECONDS: Final = 0.1
+_TRIES: Final = 5  # of a call whose first request never went out
 
 
 class TaskStream:
@@ -59,6 +61,15 @@ class TaskStream:
         self._outcome.cancel()
 
     async def _open(self, first: tasks_pb2.RunTaskRequest, *expected: str) -> tasks_pb2.Task:
+        for _ in range(_TRIES - 1):  # an agent that says no at once may be faster than the request, and is not heard
+            try:
+                return await self._opened(first, *expected)
+            except Unavailable as error:
+                if not never_sent(error):
+                    raise
+        return await self._opened(first, *expected)
+
+    async def _opened(self, first: tasks_pb2.RunTaskRequest, *expected: str) -> tasks_pb2.Task:
         if self._call is not None:
             self._call.cancel()
         connection = self._connection
