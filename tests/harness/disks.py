@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.agent import AgentProcess
 from harness.lacking import lacking, lacking_program
+from harness.looking import until
 
 
 @contextlib.contextmanager
@@ -93,9 +94,15 @@ class JournaledDisk:
     def mend(self) -> None:
         """Nobody uses it: check it, and have it back, for writing."""
         subprocess.run(["umount", str(self._folder)], check=True)
+        # A namespace that was made meanwhile has the mount too, and with it the file system as it was, until it goes.
+        until(lambda: not self._in_use(), "nobody has the disk mounted", seconds=60)
         checked = subprocess.run(["e2fsck", "-f", "-y", str(self._image)], capture_output=True, text=True)
         assert checked.returncode in {0, 1}, checked.stdout
         self.mount()
+
+    def _in_use(self) -> str:
+        """The loop devices on it, as far as they can be seen."""
+        return subprocess.run(["losetup", "-j", str(self._image)], capture_output=True, text=True).stdout
 
 
 def _keeps_writes_out(folder: Path) -> bool:
