@@ -1,7 +1,8 @@
 """Guards of web services: middleware for ASGI and WSGI, and what a route's action and parameters are."""
 
-from sojourn.sdk.guard.guard import Action, Guard
+from sojourn.sdk.guard.guard import Guard
 from sojourn.sdk.guard.param_places import body, form, header, path, query
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.serving_token import serving_token
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
 from sojourn.sdk.integrations.wsgi import TaskTokenWsgi

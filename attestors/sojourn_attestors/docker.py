@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from sojourn.attestation.attestor import Answer, AttestationFailed, Subject, Table, read_settings
 from sojourn.errors import InvalidConfig
 from sojourn.limits import (
     CONTAINER_UNKNOWN_SECONDS,
@@ -26,6 +25,7 @@ from sojourn.limits import (
     ENGINE_SECONDS,
     SOCKET_PATH_MAX_BYTES,
 )
+from sojourn.plugins.attestor import Answer, AttestationFailed, Subject, Table, read_settings
 
 from sojourn_attestors.asking.fetching import NotThere
 from sojourn_attestors.asking.localfetching import SocketFinder

@@ -17,9 +17,9 @@ from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
-from sojourn.attestation.attestor import Answer, Duration, Subject, Table, between, read_settings
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
+from sojourn.plugins.attestor import Answer, Duration, Subject, Table, between, read_settings
 
 from sojourn_attestors.containers.place import Containers, OfUser, Place
 from sojourn_attestors.kernel.bootclock import boot_seconds

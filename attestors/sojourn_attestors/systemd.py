@@ -15,9 +15,9 @@ from concurrent.futures import Executor
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
-from sojourn.attestation.attestor import Answer, Cgroup, Subject, Table, parse_cgroups, read_settings
 from sojourn.errors import AttestationFailed
 from sojourn.limits import SELECTOR_VALUE_MAX_BYTES, SOCKET_PATH_MAX_BYTES, SYSTEM_BUS_SECONDS
+from sojourn.plugins.attestor import Answer, Cgroup, Subject, Table, parse_cgroups, read_settings
 
 from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
 from sojourn_attestors.kernel.processes import has_ended

@@ -16,7 +16,6 @@ from concurrent.futures import Executor
 from typing import Annotated, Any, Final
 
 from pydantic import Field
-from sojourn.attestation.attestor import Answer, Subject, Table, parse_cgroups, read_settings
 from sojourn.errors import AttestationFailed
 from sojourn.limits import (
     NAMES_WAITED_FOR_SECONDS,
@@ -25,6 +24,7 @@ from sojourn.limits import (
     PROGRAM_SIZE_LIMIT_MAX_BYTES,
     SELECTOR_VALUE_MAX_BYTES,
 )
+from sojourn.plugins.attestor import Answer, Subject, Table, parse_cgroups, read_settings
 
 from sojourn_attestors.asking.names import Kind, Names
 from sojourn_attestors.kernel.programs import Found, Programs

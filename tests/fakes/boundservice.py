@@ -14,9 +14,9 @@ from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, over, signing_key, s
 from sojourn.jose.jws import SigningKey
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_SKEW_SECONDS
 from sojourn.sdk.client.client import Client
-from sojourn.sdk.guard.challenges import GuardAnswer
-from sojourn.sdk.guard.guard import Action, Guard, HttpRequest, Refusal
-from sojourn.sdk.guard.routes import APPROVED
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
+from sojourn.sdk.guard.guard import Guard, HttpRequest
+from sojourn.sdk.guard.routes import APPROVED, Action
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.grants import Grant

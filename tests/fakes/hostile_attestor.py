@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from sojourn.attestation.attestor import Answer, AttestationFailed
-from sojourn.errors import InvalidConfig
+from sojourn.attestation.attestor import Answer
+from sojourn.errors import AttestationFailed, InvalidConfig
 
 HELD = []
 

@@ -18,7 +18,8 @@ import grpc
 from fakes.guarded import AUDIENCE, Credentials, Outcome
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from sojourn.sdk.client.loop_thread import Portal
-from sojourn.sdk.guard.guard import Action, argument
+from sojourn.sdk.guard.param_places import argument
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.serving_token import serving_token
 from sojourn.sdk.integrations.grpc_server import AioTaskTokenInterceptor, TaskTokenInterceptor
 from sojourn.sdk.integrations.wsgi import TaskTokenWsgi

@@ -15,7 +15,8 @@ from urllib.parse import parse_qs
 
 import uvicorn
 from sojourn import TaskTokenMiddleware
-from sojourn.sdk.guard.guard import Action, path
+from sojourn.sdk.guard.param_places import path
+from sojourn.sdk.guard.routes import Action
 
 from harness.agent import AgentProcess
 from harness.looking import until

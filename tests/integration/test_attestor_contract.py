@@ -14,8 +14,8 @@ from typing import ClassVar
 import pytest
 from harness.agent import ROOT
 from harness.exampleplugins import loaded
-from sojourn.attestation.attestor import Answer, AttestationFailed
-from sojourn.errors import InvalidConfig
+from sojourn.attestation.attestor import Answer
+from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.testing.attestor_case import AttestorCase
 from sojourn.testing.attestors import AttestorContract, child
 from sojourn.testing.promises import Broken

@@ -12,7 +12,8 @@ from harness.taskagent import TRIAGE, inner_failures, make_agent, revoke_all, wr
 from sojourn import Client, SyncClient, TaskTokenMiddleware, TaskVerifier
 from sojourn.errors import InvalidInput, Refused
 from sojourn.errors.oauth import RoutesNotBound, ToolRefused
-from sojourn.sdk.guard.guard import Action, body, path, query
+from sojourn.sdk.guard.param_places import body, path, query
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.tools import guarded
 from sojourn.sdk.integrations.wsgi import TaskTokenWsgi
 

@@ -15,7 +15,8 @@ from fakes.jws import joined
 from fakes.task_feed import AUDIENCE, ISSUER, over
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import TooLarge
-from sojourn.sdk.guard.guard import HttpRequest, Refusal, ResourceMetadata
+from sojourn.sdk.guard.challenges import Refusal, ResourceMetadata
+from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.sdk.guard.routes import APPROVED
 from sojourn.sdk.integrations.asgi import Content
 from sojourn.tasktoken import request_digest

@@ -16,7 +16,7 @@ from fakes.jws import encoded, joined
 from fakes.task_feed import AUDIENCE, signing_key
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.limits import TOKEN_MAX_BYTES
-from sojourn.sdk.guard.guard import Refusal
+from sojourn.sdk.guard.challenges import Refusal
 from sojourn.tasktoken.tokens import TaskToken
 
 

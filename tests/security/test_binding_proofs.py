@@ -13,7 +13,7 @@ from fakes.jws import joined
 from fakes.task_feed import AUDIENCE
 from sojourn.jose.jws import SigningKey
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_NONCE_SECONDS, DPOP_SKEW_SECONDS
-from sojourn.sdk.guard.guard import Refusal
+from sojourn.sdk.guard.challenges import Refusal
 from sojourn.tasktoken import dpop, dpop_replays
 from sojourn.tasktoken.tokens import TaskToken
 

@@ -27,7 +27,8 @@ from sojourn import (
 from sojourn.sdk.client.sync import SyncHeldTask, SyncTask
 from sojourn.sdk.cloud.endpoints import CloudEndpoints
 from sojourn.sdk.egress.proxy import Egress
-from sojourn.sdk.guard.guard import Action, argument
+from sojourn.sdk.guard.param_places import argument
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.serving_token import serving_token
 from sojourn.sdk.guard.tools import guarded
 from sojourn.sdk.integrations.asgi import App

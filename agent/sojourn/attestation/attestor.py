@@ -11,28 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from sojourn.attestation.cgroups import Cgroup, parse_cgroups
 from sojourn.attestation.selectors import Selector
-from sojourn.errors import AttestationFailed
-from sojourn.settings.models import read_settings
-from sojourn.settings.tables import Duration, Table, between
-
-__all__ = [
-    "Answer",
-    "AttestationFailed",
-    "Attestor",
-    "AttestorPlugin",
-    "Cgroup",
-    "Checking",
-    "Closing",
-    "Duration",
-    "PinnedSubject",
-    "Subject",
-    "Table",
-    "between",
-    "parse_cgroups",
-    "read_settings",
-]
 
 
 class Subject(Protocol):

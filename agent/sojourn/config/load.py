@@ -4,7 +4,6 @@ All faults are told at once, each with its line.
 """
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sojourn.errors import InvalidConfig, InvalidInput
 from sojourn.files import trusted
 from sojourn.limits import CONFIG_MAX_BYTES
 from sojourn.settings.models import plain
+from sojourn.settings.toml_lines import line_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +87,6 @@ def flatten(loaded: Loaded) -> list[tuple[str, Any, str]]:
         (key, value, loaded.origins.get(key, "default"))
         for key, value in walk("", loaded.config.model_dump(mode="json"))
     ]
-
-
-def line_numbers(text: str) -> dict[str, int]:
-    """Where each dotted key stands in a TOML text (plain keys and tables; the first mention counts)."""
-    found: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        header = re.match(r"\[+\s*([A-Za-z0-9_.\-]+)\s*\]+", stripped)
-        if header:
-            table = header[1] + "."
-            found.setdefault(header[1], number)
-            continue
-        key = re.match(r"([A-Za-z0-9_.\-]+)\s*=", stripped)
-        if key:
-            found.setdefault(table + key[1], number)
-    return found
 
 
 def _read(path: Path) -> str:

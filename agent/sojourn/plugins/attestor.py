@@ -1,21 +1,10 @@
 """What an attestor of one's own is made of."""
 
-from sojourn.attestation.attestor import (
-    Answer,
-    AttestationFailed,
-    Attestor,
-    AttestorPlugin,
-    Cgroup,
-    Checking,
-    Closing,
-    Duration,
-    PinnedSubject,
-    Subject,
-    Table,
-    between,
-    parse_cgroups,
-    read_settings,
-)
+from sojourn.attestation.attestor import Answer, Attestor, AttestorPlugin, Checking, Closing, PinnedSubject, Subject
+from sojourn.attestation.cgroups import Cgroup, parse_cgroups
+from sojourn.errors import AttestationFailed
+from sojourn.settings.models import read_settings
+from sojourn.settings.tables import Duration, Table, between
 
 __all__ = [
     "Answer",

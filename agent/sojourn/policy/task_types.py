@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sojourn.config.load import line_numbers
 from sojourn.errors import Fault, InvalidInput, InvalidPolicy
 from sojourn.files import trusted
 from sojourn.limits import (
@@ -32,6 +31,7 @@ from sojourn.policy.cedar_schema import Context, Fields, Param, Principal
 from sojourn.policy.clauses import Clause
 from sojourn.policy.params import ParamRule
 from sojourn.policy.task_type_file import ApprovalRule, DelegationRule, FactRule, TypeFile
+from sojourn.settings.toml_lines import line_numbers
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Grant
 from sojourn.tasktoken.tokens import HIGH, NORMAL

@@ -75,17 +75,16 @@ class Recovery:
         self._store = store
         self._audit = audit
         self._alarms = alarms
-        self._spent: dict[str, Spent] = {}  # of each task that was left, which its family shares
 
     async def run(self) -> None:
         """Suspend or end each task that was left, and return when all of it is on disk. Raise what the store raises."""
         found = sorted(await self._store.unfinished(), key=_depth)  # parents before their children
-        settled = [self._settle(journaled) for journaled in found]
+        spent: dict[str, Spent] = {}  # of each task that was left, which its family shares
+        settled = [self._settle(journaled, spent) for journaled in found]
         changes = [(each.record() if isinstance(each, Task) else each, event) for each, event in settled]
         if changes:
             await self._store.take_over(changes)
             log.info("tasks_taken_over", found=len(changes), suspended=len(self._engine.tasks))
-        self._spent.clear()
 
     def open_window(self) -> None:
         """Let holders re-attach for REATTACH_SECONDS from now; the tasks of those that have not by then end."""
@@ -95,7 +94,7 @@ class Recovery:
         left = [task for task in self._engine.tasks.all() if task.live and RESTART in task.suspensions]
         self._ending.end_all(left, REVOKED, AGENT_RESTART)
 
-    def _settle(self, journaled: JournaledTask) -> tuple[Task | TaskRecord, Event]:
+    def _settle(self, journaled: JournaledTask, spent: dict[str, Spent]) -> tuple[Task | TaskRecord, Event]:
         """Take one task over if it may live; return it, or what is to be written of its end."""
         try:
             document = exactly(dict, json.loads(journaled.unverified_document))
@@ -105,7 +104,7 @@ class Recovery:
             if not journaled.same_boot or "deadline" not in document or pending:
                 return self._over(journaled.id, document, REVOKED, AGENT_RESTART)
             left = _Left.parse(journaled, document, self._engine.epoch)
-            self._share(left)
+            _share(left, spent)
             found = self._why_over(left) or self._under_parent(left) or self._revive(left)
         except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
             return self._damaged(journaled, error)
@@ -142,16 +141,6 @@ class Recovery:
         if entry is None or not self._registry.serves(entry):
             return REVOKED, ATTESTATION_CHANGED
         return None
-
-    def _share(self, left: "_Left") -> None:
-        """What a task that was handed on has used is used of its family's budget, whether or not it comes back, or
-        whoever handed it on does.
-        """
-        family = self._spent.get(left.fields["parent_id"])
-        if family is not None:
-            family.merge(left.fields["spent"])
-            left.fields["spent"] = family
-        self._spent[left.id] = left.fields["spent"]
 
     def _under_parent(self, left: "_Left") -> tuple[str, str] | None:
         """Fit a task that was handed on under its parent, which stands among the live ones already, or say how it ends.
@@ -272,6 +261,17 @@ class _Left:
             rules.check_within(kind, self.fields["authority"])
         except Refused as error:
             raise InvalidInput(error.public) from error
+
+
+def _share(left: "_Left", spent: dict[str, Spent]) -> None:
+    """What a task that was handed on has used is used of its family's budget, whether or not it comes back, or whoever
+    handed it on does.
+    """
+    family = spent.get(left.fields["parent_id"])
+    if family is not None:
+        family.merge(left.fields["spent"])
+        left.fields["spent"] = family
+    spent[left.id] = left.fields["spent"]
 
 
 def _depth(journaled: JournaledTask) -> int:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from sojourn.attestation.attestor import Answer, AttestationFailed, Attestor, AttestorPlugin, Closing, PinnedSubject
+from sojourn.attestation.attestor import Answer, Attestor, AttestorPlugin, Closing, PinnedSubject
 from sojourn.attestation.selectors import Selector
-from sojourn.errors import InvalidSelector
+from sojourn.errors import AttestationFailed, InvalidSelector
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS, BLOCKING_THREADS, SELECTORS_PER_CALLER
 from sojourn.testing.processes import child
 from sojourn.testing.promises import Broken, expect

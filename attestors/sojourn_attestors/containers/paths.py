@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sojourn.attestation.cgroups import Cgroup, parse_cgroups
+from sojourn.plugins.attestor import Cgroup, parse_cgroups
 
 _ID: Final = "(?P<id>[0-9a-f]{64})"
 _RUNTIMES: Final = "(?P<runtime>docker|libpod|cri-containerd|crio|nerdctl)"

@@ -11,9 +11,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
 from sojourn.limits import CONTAINERS_NESTED_MAX
+from sojourn.plugins.attestor import Cgroup, Subject
 
 from sojourn_attestors.containers.mounts import container_of_mounts
 from sojourn_attestors.containers.paths import Named, named_in

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
 from sojourn.limits import CONTAINER_CGROUPS_MAX, CONTAINER_PROCESSES_MAX
+from sojourn.plugins.attestor import Cgroup, Subject
 
 from sojourn_attestors.containers.paths import cgroups_named
 from sojourn_attestors.kernel.cgroupfolders import CgroupFolders

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from sojourn.attestation.attestor import Cgroup
 from sojourn.errors import AttestationFailed
+from sojourn.plugins.attestor import Cgroup
 
 from sojourn_attestors.kernel.mounts import Mount, mounts_of
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from sojourn.attestation.attestor import Cgroup
 from sojourn.errors import AttestationFailed
+from sojourn.plugins.attestor import Cgroup
 
 from sojourn_attestors.kernel.cgroupfolders import OTHERS_WRITE, CgroupFolders
 

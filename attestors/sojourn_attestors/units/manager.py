@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from jeepney import DBusAddress
-from sojourn.attestation.attestor import Subject
 from sojourn.errors import AttestationFailed
 from sojourn.limits import SYSTEMD_ABSENT_SECONDS, SYSTEMD_ASKED_AT_ONCE
+from sojourn.plugins.attestor import Subject
 
 from sojourn_attestors.asking.systembus import Call, ErrorAnswer, SystemBus
 from sojourn_attestors.units.names import INTERFACES, kind_of, name_of

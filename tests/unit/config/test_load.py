@@ -10,10 +10,11 @@ from fakes.configs import faults
 from harness.examples import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from sojourn.config.load import VARIABLES, flatten, line_numbers, load
+from sojourn.config.load import VARIABLES, flatten, load
 from sojourn.config.model import Config
 from sojourn.errors import InvalidConfig
 from sojourn.limits import SVID_TTL_MAX_SECONDS
+from sojourn.settings.toml_lines import line_numbers
 from sojourn.spiffe.ids import SpiffeId
 
 SAMPLES = Path(__file__).parent.parent.parent.parent / "deploy" / "samples"

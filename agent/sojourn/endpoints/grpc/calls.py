@@ -197,18 +197,14 @@ class Calls:
         status = GrpcStatus.of(error)
         stream.fail(status.number, status.message, status.metadata())
         CALLS.labels(path, status.name).inc()
-        by = stream.visitor
+        by, said = stream.visitor, {"method": path, "code": status.code, "reason": status.message}
         if not isinstance(error, SojournError):
             log.error("call_failed", method=path, reference=status.reference, exc_info=error)
         elif self._refusals.allow(by.who):
             who = {**named(by.who), **by.details}
-            log.info(
-                "call_refused", method=path, code=status.code, reason=status.message, detail=error.detail or None, **who
-            )
+            log.info("call_refused", **said, detail=error.detail or None, **who)
         if isinstance(error, Refused):
-            self._audit.denied(
-                "call_denied", by.who, **by.details, method=path, code=status.code, reason=status.message
-            )
+            self._audit.denied("call_denied", by.who, **by.details, **said)
 
 
 def _serialize(answer: Message | bytes) -> bytes:

@@ -15,7 +15,6 @@ from sojourn.sdk.guard.attempts import Attempt, code_of
 from sojourn.sdk.guard.challenges import Challenge, GuardAnswer, Refusal, ResourceMetadata
 from sojourn.sdk.guard.http_params import read_stated
 from sojourn.sdk.guard.param_check import Hint, Nothing, Source, Stated, compare, in_python
-from sojourn.sdk.guard.param_places import argument, body, field, form, header, path, query
 from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.request_credentials import BEARER, DPOP, Presented, presented
 from sojourn.sdk.guard.routes import ANY_ACTION, Action, Actions, action_finder
@@ -27,23 +26,6 @@ from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, Proven, thumbprint_of
 from sojourn.tasktoken.tokens import NORMAL, TaskToken
-
-__all__ = [
-    "Action",
-    "Attempt",
-    "Guard",
-    "GuardAnswer",
-    "HttpRequest",
-    "Refusal",
-    "ResourceMetadata",
-    "argument",
-    "body",
-    "field",
-    "form",
-    "header",
-    "path",
-    "query",
-]
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 log = logging.getLogger("sojourn.guard")

@@ -9,11 +9,12 @@ from typing import Self
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.sdk.guard.attempts import Attempt
-from sojourn.sdk.guard.guard import Action, Guard, GuardAnswer, HttpRequest, Refusal
+from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
+from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.lazy import warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Stated
 from sojourn.sdk.guard.route_check import hold
-from sojourn.sdk.guard.routes import Actions, Route, action_finder, routes_of
+from sojourn.sdk.guard.routes import Action, Actions, Route, action_finder, routes_of
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
 from sojourn.tasktoken.tokens import TaskToken

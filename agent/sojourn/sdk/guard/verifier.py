@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final, Self
 
 from sojourn.errors import InvalidToken
-from sojourn.errors.oauth import ActionNotAllowed, ActionUsedUp, WrongParams
+from sojourn.errors.oauth import ActionUsedUp, WrongParams
 from sojourn.jose.jws import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.limits import HEARTBEAT_SECONDS
 from sojourn.sdk.client.validation import Agent, describe_audience
@@ -19,8 +19,6 @@ from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_expla
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served, compared
 from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven, Sender
 from sojourn.tasktoken.tokens import TaskToken
-
-__all__ = ["ActionNotAllowed", "TaskVerifier"]
 
 ASK_SECONDS: Final = 2.0
 ASKED_AT_ONCE: Final = 32  # anybody may send a token that we know nothing of

@@ -6,7 +6,8 @@ import pytest
 from sojourn.errors import InvalidToken, Unavailable
 from sojourn.errors.oauth import WrongParams
 from sojourn.sdk.guard.attempts import Attempt, code_of
-from sojourn.sdk.guard.guard import Guard, HttpRequest, Refusal
+from sojourn.sdk.guard.challenges import Refusal
+from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.verifier import TaskVerifier
 

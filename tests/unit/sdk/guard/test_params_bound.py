@@ -11,11 +11,10 @@ import pytest
 from fakes.task_feed import AUDIENCE, ISSUER, signing_key, token
 from sojourn.errors import InvalidInput
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES, GUARDED_FIELDS_MAX, JSON_DEPTH, NAMES_ALIKE_MAX
-from sojourn.sdk.guard.guard import Action, body, form, header, path, query
 from sojourn.sdk.guard.http_params import HttpStated
-from sojourn.sdk.guard.param_places import field
+from sojourn.sdk.guard.param_places import body, field, form, header, path, query
 from sojourn.sdk.guard.refusals import RefusedRequest
-from sojourn.sdk.guard.routes import action_finder
+from sojourn.sdk.guard.routes import Action, action_finder
 from sojourn.sdk.guard.tools import guarded
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
 from sojourn.tasktoken.checks import check_digest

@@ -16,8 +16,11 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import ParamNotBound, WrongParams
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
-from sojourn.sdk.guard.guard import Action, Guard, Refusal, argument, body, field, form, header, path, query
+from sojourn.sdk.guard.challenges import Refusal
+from sojourn.sdk.guard.guard import Guard
 from sojourn.sdk.guard.param_check import Arguments, Source, compare, in_python
+from sojourn.sdk.guard.param_places import argument, body, field, form, header, path, query
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.integrations.grpc_calls import MessageFields, fields_at
 from sojourn.sdk.integrations.grpc_server import TaskTokenInterceptor
 from sojourn.sdk.integrations.wsgi import TaskTokenWsgi

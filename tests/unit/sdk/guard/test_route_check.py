@@ -7,9 +7,9 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 from sojourn.errors import Unavailable
 from sojourn.errors.oauth import RoutesNotBound
-from sojourn.sdk.guard.guard import Action, argument, body
+from sojourn.sdk.guard.param_places import argument, body
 from sojourn.sdk.guard.route_check import InForce, hold, refused
-from sojourn.sdk.guard.routes import Route, routes_of
+from sojourn.sdk.guard.routes import Action, Route, routes_of
 from sojourn.sdk.integrations.grpc_server import _Methods
 from sojourn.sdk.integrations.mcp_server import _Tools
 

@@ -10,10 +10,10 @@ from fakes.fake_agent import Fail, FakeAgent
 from fakes.task_feed import AUDIENCE, HOLDER, Boot, delta, heartbeat, live, over, signing_key, snapshot, token
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken
-from sojourn.errors.oauth import ActionUsedUp, WrongParams
+from sojourn.errors.oauth import ActionNotAllowed, ActionUsedUp, WrongParams
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.guard.task_feed import STALE_SECONDS, TaskFeed
-from sojourn.sdk.guard.verifier import ActionNotAllowed, TaskVerifier
+from sojourn.sdk.guard.verifier import TaskVerifier
 
 KEY = signing_key()
 VALID = pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK, spiffe_id=str(HOLDER))
