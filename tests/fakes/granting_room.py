@@ -18,6 +18,7 @@ from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
 from sojourn.audit.journal import Audit
 from sojourn.credentials.token_source import TaskTokenSource
+from sojourn.errors.oauth import InvalidProof
 from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
@@ -152,6 +153,8 @@ class Room:
     def by_proof(self, unverified_proof, _who, *, at_socket):
         """The binding to the key of a proof, as `Proving` says it of those that are good."""
         assert isinstance(at_socket, bool)
+        if unverified_proof not in self.proofs:
+            raise InvalidProof("DPoP proof is not good: it was not made here")
         return self.proofs[unverified_proof]
 
     def _read(self, given):

@@ -72,7 +72,7 @@ class ClientCredentials:
 
     client_id: str = ""
     unverified_assertion: str = field(default="", repr=False)
-    unverified_proof: str = ""  # DPoP (RFC 9449)
+    unverified_proof: str | None = None  # DPoP (RFC 9449); an empty header is a proof, and not a good one
 
     @classmethod
     def read(

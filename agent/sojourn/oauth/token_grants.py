@@ -157,9 +157,9 @@ class TokenGrants:
             if runner is not None:
                 runner.close()
 
-    def _proof(self, client: OAuthClient, unverified_proof: str) -> Binding | None:
+    def _proof(self, client: OAuthClient, unverified_proof: str | None) -> Binding | None:
         """The key of a DPoP proof (RFC 9449, 5); None: there is no proof."""
-        if not unverified_proof:
+        if unverified_proof is None:
             return None
         return self._proving.by_proof(unverified_proof, client.who, at_socket=client.peer is not None)
 

@@ -17,8 +17,9 @@ from sojourn.errors import (
     PolicyDenied,
     StoreFailed,
 )
-from sojourn.errors.oauth import InvalidGrant, InvalidSubject
-from sojourn.oauth.client_auth import ClientSender
+from sojourn.errors.oauth import InvalidGrant, InvalidProof, InvalidSubject
+from sojourn.oauth.client_auth import ClientCredentials, ClientSender
+from sojourn.oauth.token_request import GRANT_TYPE, TOKEN_TYPE_JWT, read
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.tasktoken.end_reasons import HOLDER_EXITED
 
@@ -50,6 +51,15 @@ class TestExchange:
         room.clock.advance(60)
         room.alarms.ring_due()
         assert "expired" == task.state
+
+    @pytest.mark.parametrize("empty", ["", "x"])
+    async def test_with_a_proof_header_that_is_none(self, room, empty):
+        """A DPoP header is a proof, an empty one as well: no token is given unbound where it is not good."""
+        form = {"grant_type": GRANT_TYPE, "subject_token": room.subject(), "subject_token_type": TOKEN_TYPE_JWT}
+        request = read([*form.items(), ("audience", TICKETS)], room.granting.provider_of)
+        with pytest.raises(InvalidProof):
+            await room.granting.grant(ClientSender(room.peer), ClientCredentials.read({}, None, [empty]), request)
+        assert [] == room.engine.tasks.all()
 
     async def test_under_a_task(self, room):
         """With a task's id the token is of that task."""
