@@ -1,7 +1,8 @@
 """Every limit of Sojourn, each with its reason.
 
 Units stand in the names. What an operator may change is in config.py and starts from here. It is a table, no code, and
-stays one file however long: whoever asks what an attacker can have of anything reads it from top to bottom.
+stays one file however long: whoever asks what an attacker can have of anything reads it from top to bottom. What a
+connection of HTTP/2 and its streams may have is beside those, in http2/limits.py.
 """
 
 # --- SPIFFE ---------------------------------------------------------------------------------------------------------
@@ -24,7 +25,6 @@ NOT_BEFORE_SLACK_SECONDS = 10  # verifiers whose clock runs behind
 ROTATION_JITTER_SHARE = 0.1  # of the lifetime, drawn once for each SVID, so that a fleet does not rotate as one
 
 # --- the door -------------------------------------------------------------------------------------------------------
-FIRST_BYTES_SECONDS = 5.0  # a silent connection is closed
 HELD_BYTES_MAX = 256 * 1024  # sent by a caller of the SDK's TLS bridge before the inner side is up
 DESCRIPTORS_PER_CONNECTION = 2  # its socket and the pidfd
 DESCRIPTORS_RESERVED = 384  # database, logs, listeners, attestation, runners
@@ -37,7 +37,6 @@ CONNECTIONS_PER_UID_PER_SECOND = 2_000
 CONNECTION_BURST_PER_UID = 4_000
 SUBORDINATE_LOOK_SECONDS = 5.0  # between looks whether /etc/subuid has changed
 SUBORDINATE_START_SECONDS = 5.0  # for names in it that a directory tells: it may be down when the machine starts
-STREAMS_PER_CONNECTION = 100
 STREAMS_PER_UID = 5_000  # at about 8 KiB each
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 SECRET_NAMES_BYTES_PER_UID = 16 * 1024 * 1024  # that all of a user's delta streams are subscribed to, as kept
@@ -54,21 +53,12 @@ PUSH_SECONDS = 0.005  # of pushes to streams, before others are answered
 ACCEPTED_PER_ROUND = 64  # connections, at some 10 us each: who waits behind them is not known before
 ACCEPT_PAUSE_SECONDS = 1.0  # where the kernel has no room for another one
 MESSAGES_PER_ROUND = 16  # of one caller's calls that send several: at 100 to 300 us each a few ms
-HEADER_BLOCK_FRAMES = 8  # a caller that sends more of them sends nothing else
-HEADER_BLOCK_MAX_BYTES = 64 * 1024  # packed or unpacked; over METADATA_MAX_BYTES the call is refused, over that all
-HEADS_KEPT = 32  # of calls on a connection that begin the same again and again
-HEADS_KEPT_BYTES = 64
-# How much of a call's request a peer may send before it is read. A whole connection has four times that.
-REQUEST_WINDOW_BYTES = 256 * 1024
 REQUESTS_HELD_BYTES = 64 * 1024 * 1024  # of one user's requests that are not read yet or not whole: two of the largest
-RESET_STREAMS_KEPT = 100  # of which more may come although they are over
-STATUS_TEXT_MAX_BYTES = 4_096  # of an error's text: it goes into a single frame, with up to three bytes for one
 REFUSALS_LOGGED_PER_SECOND = 10  # of one user, so that nobody floods the log
 REQUEST_SECONDS = 10.0  # for the request of a gRPC call to come
 PUBLIC_REQUEST_MAX_BYTES = 256 * 1024  # two tokens, or the node of an Envoy
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # answers, as clients take them
 ADMIN_MESSAGE_MAX_BYTES = 32 * 1024 * 1024  # ten thousand entries in one answer
-METADATA_MAX_BYTES = 16 * 1024
 LISTEN_BACKLOG = 1024
 PATH_LINKS_MAX = 40  # that lead to a socket, one to the other: as many as the kernel follows
 SOCKET_PATH_MAX_BYTES = 107  # sun_path

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 import uvloop
-from fakes.doorways import OneVisitor
+from fakes.doorways import OneVisitor, shares
 from harness.spirecli import binary
-from sojourn.endpoints.http2.server import Server
-from sojourn.endpoints.http2.stream import Stream
 from sojourn.endpoints.listener.protocol_switch import Caller
-from sojourn.errors import SojournError
+from sojourn.http2.errors import BadMessage
+from sojourn.http2.server import Server
+from sojourn.http2.stream import Stream
 
 
 class _Anything(Server):
@@ -26,7 +26,7 @@ class _Anything(Server):
         try:
             while await stream.message() is not None:
                 pass
-        except SojournError:
+        except BadMessage:
             while not stream.ended:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
@@ -46,7 +46,7 @@ def port() -> Iterator[int]:
 
     async def listen() -> None:
         loops.append(asyncio.get_running_loop())
-        door = OneVisitor(_Anything({}, message_max=1 << 20), _Visitor())
+        door = OneVisitor(_Anything({}, message_max=1 << 20, **shares()), _Visitor())
         listening = await asyncio.get_running_loop().create_server(lambda: Caller(door), "127.0.0.1", 0)
         ports.put(listening.sockets[0].getsockname()[1])
         await stop.wait()

@@ -6,12 +6,12 @@ import grpc
 import pytest
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
-from fakes.doorways import served
+from fakes.doorways import served, shares
 from fakes.journals import FakeAuditStore
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
 from sojourn.endpoints.grpc.calls import HEADER, Calls, Method
-from sojourn.endpoints.http2.server import Server
+from sojourn.http2.server import Server
 
 GOOD = ((HEADER, "true"),)
 ASKED = types.Selector(type="a", value="b")
@@ -34,7 +34,7 @@ class Served:
             "Bidi": Method("bidi", types.Selector, self.handle),
         }
         self.calls = Calls(self.audit, **{"header": True, **options})
-        self.server = Server(self.calls.service("test.Service", methods), message_max=1024 * 1024)
+        self.server = Server(self.calls.service("test.Service", methods), message_max=1024 * 1024, **shares())
 
     def handle(self, call, request):
         return self.handler(call, request)

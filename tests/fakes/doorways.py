@@ -6,8 +6,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sojourn.endpoints.http2.server import Server
+from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
+from sojourn.endpoints.listener.turns import Paces, Turns
+from sojourn.http2.server import Server
+from sojourn.limits import REQUESTS_HELD_BYTES
+
+
+def shares(turns: Turns | None = None) -> dict[str, Any]:
+    """What the agent gives its servers of HTTP/2 beside handlers: these turns or others, paces, and a count of bytes."""
+    return {"turns": turns or Turns(), "paces": Paces(), "held": Held(REQUESTS_HELD_BYTES)}
 
 
 class OneVisitor(Doorway[Any]):

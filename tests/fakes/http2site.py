@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fakes.doorways import OneVisitor, served
+from fakes.doorways import OneVisitor, served, shares
 from harness.http2 import (
     DATA,
     END_STREAM,
@@ -15,9 +15,9 @@ from harness.http2 import (
     Connection,
 )
 from hpack import Decoder
-from sojourn.endpoints.http2.server import Server
-from sojourn.endpoints.http2.stream import Stream
-from sojourn.errors import SojournError
+from sojourn.http2.errors import BadMessage
+from sojourn.http2.server import Server
+from sojourn.http2.stream import Stream
 
 PATH = "/a/b"
 
@@ -40,8 +40,8 @@ async def echo(stream: Stream) -> None:
     """Answers with the first message; refuses what is malformed."""
     try:
         content = await stream.message()
-    except SojournError as error:
-        stream.fail(3, error.public, [("sojourn-code", error.code)])
+    except BadMessage as error:
+        stream.fail(error.status, str(error))
     else:
         await stream.answer(b"none" if content is None else content)
 
@@ -67,7 +67,7 @@ class Site:
 
 @asynccontextmanager
 async def site(folder: Path, handle: Handle = echo) -> AsyncIterator[Site]:
-    server = Server({PATH: handle}, message_max=MESSAGE_MAX)  # type: ignore[dict-item]  # a coroutine function
+    server = Server({PATH: handle}, message_max=MESSAGE_MAX, **shares())  # type: ignore[dict-item]  # a coroutine function
     async with served(server, Visitor(), folder / "s.sock") as door:
         yield Site(door, folder / "s.sock")
 

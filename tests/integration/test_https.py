@@ -23,7 +23,8 @@ from harness.exchanges import DETAILS
 from harness.looking import until
 from harness.taskagent import STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import SERVICE, context, svid, web
-from sojourn.limits import FIRST_BYTES_SECONDS, HTTP_REQUEST_SECONDS
+from sojourn.http2.limits import FIRST_BYTES_SECONDS
+from sojourn.limits import HTTP_REQUEST_SECONDS
 
 LISTEN = '\n[listen]\nhttps = "127.0.0.1:0"\n'
 ASKED = {"grant_type": "client_credentials", "resource": TICKETS, "authorization_details": DETAILS}

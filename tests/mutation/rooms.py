@@ -22,8 +22,6 @@ DOOR = (
 DOOR_TESTS = (
     *("grpc/calls", "grpc/calls_limits", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
     *("listener/connection_limits", "listener/protocol_switch", "listener/token_service", "listener/turns"),
-    *(f"http2/{name}" for name in ("calls", "ends", "frames", "headers", "limits", "requests", "rules", "stream")),
-    "http2/received_frames",
 )
 
 
@@ -46,5 +44,6 @@ def _tests(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
 ROOMS = {
     "spiffe": Room(("spiffe/*.py", "jose/*.py"), ("unit/spiffe", "unit/jose")),
     "rules": Room(_files("", RULES), _tests("unit/", RULES_TESTS)),
-    "door": Room(("endpoints/http2/*.py", *_files("endpoints/", DOOR)), _tests("unit/endpoints/", DOOR_TESTS)),
+    "http2": Room(("http2/*.py",), ("unit/http2",)),
+    "door": Room(_files("endpoints/", DOOR), _tests("unit/endpoints/", DOOR_TESTS)),
 }

@@ -10,10 +10,12 @@ import pytest
 import sojourn
 
 ROOT = Path(sojourn.__file__).parent
+TESTS = Path(__file__).parents[1]
 ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # A package may import those above it, those on its own line, and nothing below.
 LAYERS = [
+    ("http2",),
     ("limits", "errors", "extras"),
     ("quota", "files", "net", "runtime", "jose", "_pb"),
     ("spiffe",),
@@ -51,8 +53,8 @@ HOMES = {
     "alembic": ["store"],
     "sqlalchemy": ["store"],
     "grpc": ["endpoints.spire.spire_types", "sdk", "cli"],
-    "hpack": ["endpoints.http2"],
-    "hyperframe": ["endpoints.http2"],
+    "hpack": ["http2"],
+    "hyperframe": ["http2"],
     "grpc_health": ["endpoints.grpc.servers"],
     "grpc_reflection": ["endpoints.grpc.servers"],
     "google": ["endpoints", "sdk", "workloadapi", "cli", "_pb"],
@@ -257,6 +259,30 @@ class TestHomes:
             tree = ast.parse(path.read_text("utf-8"))
             allowed = ["net.sockets", "errors", "limits", "plugins.attestor", "attestation.selectors"]
             assert [] == [name for name in ours(tree) if not inside(name, allowed)]
+
+
+class TestHttp2:
+    def test_stands_alone(self):
+        """The package `http2` imports nothing of Sojourn outside itself, and two libraries: who reads it has read all."""
+        alone = {name: tree for name, tree in modules().items() if inside(name, ["http2"])}
+        assert len(alone) > 10
+        others = {name: [each for each in ours(tree) if not inside(each, ["http2"])] for name, tree in alone.items()}
+        assert {} == {name: found for name, found in others.items() if found}
+        used = {library for tree in alone.values() for library in libraries(tree)}
+        assert {"hpack", "hyperframe"} == used - sys.stdlib_module_names
+
+    def test_is_loaded_alone(self):
+        """A server of HTTP/2 is imported without any other room."""
+        loaded = loaded_by("import sojourn.http2.connection")
+        assert "sojourn.http2.server" in loaded
+        assert {"sojourn"} == {name for name in loaded if inside(name, ["sojourn"])} - {
+            name for name in loaded if inside(name, ["sojourn.http2"])
+        }
+
+    @pytest.mark.parametrize("file", ["fakes/http2host.py", "harness/http2.py"])
+    def test_is_fuzzed_alone(self, file):
+        """What fuzzes it imports nothing of Sojourn but the package."""
+        assert [] == [name for name in ours(ast.parse((TESTS / file).read_text())) if not inside(name, ["http2"])]
 
 
 class TestSdk:

@@ -24,7 +24,6 @@ from sojourn.endpoints.grpc.servers import serve
 from sojourn.endpoints.http1.app import HttpApi
 from sojourn.endpoints.http1.protocol import HttpProtocols
 from sojourn.endpoints.http1.request_queue import Lines
-from sojourn.endpoints.http2.server import Handler
 from sojourn.endpoints.listener import remote_validators, token_service, trust_bundle
 from sojourn.endpoints.listener.bind import bind, unbind
 from sojourn.endpoints.listener.connection_limits import Admission
@@ -38,6 +37,7 @@ from sojourn.endpoints.oauth.introspection_revocation import TokenState
 from sojourn.endpoints.oauth.metadata import MetadataDocuments
 from sojourn.endpoints.oauth.token import TokenRequests
 from sojourn.errors import SojournError
+from sojourn.http2.server import Handler
 from sojourn.identity import adoption
 from sojourn.identity.stream_watch import Lookout
 from sojourn.limits import (

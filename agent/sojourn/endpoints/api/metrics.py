@@ -10,7 +10,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from sojourn.errors import CannotStart
-from sojourn.limits import METADATA_MAX_BYTES, METRICS_CONNECTIONS, METRICS_SECONDS
+from sojourn.http2.limits import METADATA_MAX_BYTES
+from sojourn.limits import METRICS_CONNECTIONS, METRICS_SECONDS
 
 Gauges = Iterable[tuple[str, str, Callable[[], float]]]  # name, help, value
 _GONE = (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)

@@ -10,9 +10,10 @@ from sojourn.attestation.process import Process
 from sojourn.endpoints.api.task_messages import TaskMessages, authority_of, brief
 from sojourn.endpoints.grpc.calls import Call, Method, first_of, next_of
 from sojourn.errors import InvalidInput, NotFound, PolicyDenied, Unavailable, told_as
+from sojourn.http2.limits import FIRST_BYTES_SECONDS
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
+from sojourn.limits import IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
 from sojourn.sdk.request import grant_match
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import BeginRequest, BeginService, Bond

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from google.protobuf.message import Message
@@ -16,11 +16,12 @@ from prometheus_client import Counter as Metric
 from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Audit, named
 from sojourn.endpoints.grpc.status_codes import GrpcStatus
-from sojourn.endpoints.http2.server import Handler
-from sojourn.endpoints.http2.stream import Stream
-from sojourn.endpoints.listener.caller import Visitor
 from sojourn.endpoints.listener.connection_limits import Concurrency
-from sojourn.errors import Bug, InvalidInput, Refused, SojournError
+from sojourn.errors import Bug, InvalidInput, LimitExceeded, Refused, SojournError, Unimplemented
+from sojourn.http2.errors import BadMessage, MalformedMessage, MessageOverLimit, UnknownPacking
+from sojourn.http2.host import Visitor
+from sojourn.http2.server import Handler
+from sojourn.http2.stream import Stream
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
 from sojourn.quota.rate import Allowance
 from sojourn.runtime.background import Background
@@ -30,6 +31,12 @@ CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and stat
 Request = TypeVar("Request", bound=Message)
 HEADER = "workload.spiffe.io"
 _HEADER = HEADER.encode()
+# What callers are told of messages that cannot be read. An error of ours has a stable code, and the same status.
+_TOLD: Final[dict[type[BadMessage], type[SojournError]]] = {
+    MalformedMessage: InvalidInput,
+    MessageOverLimit: LimitExceeded,
+    UnknownPacking: Unimplemented,
+}
 
 
 class Requests:
@@ -48,8 +55,11 @@ class Requests:
         return self
 
     async def __anext__(self) -> Any:
-        """Raise InvalidInput for what is no message of the type."""
-        data = await self._stream.message()
+        """Raise InvalidInput for what is no message of the type, and the like for what is none at all."""
+        try:
+            data = await self._stream.message()
+        except BadMessage as error:
+            raise _TOLD[type(error)](str(error)) from None
         if data is None:
             raise StopAsyncIteration
         try:

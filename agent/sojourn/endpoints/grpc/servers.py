@@ -8,9 +8,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from sojourn._pb.pool import POOL
 from sojourn.endpoints.grpc.calls import Call, Calls, Method
-from sojourn.endpoints.http2.server import Handler, Server
-from sojourn.endpoints.listener.turns import Turns
+from sojourn.endpoints.listener.connection_limits import Held
+from sojourn.endpoints.listener.turns import Paces, Turns
 from sojourn.errors import NotFound
+from sojourn.http2.server import Handler, Server
+from sojourn.limits import REQUESTS_HELD_BYTES
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
@@ -59,4 +61,10 @@ def serve(
         POOL.AddSerializedFile(library.DESCRIPTOR.serialized_pb)
     made = [*services.values(), *(calls.service(name, methods[name]) for name in methods)]
     handlers = {path: handler for service in made for path, handler in service.items()}
-    return Server(handlers, message_max=message_max_bytes, turns=turns)
+    return Server(
+        handlers,
+        message_max=message_max_bytes,
+        turns=turns or Turns(),
+        paces=Paces(),
+        held=Held(REQUESTS_HELD_BYTES),
+    )

@@ -9,31 +9,7 @@ from dataclasses import dataclass
 
 from sojourn.errors import SojournError
 from sojourn.errors.oauth import NonceNeeded
-
-STATUSES = {  # google.rpc.Code
-    name: number
-    for number, name in enumerate(
-        (
-            "OK",
-            "CANCELLED",
-            "UNKNOWN",
-            "INVALID_ARGUMENT",
-            "DEADLINE_EXCEEDED",
-            "NOT_FOUND",
-            "ALREADY_EXISTS",
-            "PERMISSION_DENIED",
-            "RESOURCE_EXHAUSTED",
-            "FAILED_PRECONDITION",
-            "ABORTED",
-            "OUT_OF_RANGE",
-            "UNIMPLEMENTED",
-            "INTERNAL",
-            "UNAVAILABLE",
-            "DATA_LOSS",
-            "UNAUTHENTICATED",
-        )
-    )
-}
+from sojourn.http2.statuses import STATUSES
 
 
 @dataclass(frozen=True, slots=True)

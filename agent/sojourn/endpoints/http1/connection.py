@@ -14,13 +14,13 @@ from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.listener.turns import Turn, Turns
 from sojourn.errors import InvalidInput, LimitExceeded
+from sojourn.http2.limits import METADATA_MAX_BYTES
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_KEEP_ALIVE_SECONDS,
     HTTP_PIPELINE,
     HTTP_READ_BYTES,
     HTTP_REQUEST_SECONDS,
-    METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
     REQUESTS_HELD_BYTES,
 )

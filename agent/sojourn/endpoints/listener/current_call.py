@@ -12,8 +12,8 @@ from starlette.requests import Request
 from sojourn.attestation.peer import Peer, connected_by
 from sojourn.endpoints.grpc.calls import Call
 from sojourn.endpoints.http1.scope import SENDER
-from sojourn.endpoints.http2.connection import Connection
-from sojourn.endpoints.http2.stream import Stream
+from sojourn.http2.connection import Connection
+from sojourn.http2.stream import Stream
 
 _STANDARD: Final = 2  # the last of the descriptors for input, output and errors, which are nobody's call
 _LOOPS: Final = ("asyncio.", "uvloop")  # who calls the callbacks

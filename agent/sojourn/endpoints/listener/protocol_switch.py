@@ -3,11 +3,12 @@
 import asyncio
 from typing import Generic, TypeVar
 
-from sojourn.endpoints.http2.connection import Connection
-from sojourn.endpoints.http2.frames import PREFACE
-from sojourn.endpoints.http2.server import Server
-from sojourn.endpoints.listener.caller import Visitor
-from sojourn.limits import FIRST_BYTES_SECONDS, GRACE_SECONDS, QUIET_SECONDS
+from sojourn.http2.connection import Connection
+from sojourn.http2.frames import PREFACE
+from sojourn.http2.host import Visitor
+from sojourn.http2.limits import FIRST_BYTES_SECONDS
+from sojourn.http2.server import Server
+from sojourn.limits import GRACE_SECONDS, QUIET_SECONDS
 
 AnyVisitor = TypeVar("AnyVisitor", bound=Visitor)
 

@@ -11,10 +11,10 @@ from sojourn.audit.journal import Audit
 from sojourn.endpoints.api.validation import SERVICE, Callers, Standing, ValidationApi
 from sojourn.endpoints.grpc.calls import Call, Calls
 from sojourn.endpoints.grpc.servers import serve
-from sojourn.endpoints.listener.caller import Visitor
 from sojourn.endpoints.listener.own_svid import OwnSvid
 from sojourn.endpoints.listener.tls import Listener, TlsDoor, TlsPeer, address_of, bind_tcp, expired
 from sojourn.errors import Refused, SojournError, Unavailable
+from sojourn.http2.host import Visitor
 from sojourn.limits import (
     PUBLIC_REQUEST_MAX_BYTES,
     REMOTE_CONNECTIONS,

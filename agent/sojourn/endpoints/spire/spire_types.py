@@ -13,7 +13,6 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
 from sojourn.authority.x509_profile import key_id
 from sojourn.endpoints.grpc import struct_claims
-from sojourn.endpoints.grpc.status_codes import STATUSES
 from sojourn.errors import (
     InvalidBundle,
     InvalidEntry,
@@ -24,6 +23,7 @@ from sojourn.errors import (
     quoted,
     told_as,
 )
+from sojourn.http2.statuses import STATUSES
 from sojourn.identity import entries
 from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entries import Registration

@@ -10,9 +10,11 @@ import structlog
 from fakes.callservices import ASKED, Served, raising, raising_later, status_of
 from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.endpoints.grpc.calls import HEADER, first_of, next_of
+from sojourn.endpoints.grpc.calls import HEADER, Requests, first_of, next_of
+from sojourn.endpoints.grpc.status_codes import GrpcStatus
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import NonceNeeded
+from sojourn.http2.errors import BadMessage, MalformedMessage, MessageOverLimit, UnknownPacking
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND
 
 LEAVES = sorted(
@@ -71,6 +73,38 @@ class TestAnswers:
         server.handler = handler
         data = ASKED.SerializeToString()
         assert [ASKED] * 3 == await server.bidi(data, data, data)
+
+
+class TestUnreadableMessages:
+    @pytest.mark.parametrize(
+        ("bad", "code"),
+        [
+            (MalformedMessage, "invalid_input"),
+            (MessageOverLimit, "limit_exceeded"),
+            (UnknownPacking, "unimplemented"),
+        ],
+    )
+    async def test_have_a_stable_code(self, bad, code):
+        """What is wrong with a message is told in its own words, by its own status, and with a stable code of ours."""
+
+        class Unreadable:
+            async def message(self):
+                raise bad("it is wrong")
+
+        with pytest.raises(SojournError) as caught:
+            await anext(Requests(Unreadable(), types.Selector))
+        told = GrpcStatus.of(caught.value)
+        assert (code, "it is wrong", bad.status) == (told.code, told.message, told.number)
+
+    def test_each_is_told(self):
+        """There is nothing else that can be wrong with a message."""
+        assert {MalformedMessage, MessageOverLimit, UnknownPacking} == set(BadMessage.__subclasses__())
+
+    async def test_over_grpc(self, server):
+        """A client that sends a message that is too large reads so, with its status and code."""
+        server.handler = raising(AssertionError("not to be reached"))
+        status = await status_of(server.unary(raw=bytes(1024 * 1024 + 1)))
+        assert ("RESOURCE_EXHAUSTED", "a request is larger than 1048576 bytes", "limit_exceeded") == status
 
 
 class TestHeader:

@@ -13,12 +13,12 @@ from sojourn.endpoints.http1 import connection
 from sojourn.endpoints.http1.connection import Conversations
 from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.endpoints.listener.turns import Turns
+from sojourn.http2.limits import METADATA_MAX_BYTES
 from sojourn.limits import (
     CALLS_PER_TURN,
     HTTP_BODY_MAX_BYTES,
     HTTP_PIPELINE,
     HTTP_READ_BYTES,
-    METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
     REQUESTS_HELD_BYTES,
 )

@@ -5,13 +5,14 @@ from fakes.clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.endpoints.listener import connection_limits as admission_module
-from sojourn.endpoints.listener.connection_limits import Admission, Concurrency
+from sojourn.endpoints.listener.connection_limits import Admission, Concurrency, Held
 from sojourn.errors import LimitExceeded
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
     CONNECTIONS_PER_UID_SHARE,
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
+    REQUESTS_HELD_BYTES,
 )
 from sojourn.settings.tables import LimitsConfig
 
@@ -189,3 +190,16 @@ def test_the_counts_agree(moves):
             admission.leave(uid)
         assert len(inside) == admission.open <= 6
         assert all(inside.count(each) == admission._open[each] <= 3 for each in set(inside))
+
+
+def test_what_is_held():
+    """The bytes that are held for a caller are counted, and allowed up to a limit; fewer always are, and nobody is kept."""
+    held = Held(REQUESTS_HELD_BYTES)
+    assert held.hold(7, REQUESTS_HELD_BYTES)
+    assert not held.hold(7, 1)
+    assert held.hold("other", 1)
+    assert REQUESTS_HELD_BYTES + 1 == held[7]
+    assert held.hold(7, 0)
+    assert held.hold(7, -REQUESTS_HELD_BYTES)
+    assert held.hold(7, -1)
+    assert {"other": 1} == dict(held)

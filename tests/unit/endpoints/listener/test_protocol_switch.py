@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
-from sojourn.endpoints.http2.connection import Connection
-from sojourn.endpoints.http2.frames import GREETING, PREFACE
-from sojourn.endpoints.http2.server import Server
+from fakes.doorways import shares
 from sojourn.endpoints.listener import protocol_switch
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
+from sojourn.http2.connection import Connection
+from sojourn.http2.frames import GREETING, PREFACE
+from sojourn.http2.server import Server
 
 SETTINGS = bytes(3) + b"\x04" + bytes(5)
 
@@ -74,7 +75,7 @@ class Door(Doorway):
 
     def __init__(self, *, serves=True, plain=None, visitor=Visitor):
         super().__init__()
-        self.server = Server({}, message_max=100) if serves else None
+        self.server = Server({}, message_max=100, **shares()) if serves else None
         self.plain, self.visitor, self.left = plain, visitor and visitor(), []
 
     def enter(self, caller, transport):

@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 from fakes.clock import FakeClock
+from fakes.doorways import shares
 from fakes.http2site import MESSAGE_MAX, PATH, answer, echo
 from harness.http2 import END_HEADERS, HEADERS, RST_STREAM, Connection, call_headers, frame, message
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.subordinate_ids import Subordinates
-from sojourn.endpoints.http2.server import Server
 from sojourn.endpoints.listener import unix_listener as door_module
 from sojourn.endpoints.listener.connection_limits import Admission
 from sojourn.endpoints.listener.turns import Turns
 from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.errors import AttestationFailed
+from sojourn.http2.server import Server
 
 DEADLINE_SECONDS = 10
 
@@ -39,7 +40,7 @@ class Site:
         self.path = str(folder / "s.sock")
         self.admission = Admission(FakeClock(), connections=places, per_uid=places, per_uid_per_second=1_000)
         self.door = Door(self.admission, Subordinates(folder / "subuid"), turns=turns)
-        self.door.server = Server({PATH: echo}, message_max=MESSAGE_MAX, turns=self.door.turns)  # type: ignore[dict-item]
+        self.door.server = Server({PATH: echo}, message_max=MESSAGE_MAX, **shares(self.door.turns))  # type: ignore[dict-item]
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Site"]:

@@ -25,15 +25,9 @@ from harness.http2 import (
     message,
 )
 from hpack import Encoder
-from sojourn.endpoints.http2.stream import Stream
-from sojourn.limits import (
-    CALLS_PER_TURN,
-    MESSAGES_PER_ROUND,
-    REQUEST_WINDOW_BYTES,
-    REQUESTS_HELD_BYTES,
-    STATUS_TEXT_MAX_BYTES,
-    STREAMS_PER_CONNECTION,
-)
+from sojourn.http2.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES, STREAMS_PER_CONNECTION
+from sojourn.http2.stream import Stream
+from sojourn.limits import CALLS_PER_TURN, MESSAGES_PER_ROUND, REQUESTS_HELD_BYTES
 
 CALLS = 62  # on one connection at once
 
@@ -236,7 +230,7 @@ class TestLimits:
             assert message(b"a" * 10) == (await here.within(lambda c: (c.call(PATH, b"a" * 10), answer(c))[1]))[0]
             _, fields = await here.within(lambda c: (c.call(PATH, b"a" * 11), answer(c))[1])
             assert REQUESTS_HELD_BYTES - len(message(b"a" * 10)) == here.server.held[7]
-        assert ("limit_exceeded", None) == (fields.get("sojourn-code"), fields.get("closed"))
+        assert ("8", None) == (fields.get("grpc-status"), fields.get("closed"))
 
     async def test_a_peer_that_reads_nothing(self, tmp_path: Path) -> None:
         """Nothing more is read of a peer that does not take its answers, and it is served when it does."""
@@ -310,7 +304,7 @@ class TestLimits:
 
     async def test_silence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A connection that says no more than the preface is closed."""
-        monkeypatch.setattr("sojourn.endpoints.http2.connection.FIRST_BYTES_SECONDS", 0.05)
+        monkeypatch.setattr("sojourn.http2.connection.FIRST_BYTES_SECONDS", 0.05)
 
         def work() -> bool:
             with Connection(str(tmp_path / "s.sock")) as connection:

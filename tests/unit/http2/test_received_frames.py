@@ -1,4 +1,4 @@
-"""endpoints/http2/received_frames.py: frames are read as hyperframe reads them, and refused where it refuses them."""
+"""http2/received_frames.py: frames are read as hyperframe reads them, and refused where it refuses them."""
 
 import random
 
@@ -6,8 +6,8 @@ import pytest
 from harness.http2 import frame
 from hyperframe.exceptions import HyperframeError, InvalidDataError
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
-from sojourn.endpoints.http2.frames import FIXED_SIZES, pong
-from sojourn.endpoints.http2.received_frames import Data, Ping, Window, parse
+from sojourn.http2.frames import FIXED_SIZES, pong
+from sojourn.http2.received_frames import Data, Ping, Window, parse
 
 DATA, PING, WINDOW_UPDATE = 0, 6, 8
 

@@ -8,7 +8,7 @@ from harness.http2 import (
     literal,
 )
 from hpack import Decoder, Encoder
-from sojourn.endpoints.http2.headers import BadBlock, Heads
+from sojourn.http2.headers import BadBlock, Heads
 
 
 class TestHeads:

@@ -1,8 +1,9 @@
-"""endpoints/http2/connection.py: each rule of RFC 9113 that a peer can break, and each limit, frame by frame without a socket."""
+"""http2/connection.py: each rule of RFC 9113 that a peer can break, and each limit, frame by frame without a socket."""
 
 import asyncio
 
 import pytest
+from fakes.http2host import LoneHost, MemoryTransport, OneCaller
 from harness.http2 import (
     ACK,
     CONTINUATION,
@@ -23,21 +24,18 @@ from harness.http2 import (
     literal,
     message,
 )
-from sojourn.endpoints.http2 import connection as connection_module
-from sojourn.endpoints.http2.connection import Connection
-from sojourn.endpoints.http2.frames import (
+from sojourn.http2 import connection as connection_module
+from sojourn.http2.connection import Connection
+from sojourn.http2.frames import (
     CONNECTION_WINDOW_BYTES,
     FRAME_BYTES,
-    GREETING,
     WINDOW_BYTES,
     WINDOW_MAX_BYTES,
 )
-from sojourn.endpoints.http2.server import Server
-from sojourn.limits import (
+from sojourn.http2.limits import (
     HEADER_BLOCK_FRAMES,
     HEADER_BLOCK_MAX_BYTES,
     REQUEST_WINDOW_BYTES,
-    REQUESTS_HELD_BYTES,
     RESET_STREAMS_KEPT,
     STREAMS_PER_CONNECTION,
 )
@@ -63,55 +61,15 @@ def more(stream, increment):
     return frame(WINDOW_UPDATE, 0, stream, four(increment))
 
 
-class Visitor:
-    who = 7
-    details: dict[str, str] = {}  # noqa: RUF012
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, as frames, and whether it is read from."""
-
-    def __init__(self):
-        super().__init__()
-        self.written, self.reading, self.ended = b"", True, ""
-
-    def write(self, data):
-        self.written += data
-
-    def frames(self):
-        """(kind, flags, stream, body) of all that was written since."""
-        data, found = self.written.removeprefix(GREETING), []
-        while data:
-            ends = 9 + int.from_bytes(data[:3], "big")
-            found.append((data[3], data[4], int.from_bytes(data[5:9], "big"), data[9:ends]))
-            data = data[ends:]
-        self.written = b""
-        return found
-
-    def is_closing(self):
-        return bool(self.ended)
-
-    def close(self):
-        self.ended = "close"
-
-    def abort(self):
-        self.ended = "abort"
-
-    def pause_reading(self):
-        self.reading = False
-
-    def resume_reading(self):
-        self.reading = True
-
-
 class Peer:
     """A connection, and what is sent on it. Its calls wait until they are cancelled, or do what `handle` does."""
 
     def __init__(self, handle=None):
         self.stopped = []
-        self.server = Server({PATH: handle or self.wait}, message_max=100_000)
-        self.transport = Transport()
-        self.connection = Connection(self.server, Visitor())
+        self.host = LoneHost({PATH: handle or self.wait})
+        self.server = self.host.server
+        self.transport = MemoryTransport()
+        self.connection = Connection(self.server, OneCaller())
 
     async def wait(self, stream):
         try:
@@ -122,7 +80,7 @@ class Peer:
     async def send(self, *frames):
         """What is answered to these frames."""
         self.connection.data_received(b"".join(frames))
-        while self.server.turns._lines:  # what was sent is read turn by turn
+        while self.host.turns.waiting:  # what was sent is read turn by turn
             await asyncio.sleep(0)
         await settled()
         return self.transport.frames()
@@ -336,16 +294,10 @@ class TestRules:
         got = await greeted.send(frame(PING, body=b"87654321"), frame(SETTINGS))
         assert [(PING, ACK, 0, b"87654321"), (SETTINGS, ACK, 0, b"")] == got
 
-    async def test_whose_turn(self, greeted, monkeypatch):
+    async def test_whose_turn(self, greeted):
         """Further messages of a call are counted as its caller's."""
-        asked = []
-
-        async def turn(who):
-            asked.append(who)
-
-        monkeypatch.setattr(greeted.server.paces, "turn", turn)
         await greeted.connection.pace()
-        assert [Visitor.who] == asked
+        assert [OneCaller.who] == greeted.host.paces.asked
 
     async def test_streams(self, greeted):
         """A stream more than there may be is refused; once one is over there is room."""
@@ -448,13 +400,13 @@ class TestBackpressure:
                 await waiting
         assert not greeted.connection._waiters
 
-    async def test_what_is_held(self, greeted):
-        """The bytes that are held of one user's requests are counted, and allowed up to a limit; fewer always are."""
-        connection, held = greeted.connection, greeted.server.held
-        assert connection.hold(REQUESTS_HELD_BYTES)
-        assert not connection.hold(1)
-        assert REQUESTS_HELD_BYTES + 1 == held[7]
-        assert connection.hold(0)
-        assert connection.hold(-REQUESTS_HELD_BYTES)
-        assert connection.hold(-1)
-        assert {} == dict(held)
+    async def test_what_is_held(self):
+        """The bytes that are held of a request are counted as its caller's, and whether they may be is the host's word."""
+        peer = Peer()
+        peer.connection.connection_made(peer.transport)
+        most = 1 << 20
+        assert peer.connection.hold(most)
+        assert not peer.connection.hold(1)
+        assert {OneCaller.who: most + 1} == dict(peer.host.held)
+        assert peer.connection.hold(-most - 1)
+        peer.connection.connection_lost(None)

@@ -1,4 +1,4 @@
-"""endpoints/http2/frames.py: what is sent, as hyperframe and hpack read it."""
+"""http2/frames.py: what is sent, as hyperframe and hpack read it."""
 
 import pytest
 from hpack import Decoder
@@ -12,8 +12,8 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from sojourn.endpoints.http2 import frames
-from sojourn.limits import METADATA_MAX_BYTES, REQUEST_WINDOW_BYTES, STREAMS_PER_CONNECTION
+from sojourn.http2 import frames
+from sojourn.http2.limits import METADATA_MAX_BYTES, REQUEST_WINDOW_BYTES, STREAMS_PER_CONNECTION
 
 NUMBER = 2**31 - 1
 

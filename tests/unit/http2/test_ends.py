@@ -20,7 +20,7 @@ from harness.http2 import (
     frame,
     message,
 )
-from sojourn.endpoints.http2.stream import Stream
+from sojourn.http2.stream import Stream
 
 
 class TestEnds:

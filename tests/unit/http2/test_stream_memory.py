@@ -6,8 +6,8 @@ import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
-from sojourn.endpoints.http2.frames import FRAME_BYTES
-from sojourn.endpoints.http2.stream import Stream
+from sojourn.http2.frames import FRAME_BYTES
+from sojourn.http2.stream import Stream
 
 CONTENT = bytes(1024 * 1024)
 STREAMS = 50

@@ -1,12 +1,12 @@
-"""endpoints/http2/headers.py and server.py: what the head of a request says, and who answers it."""
+"""http2/headers.py and server.py: what the head of a request says, and who answers it."""
 
 import pytest
+from fakes.http2host import LoneHost
 from harness.http2 import literal
 from hpack import Encoder
-from sojourn.endpoints.http2 import server as server_module
-from sojourn.endpoints.http2.headers import BadBlock, Head, Heads
-from sojourn.endpoints.http2.server import Server
-from sojourn.limits import HEADER_BLOCK_MAX_BYTES, HEADS_KEPT, HEADS_KEPT_BYTES, METADATA_MAX_BYTES
+from sojourn.http2 import server as server_module
+from sojourn.http2.headers import BadBlock, Head, Heads
+from sojourn.http2.limits import HEADER_BLOCK_MAX_BYTES, HEADS_KEPT, HEADS_KEPT_BYTES, METADATA_MAX_BYTES
 
 PSEUDO = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/b")]
 KIND = (b"content-type", b"application/grpc")
@@ -172,7 +172,7 @@ class TestServer:
     def test_who_answers(self, said, handler):
         """A call of gRPC is answered by the handler of its path, and what is none by the reason for which it is none."""
         fields = {"method": b"POST", "path": "/a/b", "content_type": KIND[1], **said}
-        assert handler is Server({"/a/b": ours}, message_max=1).handler(Head(**fields))
+        assert handler is LoneHost({"/a/b": ours}).server.handler(Head(**fields))
 
     async def test_what_is_said(self):
         """What is no call, too large or unknown is told by status and text."""

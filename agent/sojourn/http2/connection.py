@@ -13,27 +13,19 @@ from typing import Any
 from hyperframe import frame as http2
 from hyperframe.exceptions import HyperframeError
 
-from sojourn.endpoints.http2 import frames, received_frames
-from sojourn.endpoints.http2.frames import (
-    CONNECTION_WINDOW_BYTES,
-    FRAME_BYTES,
-    PREFACE,
-    WINDOW_BYTES,
-    WINDOW_MAX_BYTES,
-    Code,
-)
-from sojourn.endpoints.http2.headers import BadBlock, Heads
-from sojourn.endpoints.http2.server import Server
-from sojourn.endpoints.http2.stream import Stream
-from sojourn.endpoints.listener.caller import Visitor
-from sojourn.endpoints.listener.turns import Turn
-from sojourn.limits import (
+from sojourn.http2 import frames, received_frames
+from sojourn.http2.frames import CONNECTION_WINDOW_BYTES, FRAME_BYTES, PREFACE, WINDOW_BYTES, WINDOW_MAX_BYTES, Code
+from sojourn.http2.headers import BadBlock, Heads
+from sojourn.http2.host import ReadingTurn, Visitor
+from sojourn.http2.limits import (
     FIRST_BYTES_SECONDS,
     HEADER_BLOCK_FRAMES,
     HEADER_BLOCK_MAX_BYTES,
     RESET_STREAMS_KEPT,
     STREAMS_PER_CONNECTION,
 )
+from sojourn.http2.server import Server
+from sojourn.http2.stream import Stream
 
 
 class _Broken(Exception):
@@ -159,7 +151,7 @@ class Connection(asyncio.Protocol):
         self._waits = True
         self._server.turns.ask(self.visitor.who, self)
 
-    def read(self, turn: Turn) -> bool:
+    def read(self, turn: ReadingTurn) -> bool:
         """Read frames until the turn is over. Return whether there are more of them then."""
         self._waits = False
         if self._over or self._server.deaf:

@@ -1,4 +1,4 @@
-"""endpoints/http2/stream.py: one call, on a connection that keeps what is written."""
+"""http2/stream.py: one call, on a connection that keeps what is written."""
 
 import asyncio
 import gzip
@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from harness.http2 import DATA, END_STREAM, HEADERS, RST_STREAM, WINDOW_UPDATE, message
 from hpack import Decoder
-from sojourn.endpoints.http2.frames import FRAME_BYTES
-from sojourn.endpoints.http2.headers import Head
-from sojourn.endpoints.http2.stream import Stream
-from sojourn.errors import InvalidInput, LimitExceeded, Unimplemented
-from sojourn.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES
+from sojourn.http2.errors import MalformedMessage, MessageOverLimit, UnknownPacking
+from sojourn.http2.frames import FRAME_BYTES
+from sojourn.http2.headers import Head
+from sojourn.http2.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES
+from sojourn.http2.stream import Stream
 
 MESSAGE_MAX = 1_000
 HEAD = Head(b"POST", "/a/b", b"application/grpc", b"identity")
@@ -86,7 +86,7 @@ def take(stream, data, *, ended=False):
 async def refusal(stream, error):
     with pytest.raises(error) as caught:
         await stream.message()
-    return caught.value.public
+    return str(caught.value)
 
 
 BEGIN = (HEADERS, 0, [(":status", "200"), ("content-type", "application/grpc")])
@@ -124,20 +124,20 @@ class TestRequest:
         """A request that ends in the middle of a message is refused, again and again."""
         take(stream, message(b"abc")[:-1], ended=True)
         for _ in range(2):
-            assert "ended in the middle" in await refusal(stream, InvalidInput)
+            assert "ended in the middle" in await refusal(stream, MalformedMessage)
 
     async def test_too_large(self, connection, stream):
         """A message that says that it is larger than may be is refused before it has come."""
         take(stream, message(b"", size=MESSAGE_MAX + 1)[:5])
         assert not stream.waiting
-        assert f"larger than {MESSAGE_MAX} bytes" in await refusal(stream, LimitExceeded)
+        assert f"larger than {MESSAGE_MAX} bytes" in await refusal(stream, MessageOverLimit)
         take(stream, b"x" * 100)
         assert 5 == connection.held
 
     async def test_too_large_and_over(self, stream):
         """A message that is cut off after it has said that it is too large is refused for that."""
         take(stream, message(b"", size=MESSAGE_MAX + 1)[:5], ended=True)
-        assert f"larger than {MESSAGE_MAX} bytes" in await refusal(stream, LimitExceeded)
+        assert f"larger than {MESSAGE_MAX} bytes" in await refusal(stream, MessageOverLimit)
 
     async def test_of_many_bytes(self, connection, stream):
         """A message may have more than 16 MiB, if its limit is more: all four bytes of its length count."""
@@ -153,7 +153,7 @@ class TestRequest:
         """If too much is held of its user's requests, the call is refused, and what was held of it is let go."""
         connection.may_hold = False
         take(stream, message(b"abc"))
-        assert "too much is held" in await refusal(stream, LimitExceeded)
+        assert "too much is held" in await refusal(stream, MessageOverLimit)
         take(stream, message(b"more"))
         assert 0 == connection.held
 
@@ -220,11 +220,11 @@ class TestPacked:
     @pytest.mark.parametrize(
         ("encoding", "flag", "content", "error", "said"),
         [
-            (b"gzip", 1, gzip.compress(b"a" * (MESSAGE_MAX + 1)), LimitExceeded, "larger than 1000 bytes"),
-            (b"gzip", 1, gzip.compress(b"abc")[:-1], InvalidInput, "ends in the middle"),
-            (b"gzip", 1, b"abc", InvalidInput, "not packed as its call says"),
-            (b"gzip", 2, gzip.compress(b"abc"), Unimplemented, "packed in a way that is not known"),
-            (b"identity", 1, gzip.compress(b"abc"), Unimplemented, "packed in a way that is not known"),
+            (b"gzip", 1, gzip.compress(b"a" * (MESSAGE_MAX + 1)), MessageOverLimit, "larger than 1000 bytes"),
+            (b"gzip", 1, gzip.compress(b"abc")[:-1], MalformedMessage, "ends in the middle"),
+            (b"gzip", 1, b"abc", MalformedMessage, "not packed as its call says"),
+            (b"gzip", 2, gzip.compress(b"abc"), UnknownPacking, "packed in a way that is not known"),
+            (b"identity", 1, gzip.compress(b"abc"), UnknownPacking, "packed in a way that is not known"),
         ],
         ids=["too-large", "cut", "not-packed", "unknown-flag", "not-said"],
     )
@@ -242,7 +242,7 @@ class TestPacked:
         take(stream, message(gzip.compress(bytes(2**26)), flag=1, size=MESSAGE_MAX)[: MESSAGE_MAX + 5])
         tracemalloc.start()
         try:
-            await refusal(stream, LimitExceeded)
+            await refusal(stream, MessageOverLimit)
             assert tracemalloc.get_traced_memory()[1] < 2**18
         finally:
             tracemalloc.stop()

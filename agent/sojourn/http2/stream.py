@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import quote
 
-from sojourn.endpoints.grpc.status_codes import STATUSES
-from sojourn.endpoints.http2 import frames
-from sojourn.endpoints.http2.frames import FRAME_BYTES, Code
-from sojourn.endpoints.http2.headers import Head
-from sojourn.endpoints.listener.caller import Visitor
-from sojourn.errors import InvalidInput, LimitExceeded, SojournError, Unimplemented
-from sojourn.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES
+from sojourn.http2 import frames
+from sojourn.http2.errors import BadMessage, MalformedMessage, MessageOverLimit, UnknownPacking
+from sojourn.http2.frames import FRAME_BYTES, Code
+from sojourn.http2.headers import Head
+from sojourn.http2.host import Visitor
+from sojourn.http2.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES
+from sojourn.http2.statuses import STATUSES
 
 _PREFIX = 5  # of a message: whether it is compressed, and its length
 _PACKINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # as zlib names them
@@ -66,7 +66,7 @@ class Stream:
         self.timer: asyncio.TimerHandle | None = None
         self._begun = False
         self.ended = False  # the peer sends no more
-        self._fault: SojournError | None = None
+        self._fault: BadMessage | None = None
         self._left = head.length  # bytes that are still to come, if the head says
         self._credit = REQUEST_WINDOW_BYTES  # bytes that the peer may send
         self._got = bytearray()  # of the request, and not read yet
@@ -103,7 +103,7 @@ class Stream:
         self._got += data
         if not self._connection.hold(len(data)):
             self._drop()
-            self._fault = LimitExceeded("too much is held of requests that are under way")
+            self._fault = MessageOverLimit("too much is held of requests that are under way")
 
     def _whole(self) -> bool:
         """Whether the next message has come whole, or what is wrong with it is known."""
@@ -112,12 +112,12 @@ class Stream:
             return self._fault is not None
         length = int.from_bytes(got[1:_PREFIX])
         if length > self._connection.message_max:
-            self._fault = LimitExceeded(f"a request is larger than {self._connection.message_max} bytes")
+            self._fault = MessageOverLimit(f"a request is larger than {self._connection.message_max} bytes")
             return True
         return len(got) >= _PREFIX + length
 
     def _taken(self) -> bytes:
-        """The next message, which has come whole. Raise SojournError for what cannot be unpacked."""
+        """The next message, which has come whole. Raise BadMessage for what cannot be unpacked."""
         got = self._got
         ends = _PREFIX + int.from_bytes(got[1:_PREFIX])
         flag, data = got[0], bytes(memoryview(got)[_PREFIX:ends])
@@ -126,20 +126,20 @@ class Stream:
         return data if flag == 0 else self._unpacked(flag, data)
 
     def _unpacked(self, flag: int, data: bytes) -> bytes:
-        """Raise SojournError."""
+        """Raise BadMessage."""
         packing = _PACKINGS.get(self.head.encoding)
         if flag > 1 or packing is None:
-            raise Unimplemented("a message is packed in a way that is not known: gzip and deflate are, and identity")
+            raise UnknownPacking("a message is packed in a way that is not known: gzip and deflate are, and identity")
         most = self._connection.message_max
         try:
             unpacking = zlib.decompressobj(wbits=packing)
             found = unpacking.decompress(data, most + 1)
         except zlib.error:
-            raise InvalidInput("a message is not packed as its call says") from None
+            raise MalformedMessage("a message is not packed as its call says") from None
         if len(found) > most:
-            raise LimitExceeded(f"a request is larger than {most} bytes")
+            raise MessageOverLimit(f"a request is larger than {most} bytes")
         if not unpacking.eof:
-            raise InvalidInput("a packed message ends in the middle")
+            raise MalformedMessage("a packed message ends in the middle")
         return found
 
     def finish(self) -> None:
@@ -168,13 +168,13 @@ class Stream:
         return not self.ended and not self._whole()
 
     async def message(self) -> bytes | None:
-        """The next message of the request, or None if there are no more. Raise SojournError for a malformed one."""
+        """The next message of the request, or None if there are no more. Raise BadMessage for a malformed one."""
         if self._heard and not self.waiting:
             await self._connection.pace()  # others have their turn between the messages of a call
         while not self._whole():
             if self.ended:
                 if self._got:
-                    self._fault = InvalidInput("the request ended in the middle of a message")
+                    self._fault = MalformedMessage("the request ended in the middle of a message")
                     break
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
@@ -187,7 +187,7 @@ class Stream:
         self._heard = True
         try:
             message = self._taken()
-        except SojournError as error:
+        except BadMessage as error:
             self._fault = error
             raise
         if not self.ended and not self._whole():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from hpack import Encoder, NeverIndexedHeaderTuple
 from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
-from sojourn.limits import METADATA_MAX_BYTES, REQUEST_WINDOW_BYTES, STREAMS_PER_CONNECTION
+from sojourn.http2.limits import METADATA_MAX_BYTES, REQUEST_WINDOW_BYTES, STREAMS_PER_CONNECTION
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_BYTES = 16_384  # the smallest maximum that there may be, and ours

@@ -4,12 +4,11 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from sojourn.endpoints.grpc.status_codes import STATUSES
-from sojourn.endpoints.http2.headers import Head
-from sojourn.endpoints.http2.stream import Stream
-from sojourn.endpoints.listener.connection_limits import Held
-from sojourn.endpoints.listener.turns import Paces, Turns
-from sojourn.limits import METADATA_MAX_BYTES, REQUESTS_HELD_BYTES
+from sojourn.http2.headers import Head
+from sojourn.http2.host import HeldBytes, MessagePace, TurnOrder
+from sojourn.http2.limits import METADATA_MAX_BYTES
+from sojourn.http2.statuses import STATUSES
+from sojourn.http2.stream import Stream
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
 _GRPC = re.compile(rb"application/grpc(?![^+;])")  # and not grpc-web
@@ -18,17 +17,27 @@ _GRPC = re.compile(rb"application/grpc(?![^+;])")  # and not grpc-web
 class Server:
     """Handlers by path, and what counts over all connections."""
 
-    def __init__(self, handlers: Mapping[str, Handler], *, message_max: int, turns: Turns | None = None) -> None:
-        """`handlers` by path. `message_max`: bytes of one message of a request. `turns`: those in which connections are
-        read; None: some of their own.
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        *,
+        message_max: int,
+        turns: TurnOrder,
+        paces: MessagePace,
+        held: HeldBytes,
+    ) -> None:
+        """`handlers` by path. `message_max`: bytes of one message of a request.
+
+        `turns`: those in which connections are read. `paces`: at which further messages of a call are worked off.
+        `held`: counts what is held of requests.
         """
         self._handlers = handlers
         self.message_max = message_max
         self.streams = 0  # calls under way
         self.deaf = False  # nothing more is heard of callers
-        self.held = Held(REQUESTS_HELD_BYTES)  # of requests
-        self.turns = turns or Turns()
-        self.paces = Paces()
+        self.turns = turns
+        self.paces = paces
+        self.held = held
 
     def answered(self, who: int | str) -> None:
         """A call of this caller is no longer under way."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-from sojourn.limits import HEADER_BLOCK_MAX_BYTES, HEADS_KEPT, HEADS_KEPT_BYTES, METADATA_MAX_BYTES
+from sojourn.http2.limits import HEADER_BLOCK_MAX_BYTES, HEADS_KEPT, HEADS_KEPT_BYTES, METADATA_MAX_BYTES
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+", re.ASCII)
 _VALUE = re.compile(rb"[^\x00\r\n]*")
