@@ -37,7 +37,7 @@ class _Broken(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection and its streams. The first bytes that it gets are those of the connection preface."""
+    """One connection and its streams."""
 
     def __init__(self, server: Server, visitor: Visitor) -> None:
         self.visitor = visitor
@@ -67,17 +67,19 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._rest_of_preface = len(PREFACE)
+        self._preface = PREFACE  # of which so much is still to come
         self._deadline = self._loop.call_later(FIRST_BYTES_SECONDS, self._silent)
         transport.write(frames.GREETING)
 
     def data_received(self, data: bytes) -> None:
         if self._over or self._server.deaf:
             return
-        if self._rest_of_preface:
-            taken = min(len(data), self._rest_of_preface)
-            self._rest_of_preface -= taken
-            data = data[taken:]
+        if self._preface:
+            said, data = data[: len(self._preface)], data[len(self._preface) :]
+            if not self._preface.startswith(said):
+                self._finish(Code.PROTOCOL_ERROR)
+                return
+            self._preface = self._preface[len(said) :]
         self._rest = self._rest + data if self._rest else data
         if self._waits:
             self._read_on(on=False)

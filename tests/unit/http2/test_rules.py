@@ -118,6 +118,17 @@ async def greeted(peer):
 
 
 class TestBeginning:
+    @pytest.mark.parametrize("at", [0, 1, len(PREFACE) - 1])
+    @pytest.mark.parametrize("size", [1, 100])
+    async def test_preface(self, peer, at, size):
+        """What does not begin with the preface of HTTP/2, to its last byte, is none: the connection ends."""
+        sent = PREFACE[:at] + b"?" + PREFACE[at + 1 :]
+        for start in range(0, len(sent), size):
+            ended = await peer.refused(sent[start : start + size])
+            if ended:
+                break
+        assert (("connection", PROTOCOL), at // size) == (ended, start // size)
+
     @pytest.mark.parametrize("first", [frame(PING, body=b"12345678"), frame(SETTINGS, ACK), HEAD, frame(99)])
     async def test_settings_first(self, peer, first):
         """The first frame has the peer's settings, or the connection ends."""
