@@ -48,24 +48,30 @@ class Rounds:
         """`lengths`: calls and frames of the turns, which begin anew behind the last."""
         self._lengths: Iterator[tuple[int, int]] = cycle(lengths)
         self.waiting: deque[TurnTaker] = deque()
+        self._coming = False  # another round
 
     def ask(self, who: int | str, reader: TurnTaker) -> None:
         assert who == OneCaller.who
         if reader.read(ShortTurn(*next(self._lengths))):
-            self._wait(reader)
+            self.waiting.append(reader)
+            self._come()
 
     def served(self, who: int | str) -> None:
         assert who == OneCaller.who
 
-    def _wait(self, reader: TurnTaker) -> None:
-        if not self.waiting:
+    def _come(self) -> None:
+        if not self._coming:
+            self._coming = True
             asyncio.get_running_loop().call_soon(self._next)
-        self.waiting.append(reader)
 
     def _next(self) -> None:
-        self.ask(OneCaller.who, self.waiting.popleft())
-        if self.waiting:
-            asyncio.get_running_loop().call_soon(self._next)
+        self._coming = False
+        try:
+            for _ in range(len(self.waiting)):
+                self.ask(OneCaller.who, self.waiting.popleft())
+        finally:
+            if self.waiting:
+                self._come()
 
 
 class Later:

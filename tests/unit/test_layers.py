@@ -279,7 +279,9 @@ class TestHttp2:
             name for name in loaded if inside(name, ["sojourn.http2"])
         }
 
-    @pytest.mark.parametrize("file", ["fakes/http2host.py", "harness/http2.py"])
+    @pytest.mark.parametrize(
+        "file", ["fuzz/test_http2.py", "fakes/http2host.py", "fakes/http2peer.py", "harness/http2.py"]
+    )
     def test_is_fuzzed_alone(self, file):
         """What fuzzes it imports nothing of Sojourn but the package."""
         assert [] == [name for name in ours(ast.parse((TESTS / file).read_text())) if not inside(name, ["http2"])]
