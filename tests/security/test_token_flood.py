@@ -39,6 +39,8 @@ from sojourn.spiffe.ids import TrustDomain
 from sojourn.tasktoken import dpop
 from starlette.requests import Request
 
+pytestmark = pytest.mark.full
+
 ASKED = {"grant_type": "client_credentials", "resource": TICKETS, "authorization_details": DETAILS}
 CONFIG = '\n[listen]\nhttps = "127.0.0.1:0"\n'
 
