@@ -9,7 +9,7 @@ import grpc
 from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import OutsideTask
 from sojourn.sdk.integrations.grpc_calls import METHOD
-from sojourn.sdk.request.authorization import Flow, HttpAnswer, Send, attach, want_at
+from sojourn.sdk.request.authorization import HttpAnswer, RequestFlow, Send, attach, want_at
 from sojourn.sdk.request.token_fetch import AsyncAsking, SyncAsking
 from sojourn.sdk.task.clients import AsyncUse, SyncUse
 from sojourn.tasktoken import request_digest as digests
@@ -50,7 +50,7 @@ class _Calls:
         self._actions = actions
         self._bound = bound
 
-    def flow(self, method: str | bytes, *, streams: bool) -> Flow:
+    def flow(self, method: str | bytes, *, streams: bool) -> RequestFlow:
         """Raise TaskOver, or OutsideTask if the task may not call this."""
         name = method.decode("ascii") if isinstance(method, bytes) else method
         if self._actions is not None and name not in self._actions:

@@ -12,8 +12,8 @@ from sojourn.sdk.request.authorization import (
     CHALLENGE,
     DPOP,
     DPOP_NONCE,
-    Flow,
     HttpAnswer,
+    RequestFlow,
     Send,
     attach,
     want,
@@ -64,7 +64,7 @@ class TaskAuth(httpx.Auth):
         while send is not None:
             send = await asking.advance(flow, _answer((yield _with(request, send))), request.aread)
 
-    def _flow(self, request: httpx.Request) -> Flow:
+    def _flow(self, request: httpx.Request) -> RequestFlow:
         url = request.url
         if url.userinfo or request.headers.get("Host", "").encode() != url.netloc:
             raise OutsideTask("a request for a task has no user in its URL and no other Host", resource=url.host)
