@@ -46,7 +46,7 @@ _UNREADABLE: Final = Refusal(400, "invalid_request", "request is no message of i
 
 
 class _Interceptor(ABC, Generic[AnyGuard]):
-    """The interceptor of either kind of server, but for what waits."""
+    """An interceptor of either kind of server."""
 
     def __init__(
         self,
