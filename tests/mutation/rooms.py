@@ -46,5 +46,6 @@ def _tests(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
 ROOMS = {
     "spiffe": Room(("spiffe/*.py", "jose/*.py"), ("unit/spiffe", "unit/jose")),
     "rules": Room(_files("", RULES), _tests("unit/", RULES_TESTS)),
+    "quota": Room(("quota/*.py",), ("unit/quota",)),
     "door": Room(("endpoints/http2/*.py", *_files("endpoints/", DOOR)), _tests("unit/endpoints/", DOOR_TESTS)),
 }

@@ -23,7 +23,7 @@ from sojourn.limits import (
     REQUESTS_HELD_BYTES,
 )
 from sojourn.oauth.client_auth import ClientSender
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -249,7 +249,7 @@ class TestMalformed:
 
     async def test_fills_no_log(self, site):
         """It is logged up to a limit for each second and sender, on however many connections."""
-        site.conversations.logged = Allowance(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
+        site.conversations.logged = Rate(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
         with structlog.testing.capture_logs() as logs:
             for _ in range(REFUSALS_LOGGED_PER_SECOND + 5):
                 await site.send(b"nonsense\r\n\r\n", answers=None)
