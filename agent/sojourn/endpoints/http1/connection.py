@@ -11,7 +11,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.turns import Turn, Turns
 from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
@@ -25,6 +24,7 @@ from sojourn.limits import (
 )
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Rate
+from sojourn.quota.turns import Turn, Turns
 from sojourn.quota.usage import Held
 
 log = structlog.get_logger()

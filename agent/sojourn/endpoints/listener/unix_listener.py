@@ -12,10 +12,10 @@ from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.endpoints.listener.accept import Accepting, Opening
 from sojourn.endpoints.listener.connection_limits import Admission
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
-from sojourn.endpoints.listener.turns import Turn, Turns
 from sojourn.errors import SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.quota.rate import Rate
+from sojourn.quota.turns import Turn, Turns
 
 log = structlog.get_logger()
 HttpFactory = Callable[[Peer], asyncio.Protocol]

@@ -12,7 +12,6 @@ import structlog
 from sojourn.endpoints.http1 import connection
 from sojourn.endpoints.http1.connection import Conversations
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.turns import Turns
 from sojourn.limits import (
     CALLS_PER_TURN,
     HTTP_BODY_MAX_BYTES,
@@ -24,6 +23,7 @@ from sojourn.limits import (
 )
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Rate
+from sojourn.quota.turns import Turns
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
