@@ -42,7 +42,7 @@ class FairSemaphore:
 
     def locked(self, owner: Hashable) -> bool:
         """Whether one more of this owner would have to wait."""
-        return self._queue.length_of(owner) > 0 or not self._has_room(owner)
+        return self._total >= self._in_all or self._taken.get(owner, 0) >= self._each
 
     async def acquire(self, owner: Hashable, until: float | None = None) -> bool:
         """Take a place, which is to be released. Return whether that had to wait.
@@ -59,13 +59,13 @@ class FairSemaphore:
         return True
 
     def release(self, owner: Hashable) -> None:
-        """Give a place back: it goes to whoever's turn it is."""
+        """Give a place back: it goes to whoever's turn it is at once, so that nobody waits for one that is free."""
         was_full = self._total >= self._in_all
         self._total -= 1
         self._taken.remove(owner)
         # Nobody else waits for the places of this owner alone.
         for each in self._queue.owners() if was_full else (owner,):
-            while self._has_room(each) and (waiter := self._queue.take_of(each)) is not None:
+            while not self.locked(each) and (waiter := self._queue.take_of(each)) is not None:
                 if not waiter.done():  # else whoever waited has gone
                     self._take(each)
                     waiter.set_result(None)
@@ -79,9 +79,6 @@ class FairSemaphore:
             yield
         finally:
             self.release(owner)
-
-    def _has_room(self, owner: Hashable) -> bool:
-        return self._total < self._in_all and self._taken.get(owner, 0) < self._each
 
     def _take(self, owner: Hashable) -> None:
         self._total += 1

@@ -116,6 +116,29 @@ async def test_whoever_goes_away_takes_no_place(callers):
     assert ["a5"] == callers.order[3:]
 
 
+async def test_whoever_goes_away_gives_no_place_back(callers):
+    """One that is cancelled while it waits had no place, so that nobody gets one by that."""
+    for _ in range(4):
+        await callers.come("a")
+    callers.tasks[3].cancel()
+    await settle()
+    for owner in "abc":
+        await callers.come(owner)
+    assert ["a1", "a2", "a3", "b1"] == callers.order
+
+
+async def test_whoever_goes_away_waits_no_more(callers):
+    """Those who were cancelled do not count among those who wait."""
+    for _ in range(3 + 5):
+        await callers.come("a")
+    for task in callers.tasks[3:]:
+        task.cancel()
+    await settle()
+    for _ in range(5):
+        await callers.come("a")
+    assert [False] * 5 == [task.done() for task in callers.tasks[-5:]]
+
+
 async def test_whoever_goes_away_as_it_is_given_a_place_leaves_it(callers):
     """One that is cancelled in the moment in which it is given a place gives that back."""
     for _ in range(5):
