@@ -42,7 +42,7 @@ fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a milli
 	@SOJOURN_RACE_ROUNDS=10000 $(PYTEST) tests/security/test_programs.py
 	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
 
-mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, door) in small ways, and see which changes no test notices; up to an hour
+mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, quota, door) in small ways, and see which changes no test notices; up to an hour
 	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(if $(EVERY),--every $(EVERY)) $(or $(ROOM),spiffe)
 
 ##@ Measure it

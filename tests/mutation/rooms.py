@@ -17,11 +17,11 @@ RULES_TESTS = (
 )
 DOOR = (
     *("grpc/calls", "grpc/status_codes", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
-    *("listener/connection_limits", "listener/protocol_switch", "listener/turns"),
+    *("listener/connection_limits", "listener/protocol_switch"),
 )
 DOOR_TESTS = (
     *("grpc/calls", "grpc/calls_limits", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
-    *("listener/connection_limits", "listener/protocol_switch", "listener/token_service", "listener/turns"),
+    *("listener/connection_limits", "listener/protocol_switch", "listener/token_service"),
     *(f"http2/{name}" for name in ("calls", "ends", "frames", "headers", "limits", "requests", "rules", "stream")),
     "http2/received_frames",
 )
@@ -46,5 +46,6 @@ def _tests(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
 ROOMS = {
     "spiffe": Room(("spiffe/*.py", "jose/*.py"), ("unit/spiffe", "unit/jose")),
     "rules": Room(_files("", RULES), _tests("unit/", RULES_TESTS)),
+    "quota": Room(("quota/*.py",), ("unit/quota",)),
     "door": Room(("endpoints/http2/*.py", *_files("endpoints/", DOOR)), _tests("unit/endpoints/", DOOR_TESTS)),
 }

@@ -9,8 +9,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from sojourn._pb.pool import POOL
 from sojourn.endpoints.grpc.calls import Call, Calls, Method
 from sojourn.endpoints.http2.server import Handler, Server
-from sojourn.endpoints.listener.turns import Turns
 from sojourn.errors import NotFound
+from sojourn.quota.turns import Turns
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name

@@ -26,7 +26,6 @@ from sojourn.endpoints.http2.headers import BadBlock, Heads
 from sojourn.endpoints.http2.server import Server
 from sojourn.endpoints.http2.stream import Stream
 from sojourn.endpoints.listener.caller import Visitor
-from sojourn.endpoints.listener.turns import Turn
 from sojourn.limits import (
     FIRST_BYTES_SECONDS,
     HEADER_BLOCK_FRAMES,
@@ -34,6 +33,7 @@ from sojourn.limits import (
     RESET_STREAMS_KEPT,
     STREAMS_PER_CONNECTION,
 )
+from sojourn.quota.turns import Turn
 
 
 class _Broken(Exception):

@@ -7,9 +7,9 @@ from typing import Any
 from sojourn.endpoints.grpc.status_codes import STATUSES
 from sojourn.endpoints.http2.headers import Head
 from sojourn.endpoints.http2.stream import Stream
-from sojourn.endpoints.listener.connection_limits import Held
-from sojourn.endpoints.listener.turns import Paces, Turns
 from sojourn.limits import METADATA_MAX_BYTES, REQUESTS_HELD_BYTES
+from sojourn.quota.turns import Paces, Turns
+from sojourn.quota.usage import Held
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
 _GRPC = re.compile(rb"application/grpc(?![^+;])")  # and not grpc-web

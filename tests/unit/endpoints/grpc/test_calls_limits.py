@@ -9,7 +9,7 @@ from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.endpoints.grpc import calls
 from sojourn.endpoints.http2.stream import Stream
-from sojourn.endpoints.listener.connection_limits import Concurrency
+from sojourn.quota.concurrency import Concurrency
 
 
 @pytest.fixture
