@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # The tests start hundreds of processes: none is to compile all modules anew, whatever the image that they run in says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check codes codes-check dist lock clean help
+.PHONY: demo demo-keycloak test test-all test-kubernetes test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check codes codes-check dist lock clean help
 
 help:
 	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,11 @@ demo-keycloak: $(VENV)/.agent ## a task's token at a real Keycloak, recalled at 
 	@$(BIN)/python deploy/demo/keycloak_demo.py
 
 ##@ Test it
-test: $(VENV)/.test ## install, then run the tests, in random order (pytest prints the seed; --randomly-seed=N repeats it)
-	@$(PYTEST) -n auto
+test: $(VENV)/.test ## install, then see that it works on this machine: under 10 minutes on two cores
+	@SOJOURN_TEST_QUICK=1 SOJOURN_TEST_FORKS=agents,commands $(PYTEST) -n auto -m "not full"
+
+test-all: $(VENV)/.test ## every test, each agent a program of its own; those whose part (root, Docker, Go, ...) is not here are skipped
+	@SOJOURN_TEST_FORKS=commands $(PYTEST) -n auto
 
 test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (as root; builds it once with Go: 10 minutes)
 	@SOJOURN_TEST_KUBERNETES="$$(bash .ci/kubernetes)" $(PYTEST) tests/integration/test_real_kubernetes.py
@@ -39,7 +42,7 @@ fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a milli
 	@SOJOURN_RACE_ROUNDS=10000 $(PYTEST) tests/security/test_programs.py
 	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
 
-mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, http2, door) in small ways, and see which changes no test notices; up to an hour
+mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, quota, http2, door) in small ways, and see which changes no test notices; up to an hour
 	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(if $(EVERY),--every $(EVERY)) $(or $(ROOM),spiffe)
 
 ##@ Measure it

@@ -32,6 +32,7 @@ class Promise:
     test: str
     line: int
     text: str
+    full: bool = False  # of `make test-all` alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,27 @@ def _in_words(name: str) -> str:
     return " ".join(word.lower() if at > 0 and not word.isupper() else word for at, word in enumerate(words))
 
 
-def _promises(file: str, body: list[ast.stmt], groups: tuple[str, ...] = ()) -> Iterator[Promise]:
+def _promises(
+    file: str, body: list[ast.stmt], groups: tuple[str, ...] = (), *, full: bool = False
+) -> Iterator[Promise]:
+    full = full or any(isinstance(node, ast.Assign) and _marked(node.targets[0], node.value) for node in body)
     for node in body:
         if isinstance(node, ast.ClassDef):
             group = _first_paragraph(node) or _in_words(node.name)
-            yield from _promises(file, node.body, (*groups, group))
+            yield from _promises(file, node.body, (*groups, group), full=full or _is_full(*node.decorator_list))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            yield Promise(file, ": ".join(groups), node.name, node.lineno, _first_paragraph(node))
+            alone = full or _is_full(*node.decorator_list)
+            yield Promise(file, ": ".join(groups), node.name, node.lineno, _first_paragraph(node), alone)
+
+
+def _marked(target: ast.expr, value: ast.expr) -> bool:
+    """Whether this assignment to `pytestmark` gives all that follows the mark `full`."""
+    marks = value.elts if isinstance(value, ast.List) else [value]
+    return isinstance(target, ast.Name) and target.id == "pytestmark" and _is_full(*marks)
+
+
+def _is_full(*marks: ast.expr) -> bool:
+    return any(ast.unparse(each) == "pytest.mark.full" for each in marks)
 
 
 def read(file: str, source: str) -> Room:
@@ -152,12 +167,15 @@ def _index(chosen: dict[str, list[Room]], among: list[Area]) -> str:
         f"{total:,} sentences, each proved by the test that is named beside it; a test that fails prints its sentence.",
         "Each area begins with what holds on a running agent, and goes on part by part. This page and those below it",
         "are written by `make promises` from the tests' docstrings: do not edit them.\n",
-        "| Area | What it is about | Promises |",
-        "|---|---|---|",
+        "| Area | What it is about | Promises | of them in `make test` |",
+        "|---|---|---|---|",
     ]
     for area in among:
-        number = sum(len(room.promises) for room in chosen[area.name])
-        lines.append(f"| [{area.title}](#{area.name}) | {area.about} | [{number:,}](promises/{area.name}.md) |")
+        those = [each for room in chosen[area.name] for each in room.promises]
+        soon = sum(not each.full for each in those)
+        lines.append(
+            f"| [{area.title}](#{area.name}) | {area.about} | [{len(those):,}](promises/{area.name}.md) | {soon:,} |"
+        )
     for area in among:
         lines.append(f'\n## <a id="{area.name}"></a>[{area.title}](promises/{area.name}.md)\n')
         for room in chosen[area.name]:
@@ -178,6 +196,11 @@ def pages(rooms: list[Room], among: list[Area]) -> dict[Path, str]:
     return {Path("promises.md"): _index(chosen, among), **made}
 
 
+def _shown(room: Room) -> bool:
+    """Whether it has something that `make test` shows on a running agent."""
+    return not room.file.startswith(UNIT) and not all(each.full for each in room.promises)
+
+
 def main() -> int:
     among = areas()
     rooms = [read(str(each.relative_to(TESTS)), each.read_text()) for each in sorted(TESTS.rglob("test_*.py"))]
@@ -192,6 +215,11 @@ def main() -> int:
         for area in among
         for pattern in area.patterns
         if not any(fnmatch(room.file, pattern) for room in rooms)
+    ]
+    wrong += [
+        f".ci/promises.toml: {area.name} has no test with real processes in `make test`: all have the mark full"
+        for area in among
+        if not any(_shown(room) and area_of(room.file, among) == area.name for room in rooms)
     ]
     if wrong:
         print("\n".join(wrong), file=sys.stderr)

@@ -35,6 +35,7 @@ CONNECTIONS_PER_UID_SHARE = 0.5  # of all connections: one uid cannot take the l
 ADMIN_CONNECTIONS = 64
 CONNECTIONS_PER_UID_PER_SECOND = 2_000
 CONNECTION_BURST_PER_UID = 4_000
+BURSTS_KEPT = 10_000  # owners of whom is known how much of their burst is left
 SUBORDINATE_LOOK_SECONDS = 5.0  # between looks whether /etc/subuid has changed
 SUBORDINATE_START_SECONDS = 5.0  # for names in it that a directory tells: it may be down when the machine starts
 STREAMS_PER_UID = 5_000  # at about 8 KiB each

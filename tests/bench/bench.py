@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from catalogue import Spec, catalogue
 from figures import Figure, Growth, Line, Missing
 from ground import FULL, QUICK, Bench
+from held import held
 from machine import machine, versions
 from plots import write_plots
 from table import text
@@ -39,6 +40,7 @@ def measured(group: str, spec: Spec, bench: Bench) -> Line:
     try:
         found.extend(measure(bench))
         _distinct(found)
+        found.extend(filter(None, [held(number, found)]))
     except Missing as error:
         missing = str(error)
         bench.say(f"missing: {missing}")

@@ -37,7 +37,7 @@ _ALL: tuple[Spec, ...] = (
 )
 BY_NUMBER: dict[int, Spec] = {line[0]: line for line in _ALL}
 GROUPS: dict[str, tuple[int, ...]] = {
-    "Workload API, users and groups attested": (30, 32, 33),
+    "Workload API, users and groups attested": (30, 32, 33, 56),
     "Workload API, programs attested too": (31, 23, 2, 3),
     "Attestation": (22, 24),
     "Pushes": (40, 41, 42, 4, 5),

@@ -112,7 +112,6 @@ def sustained(bench: Bench) -> Iterator[Figure | str]:
         with http_load(works, 8) as load:
             yield from beside(bench, subjects, SUSTAINED, load, seconds=SUSTAINED_SECONDS, repetitions=1, warm=False)
         yield from memory(subjects, "after it")
-    yield "each exchange begins a task that lives as long as its token, 60 s: five lives of it"
 
 
 KEYCLOAK_LINES = (

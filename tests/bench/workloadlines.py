@@ -24,6 +24,7 @@ path = false
 sha256 = false
 cgroup = false
 """
+SHORT_SECONDS = 20  # of a JWT-SVID's life, where three of them are waited for
 ONLY_FULL = "only in a full run"
 SAME_CALLS = (
     "the same client on both, in turns; SPIRE's server is told not to limit signatures, by default it makes 500/s"
@@ -165,10 +166,33 @@ def limited(bench: Bench) -> Iterator[Figure | str]:
     yield "SPIRE's server with its default, ratelimit { signing = true }: 500 signatures a second, of which 500 may be saved up"
 
 
+# --- 56 ---
+
+
+def sustained(bench: Bench) -> Iterator[Figure | str]:
+    """For three lives of a JWT-SVID: those that have not ended are remembered, and all of them are there then."""
+    if not bench.full:
+        yield ONLY_FULL
+        return
+    config = f'[identity]\njwt_svid_ttl = "{SHORT_SECONDS}s"\n{IDS_ALONE}'
+    with AgentProcess(config=config) as agent, Admin(agent.admin_socket) as admin, spire() as other:
+        admin.create([entry("/w")])
+        subjects = [Subject("Sojourn", {"agent": agent.pid}, agent.socket), other.subject]
+        yield from memory(subjects, "before")
+        what = f"{CALLS['jwt-new']}, 8 clients, {3 * SHORT_SECONDS} s without a pause"
+        load = go_load("jwt-new", 8)
+        yield from beside(
+            bench, subjects, what, load, seconds=3 * SHORT_SECONDS, repetitions=1, client=True, warm=False
+        )
+        yield from memory(subjects, "after it")
+    yield SAME_CALLS
+
+
 WORKLOAD_LINES = (
     (30, "users and groups attested: Sojourn beside SPIRE, client in Go", workload_api),
     (31, "path and sha256 attested too: Sojourn beside SPIRE, client in Go", of_a_program),
     (23, "path and sha256 of a program of 32 MiB: Sojourn beside SPIRE, client in Go", of_a_large_program),
     (32, "users and groups attested: Sojourn beside SPIRE, clients in Python", from_python),
     (33, "a new audience each, with SPIRE's default limit", limited),
+    (56, "a new audience each, sustained: Sojourn beside SPIRE, client in Go", sustained),
 )

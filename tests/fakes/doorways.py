@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
-from sojourn.endpoints.listener.turns import Paces, Turns
 from sojourn.http2.server import Server
 from sojourn.limits import REQUESTS_HELD_BYTES
+from sojourn.quota.turns import Paces, Turns
+from sojourn.quota.usage import Held
 
 
 def shares(turns: Turns | None = None) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from sojourn._pb.spire.api.server.svid.v1 import svid_pb2
 from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
+pytestmark = pytest.mark.full
+
 CASES = int(os.environ.get("SOJOURN_FUZZ_CASES", "4000"))
 SEED = int(os.environ.get("SOJOURN_FUZZ_SEED", "1"))
 SECONDS = 120 + CASES / 50

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import forks
 from harness.keeper import keep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "deploy" / "samples"
-COMMAND = [str(Path(sys.executable).with_name("sojourn"))]
+COMMAND = [forks.PROGRAM]
 READY_SECONDS = 20.0
 
 
@@ -83,8 +84,9 @@ class AgentProcess:
             # The interpreter may lie in a folder that only root can enter: become the user after importing.
             arguments = [*becoming(self._as_user), *arguments]
         with self.log.open("a") as log:
-            process = subprocess.Popen(
+            process = forks.popen(
                 [*self._under, *arguments],
+                kind=forks.AGENTS,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -154,9 +156,7 @@ class AgentProcess:
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 30) -> "subprocess.CompletedProcess[str]":
         """Run the `sojourn` command against this agent."""
-        done = subprocess.run(
-            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = forks.run([*COMMAND, *arguments], env=self.environment, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"sojourn {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from harness import forks
 from harness.agent import clean_environment
 
 ANSWER_SECONDS = 15.0
@@ -21,7 +22,7 @@ class Caller:
     ):
         script = str(Path(__file__).with_name("caller.py"))
         numbers = [] if uid is None else [str(uid), *map(str, groups)]
-        self._process = subprocess.Popen(
+        self._process = forks.popen(
             [*(argv or [sys.executable, script]), socket, *numbers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ from harness.looking import until
 from harness.taskagent import OTHER_UID
 from harness.webhook import Webhook
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 SECRET = "s3cret-of-the-hook"
 
 

@@ -20,6 +20,8 @@ from sojourn.testing.attestor_case import AttestorCase
 from sojourn.testing.attestors import AttestorContract, child
 from sojourn.testing.promises import Broken
 
+pytestmark = pytest.mark.full
+
 EXAMPLE = ROOT / "docs" / "examples" / "attestor"
 
 

@@ -14,6 +14,8 @@ from harness.exampleplugins import install, run_own_tests
 from harness.looking import until
 from harness.plugins import gone, host_of
 
+pytestmark = pytest.mark.full
+
 EXAMPLE = ROOT / "docs" / "examples" / "attestor"
 SCOPE = "/system.slice/slurmstepd.scope"
 ID = "spiffe://example.org/jobs/train"

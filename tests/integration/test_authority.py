@@ -18,6 +18,8 @@ from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.x509svid import parse_certificates, verify_chain
 from sojourn.workloadapi.messages import x509_context
 
+pytestmark = pytest.mark.full
+
 ME = f"unix:uid:{os.getuid()}"
 
 

@@ -12,6 +12,8 @@ from clients import CALLS, fetches, go_load
 from harness.agent import AgentProcess, clean_environment
 from peers import CLIENT
 
+pytestmark = pytest.mark.full
+
 PYTHON = Path(__file__).resolve().parent.parent / "bench" / "pyload.py"
 GO = pytest.param("go", marks=pytest.mark.go)
 

@@ -29,6 +29,8 @@ from harness.taskcalls import Feed
 from harness.webclients import SERVICE, introspected, revoked, web
 from sojourn import SyncClient
 
+pytestmark = pytest.mark.full
+
 MILLISECONDS = 250  # of a busy machine with two cores; in itself it takes one or two
 CONFIG = f"""
 [listen]

@@ -29,7 +29,7 @@ from harness.taskcalls import Feed
 from sojourn import SyncClient
 from sojourn.errors import SojournError
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 READ = details("handed", "ticket:read")
 

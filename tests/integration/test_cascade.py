@@ -20,6 +20,8 @@ from harness.looking import until
 from sojourn import SyncClient
 from sojourn.errors import SojournError
 
+pytestmark = pytest.mark.full
+
 METRICS_PORT = 19_617 + os.getpid() % 1000
 
 

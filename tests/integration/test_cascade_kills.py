@@ -16,6 +16,8 @@ from harness.looking import until
 from sojourn import SyncClient
 from sojourn.errors import SojournError
 
+pytestmark = pytest.mark.full
+
 KILLS = 6
 WORKERS = 3
 LONGEST_RUN_SECONDS = 0.6

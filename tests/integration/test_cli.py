@@ -11,6 +11,8 @@ from harness.agent import COMMAND, SAMPLES, AgentProcess, clean_environment
 from harness.clioutput import check_error
 from harness.taskagent import PLACE_A, TICKETS, TRIAGE, write_type
 
+pytestmark = pytest.mark.full
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "": ("validate", "explain", "status"),
     "agent": ("run",),

@@ -11,6 +11,8 @@ import pytest
 from harness.agent import COMMAND, AgentProcess
 from harness.lines import lines_of
 
+pytestmark = pytest.mark.full
+
 # Python runs it first. The process sends itself the signal when it imports the module, or once it has called the function.
 WHEN_IMPORTED = """
 import os, sys

@@ -9,7 +9,7 @@ from harness.agent import AgentProcess
 from harness.languages import Language, languages
 from harness.raw import Admin, module_agent
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.full, pytest.mark.root]
 USER = 4831
 ID = "spiffe://example.org"
 PUSHED_SECONDS = 0.5

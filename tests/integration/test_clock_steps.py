@@ -27,6 +27,8 @@ from sojourn._pb import workload_pb2 as workload
 from sojourn.errors import InvalidToken
 from sojourn.sdk.guard.verifier import TaskVerifier
 
+pytestmark = pytest.mark.full
+
 DAY = timedelta(days=1)
 STEPS = pytest.mark.parametrize("step", [DAY, -DAY], ids=["a day ahead", "a day back"])
 SOON_SECONDS = 10.0

@@ -25,6 +25,8 @@ from harness.openbao import openbao
 from harness.taskagent import TRIAGE, inner_failures, make_agent, write_type
 from harness.vaultserver import Role, VaultServer
 
+pytestmark = pytest.mark.full
+
 for library in ("boto3", "google.auth", "azure.identity", "hvac", "moto.server"):
     pytest.importorskip(library)
 

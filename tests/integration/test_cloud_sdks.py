@@ -17,6 +17,8 @@ from harness.looking import until
 from harness.vaultecho import Upstream, serving
 from sojourn.sdk.task.values import Outside
 
+pytestmark = pytest.mark.full
+
 for library in ("boto3", "google.auth", "azure.identity", "hvac"):
     pytest.importorskip(library)
 

@@ -16,6 +16,8 @@ from harness.standin import Reply, StandIn
 from harness.taskagent import ISSUER, TRIAGE, make_agent, write_type
 from sojourn import SyncClient
 
+pytestmark = pytest.mark.full
+
 PLACES = {name: f"https://{name}.example.org" for name in ("aws", "gcp", "entra", "vault")}
 ROLE = "arn:aws:iam::123456789012:role/triage"
 ACCOUNT = "triage@orders.iam.gserviceaccount.com"

@@ -14,6 +14,8 @@ from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.vault import VAULT_SECRET, VAULT_TOKEN, VaultProvider
 from sojourn.runtime.clock import SystemClock
 
+pytestmark = pytest.mark.full
+
 SECRET = "secret/data/orders"
 OTHER = "spiffe://example.org/other"
 ACTIONS = ("db:read",)

@@ -14,7 +14,7 @@ from sojourn.errors import AttestationFailed
 from sojourn_attestors.containers.place import Containers, NotInside
 
 POD = "1b2c3d4e-89ab-4def-8123-456789abcdef"
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 
 
 async def check(containers: Containers, pid: int, container: Container) -> None:

@@ -14,6 +14,8 @@ from harness.looking import until
 from harness.raw import Admin, Wire
 from sojourn._pb.spire.api.types import types_pb2 as types
 
+pytestmark = pytest.mark.full
+
 UIDS = (5201, 5202)
 STREAMS_OF_EACH = 2_500
 STREAMS_PER_CONNECTION = 100

@@ -24,7 +24,7 @@ from sojourn.attestation.attestor import Answer
 from sojourn.errors import AttestationFailed
 from sojourn_attestors.docker import DockerAttestor
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 UID = 4_611  # of a user who has an engine
 
 

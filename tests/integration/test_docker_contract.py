@@ -11,7 +11,7 @@ from harness.subjects import subject_of
 from sojourn.testing.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.docker import DockerAttestor
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 KINDS = {"label", "env", "image_id", "image_config_digest", "image_digest"}
 SETTINGS = {"docker_socket": "", "podman_socket": "", "env": ["FOO"], "rootless": False}
 

@@ -23,6 +23,8 @@ from sojourn import Client, SyncClient
 from sojourn.sdk.client.sync import SyncTask
 from sojourn.sdk.egress.proxy import Egress
 
+pytestmark = pytest.mark.full
+
 pytest.importorskip("requests")
 TOKEN = "eyJ"  # how each JWT begins
 

@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.full
+
 
 def test_containers(engine):
     """A container runs under its id, in namespaces of its own, and outlives the engine's service."""

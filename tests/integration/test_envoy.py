@@ -20,7 +20,7 @@ from harness.looking import until
 from harness.raw import Admin, Wire, module_agent
 from harness.sds import fetch, roots, secrets_of
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(240)]
 
 DOMAIN = "spiffe://example.org"
 SERVER, CLIENT, OTHER = f"{DOMAIN}/envoy/server", f"{DOMAIN}/envoy/client", f"{DOMAIN}/other"

@@ -18,7 +18,7 @@ from harness.raw import Admin
 from harness.taskagent import PLACE_A, TICKETS, TRIAGE, make_agent
 from sojourn import SyncClient
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(240)]
 
 
 @dataclass

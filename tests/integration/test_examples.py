@@ -16,6 +16,8 @@ from harness.agent import COMMAND, ROOT, AgentProcess
 from harness.lacking import lacking
 from harness.looking import until
 
+pytestmark = pytest.mark.full
+
 EXAMPLES = ROOT / "docs" / "examples"
 
 

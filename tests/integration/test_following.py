@@ -14,6 +14,8 @@ from harness.looking import until
 from harness.raw import Admin
 from sojourn._pb.spire.api.types import types_pb2 as types
 
+pytestmark = pytest.mark.full
+
 ME = f"unix:uid:{os.getuid()}"
 FAILED_PRECONDITION = 9
 

@@ -22,6 +22,8 @@ from sojourn.runtime.clock import SystemClock
 from sojourn.testing.processes import child
 from structlog.testing import capture_logs
 
+pytestmark = pytest.mark.full
+
 
 def refuses_descriptors():
     """Whether this kernel can."""

@@ -18,7 +18,7 @@ from sojourn.providers.provider import Ended, Mint, Obtained, Provider, Step
 from sojourn.runtime.clock import SystemClock
 from sojourn.spiffe.ids import SpiffeId
 
-pytestmark = pytest.mark.timeout(900)  # the first test of a run waits for Keycloak's start
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 AGENT, SERVICE = SpiffeId.parse("spiffe://example.org/orders"), SpiffeId.parse("spiffe://example.org/orders-service")
 STRANGER = SpiffeId.parse("spiffe://example.org/stranger")
 ACTIONS = ("orders:list", "orders:read")

@@ -19,7 +19,7 @@ from harness.trusting import WEB, signed
 from sojourn import SojournError, SyncClient
 from sojourn.authority.jwt_keys import JwtKeys
 
-pytestmark = pytest.mark.timeout(900)  # the first test of a run waits for Keycloak's start
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 TYPE = f"""
 allowed_workloads = ["{TRIAGE}"]
 max_duration = "1m"

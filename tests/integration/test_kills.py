@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from harness.agent import clean_environment
 
+pytestmark = pytest.mark.full
+
 SCRIPT = Path(__file__).parent.parent / "harness" / "registrar.py"
 KILLS = 45  # in each part; with the whole agent's (test_store.py) more than 200 of all
 LETTERS = "abc"

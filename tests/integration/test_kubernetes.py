@@ -19,7 +19,7 @@ from harness.kubeletstandin import Kubelet, listed, pod_of
 from harness.looking import until
 from harness.raw import Admin
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 WEB = ("k8s:ns:default", "k8s:sa:web", "k8s:container-name:main")
 
 

@@ -7,7 +7,7 @@ from harness.agent import AgentProcess
 from harness.languages import Language, languages
 from harness.raw import Admin, entry, module_agent
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.full, pytest.mark.root]
 CLIENT, SERVER, OTHER, FEDERATED = 4811, 4812, 4813, 4814
 ID = "spiffe://example.org"
 THERE = "spiffe://other.example"

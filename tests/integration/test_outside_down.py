@@ -17,6 +17,8 @@ from sojourn import SojournError, SyncClient
 from sojourn.limits import CALLS_PER_UID, PROVIDER_CALLS_PER_OWNER
 from sojourn.tasktoken.grants import Grant
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def shared(corp: AuthServer, other: AuthServer) -> Iterator[AgentProcess]:

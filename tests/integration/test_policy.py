@@ -17,6 +17,8 @@ from harness.taskagent import CONFIG, PLACE_A, PLACE_B, TRIAGE, TYPES, write_typ
 from harness.taskcalls import Feed
 from sojourn import SyncClient
 
+pytestmark = pytest.mark.full
+
 READ_ONLY = '@id("read-only") permit (principal, action == Sojourn::Action::"doc:read", resource);'
 PAY = """allowed_workloads = ["spiffe://example.org/agent/triage"]
 binding = ["session", "process"]

@@ -17,6 +17,8 @@ from sojourn.providers.provider import Obtained, Step
 from sojourn.testing.promises import Broken
 from sojourn.testing.providers import ProviderContract
 
+pytestmark = pytest.mark.full
+
 EXAMPLE = ROOT / "docs" / "examples" / "provider"
 
 

@@ -15,6 +15,8 @@ from harness.looking import until
 from sojourn import SyncClient
 from sojourn.testing.outside import claims_of
 
+pytestmark = pytest.mark.full
+
 EXAMPLE = ROOT / "docs" / "examples" / "provider"
 TICKETS = "https://desk.example.org/tickets"
 ME = "spiffe://example.org/agent/triage"

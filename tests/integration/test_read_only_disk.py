@@ -18,7 +18,7 @@ from sojourn.errors import Bug, StoreFailed
 from sojourn.store import settings
 from sojourn.store.database import open_sqlite
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 SAID = "the database did not take the write: the disk of the data folder has turned read-only, or fails"
 ENTRIES = "entries:\n- spiffe_id: spiffe://example.org/followed\n  selectors: ['unix:uid:{}']\n"
 

@@ -15,7 +15,7 @@ from harness.looking import until
 from harness.program import published
 from harness.raw import Admin
 
-pytestmark = [pytest.mark.root, pytest.mark.kubernetes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.full, pytest.mark.root, pytest.mark.kubernetes, pytest.mark.timeout(180)]
 DEBUG = {"ephemeralContainers": [container("debug")]}
 
 

@@ -41,6 +41,8 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken, Refused, SojournError, Unavailable, Unreachable
 from sojourn.sdk.client.connection import read
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[AgentProcess]:

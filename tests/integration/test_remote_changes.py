@@ -41,6 +41,8 @@ from sojourn.errors import Refused, Unavailable, Unreachable
 from sojourn.limits import REMOTE_HANDSHAKES_PER_ADDRESS
 from sojourn.sdk.guard.task_feed import TaskFeed
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[AgentProcess]:

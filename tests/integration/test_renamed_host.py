@@ -7,6 +7,8 @@ import pytest
 from harness.agent import AgentProcess
 from harness.raw import Wire, module_agent
 
+pytestmark = pytest.mark.full
+
 NODES = "spiffe://example.org/spire/agent/sojourn"
 OLD, NEW = f"{NODES}/vm", f"{NODES}/newhost"
 OURS, GROUP = f"unix:uid:{os.getuid()}", f"unix:gid:{os.getgid()}"

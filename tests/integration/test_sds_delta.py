@@ -9,6 +9,8 @@ from harness.sds import SECRET_TYPE, SecretStream, certificates, names_of, roots
 from harness.sdsagent import DOMAIN, MINE, NO_VALIDATOR, agent_fixture, metrics_port_fixture, rejected, rejections  # noqa: F401 - fixtures
 from sojourn._pb.google.rpc import status_pb2
 
+pytestmark = pytest.mark.full
+
 
 class TestDelta:
     def test_subscribing(self, wire: Wire) -> None:

@@ -22,6 +22,8 @@ from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 from sojourn._pb.google.rpc import status_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
+pytestmark = pytest.mark.full
+
 
 def set_bundle(admin: Admin, ca: FakeCa) -> None:
     """Make the agent know a foreign trust domain by its root."""

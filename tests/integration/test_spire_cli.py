@@ -15,6 +15,8 @@ from harness.spirecli import binary
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.x509svid import verify_chain
 
+pytestmark = pytest.mark.full
+
 NODE = re.compile(r"spiffe://example\.org/spire/agent/sojourn/[A-Za-z0-9._-]+")
 
 

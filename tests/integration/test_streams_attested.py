@@ -14,7 +14,7 @@ from harness.raw import WORKLOAD_API, Admin, Wire, refusal
 from harness.sds import SecretStream
 from sojourn._pb.sojourn.v1 import validation_pb2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 SLEEP = os.path.realpath("/bin/sleep")
 SOON_SECONDS = 10.0  # it looks once a second; a timer alone would take a minute
 ID = "spiffe://example.org"

@@ -10,7 +10,7 @@ import pytest
 from harness.looking import until
 from harness.nspawn import PYTHON, WORK, Helper, Machine, booted
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 NUMBERS = itertools.count(1)
 USERS = itertools.count(4701)
 TEMPLATE = "[Service]\nExecStart=/bin/sleep 1000\n"

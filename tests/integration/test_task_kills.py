@@ -21,6 +21,8 @@ from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2, tasks_pb2
 from sojourn.errors import SojournError
 
+pytestmark = pytest.mark.full
+
 ADMIN = "/sojourn.v1.Admin/"
 LIVING = {"active", "suspended"}
 KILLS = 10  # in each of three runs

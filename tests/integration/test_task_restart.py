@@ -22,6 +22,8 @@ from harness.taskcalls import Feed, TaskStream, refusal
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 
+pytestmark = pytest.mark.full
+
 ATTACH = "/sojourn.v1.Tasks/AttachTask"
 UNKNOWN = "tsk_AAAAAAAAAAAAAAAAAAAAAA"
 WAITING = ("suspended", "agent_restart")

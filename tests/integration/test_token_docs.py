@@ -14,7 +14,7 @@ from sojourn import TaskVerifier
 from sojourn.errors import InvalidToken
 from sojourn.sdk.client.client import Client
 
-pytestmark = pytest.mark.curl
+pytestmark = [pytest.mark.full, pytest.mark.curl]
 BLOCK = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 BLOCKS = BLOCK.findall((ROOT / "docs" / "tokens.md").read_text())
 

@@ -15,7 +15,7 @@ from harness.taskagent import inner_failures
 from harness.tlsplace import TlsPlace
 from harness.trusting import BUNDLE, KEYS, first_bundle, kids, node_id, trust_agent, visitor
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ RULES_TESTS = (
 )
 DOOR = (
     *("grpc/calls", "grpc/status_codes", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
-    *("listener/connection_limits", "listener/protocol_switch", "listener/turns"),
+    *("listener/connection_limits", "listener/protocol_switch"),
 )
 DOOR_TESTS = (
     *("grpc/calls", "grpc/calls_limits", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
-    *("listener/connection_limits", "listener/protocol_switch", "listener/token_service", "listener/turns"),
+    *("listener/connection_limits", "listener/protocol_switch", "listener/token_service"),
 )
 
 
@@ -44,6 +44,7 @@ def _tests(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
 ROOMS = {
     "spiffe": Room(("spiffe/*.py", "jose/*.py"), ("unit/spiffe", "unit/jose")),
     "rules": Room(_files("", RULES), _tests("unit/", RULES_TESTS)),
+    "quota": Room(("quota/*.py",), ("unit/quota",)),
     "http2": Room(("http2/*.py",), ("unit/http2",)),
     "door": Room(_files("endpoints/", DOOR), _tests("unit/endpoints/", DOOR_TESTS)),
 }

@@ -16,7 +16,7 @@ from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 RACERS = 50
 
 

@@ -6,6 +6,8 @@ import pytest
 from sojourn.testing.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.unix import UnixAttestor
 
+pytestmark = pytest.mark.full
+
 IDS = {"uid", "gid", "user", "group", "supplementary_gid", "supplementary_group"}
 
 

@@ -13,6 +13,8 @@ from harness.raw import Admin, Wire
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 from sojourn.testing.processes import child
 
+pytestmark = pytest.mark.full
+
 # What it does, and how that is told of the process that it does it on.
 DEEDS = {
     "raises": "failed: RuntimeError",

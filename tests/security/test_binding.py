@@ -24,6 +24,8 @@ from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.sender_constraint import X5T, Binding, thumbprint_of
 from sojourn.tasktoken.tokens import TaskToken
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:

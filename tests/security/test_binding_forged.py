@@ -19,6 +19,8 @@ from sojourn.limits import TOKEN_MAX_BYTES
 from sojourn.sdk.guard.challenges import Refusal
 from sojourn.tasktoken.tokens import TaskToken
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from harness.testnames import functions
 
+pytestmark = pytest.mark.full
+
 TESTS = Path(__file__).resolve().parent.parent
 TABLE = (TESTS.parent / "docs" / "security-cases.md").read_text()
 ROWS = [

@@ -25,6 +25,8 @@ from sojourn.limits import LOCAL_CONNECTIONS, PROXY_HEAD_MAX_BYTES
 from sojourn.sdk.cloud import access
 from sojourn.sdk.cloud.endpoints import CloudEndpoints, running
 
+pytestmark = pytest.mark.full
+
 AS_STRANGER = ("setpriv", f"--reuid={STRANGER_UID}", "--clear-groups")
 # Without the interpreter, which a stranger may not be able to start: the answer to one request.
 ASK = 'exec 3<>/dev/tcp/127.0.0.1/$0; printf "%b" "$1" >&3; cat <&3'

@@ -22,6 +22,8 @@ from sojourn import SyncClient
 from sojourn.attestation.confined_mark import RLIMIT_LOCKS
 from sojourn.sdk.confinement.command import Confinement
 
+pytestmark = pytest.mark.full
+
 CONFINED = [403, "confined"]
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 KNOCKER = [sys.executable, knocker.__file__]

@@ -23,7 +23,7 @@ DISGUISES = 150
 HOPS = 1_000
 DEATHS = 100
 POD = "1b2c3d4e-89ab-4def-8123-456789abcdef"
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 
 
 @pytest.fixture

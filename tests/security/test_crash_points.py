@@ -39,6 +39,8 @@ from sojourn.tasks.use_counter import UseCounter
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
+pytestmark = pytest.mark.full
+
 TYPES = {"triage": task_type(limits='{"ticket:write" = 9}')}
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
 STEPS = 32

@@ -19,6 +19,8 @@ from sojourn.tasks.task import CASCADED
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 async def room(stack: AsyncExitStack) -> FamilyRoom:

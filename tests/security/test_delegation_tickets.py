@@ -18,6 +18,8 @@ from sojourn.errors import NotFound, PolicyDenied, StoreFailed, TaskOver
 from sojourn.tasks.task import CASCADED
 from sojourn.tasktoken.end_reasons import OPERATOR
 
+pytestmark = pytest.mark.full
+
 NO_TICKET = "there is no such delegation ticket for the caller: each is good once, not for long, and for one workload"
 RACES = 1_000
 

@@ -13,7 +13,7 @@ from harness.engines import Container, Engine
 from harness.inmates import Cgroups
 
 BLUE, ROOTS = "spiffe://example.org/blue", "spiffe://example.org/root"
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 
 
 @pytest.fixture(scope="module", params=["_docker", "_podman_v2"])

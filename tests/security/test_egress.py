@@ -23,6 +23,8 @@ from sojourn.limits import PROXY_CONNECTIONS, PROXY_HEAD_MAX_BYTES
 from sojourn.sdk.egress import http1
 from sojourn.sdk.egress.proxy import Egress
 
+pytestmark = pytest.mark.full
+
 SECONDS = 20.0
 
 

@@ -18,6 +18,8 @@ from harness.taskagent import STRANGER_UID, TICKETS, inner_failures, make_agent,
 from harness.webclients import SERVICE, STRANGER, introspected, revoked, web
 from sojourn import SyncClient
 
+pytestmark = pytest.mark.full
+
 CONFIG = f"""
 [listen]
 https = "127.0.0.1:0"

@@ -22,7 +22,7 @@ from sojourn_attestors import docker as attestor_module
 from sojourn_attestors.docker import DockerAttestor
 from sojourn_attestors.engines import asking as engines_module
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 ROUNDS = 1_000
 RESTARTS = 10
 

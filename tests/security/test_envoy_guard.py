@@ -20,7 +20,7 @@ from harness.taskagent import TICKETS, TRIAGE, make_agent, write_type
 from sojourn import SyncClient
 from sojourn.tasktoken import request_digest
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(240)]
 
 ALL = '@id("all") permit (principal, action, resource);'
 TYPES = {

@@ -9,6 +9,8 @@ from fakes.task_types import TICKETS, task_type
 from sojourn.errors import LimitExceeded
 from sojourn.limits import ENDED_TASKS_KEPT, FEED_CHANGES_HELD, LIVE_TASKS_PER_UID
 
+pytestmark = pytest.mark.full
+
 BEGINS = 100_000
 
 

@@ -21,6 +21,8 @@ from sojourn.errors import Refused
 from sojourn.limits import FACTS_PER_WORKLOAD
 from sojourn.sdk.client.facts import fact_value
 
+pytestmark = pytest.mark.full
+
 PUBLISH = "/sojourn.v1.Tasks/PublishFact"
 # What only asks for a text is decided by who says it, not by what it says.
 PURPOSE = '[facts]\nfreeze = "boolean"\n[params]\npurpose = "string"\n'

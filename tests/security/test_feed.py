@@ -20,6 +20,8 @@ from sojourn.sdk.guard.task_feed import STALE_SECONDS, TaskFeed
 from sojourn.tasktoken.request_digest import of_tool
 from sojourn.tasktoken.sender_constraint import Proven
 
+pytestmark = pytest.mark.full
+
 KEY = signing_key()
 DIGEST = of_tool("destroy", {})
 EPOCH = 3

@@ -22,6 +22,8 @@ from harness.raw import WORKLOAD_API, Admin, Wire, module_agent, over, refusal
 from harness.sds import SecretStream
 from sojourn.limits import GROUPS_PER_CALLER, SECRET_NAMES_BYTES_PER_UID, SPIFFE_ID_MAX_BYTES
 
+pytestmark = pytest.mark.full
+
 SLOW, OTHER = 4890, 4891
 STREAM = (
     PREFACE

@@ -36,6 +36,8 @@ from harness.looking import until
 from harness.raw import WORKLOAD_API, Admin, Wire, module_agent
 from sojourn.limits import STREAMS_PER_UID
 
+pytestmark = pytest.mark.full
+
 JWT, X509 = WORKLOAD_API + "FetchJWTSVID", WORKLOAD_API + "FetchX509SVID"
 FLOODER, OTHER = 4810, 4811
 BEGIN = frame(HEADERS, END_HEADERS, 1, call_headers(JWT))

@@ -13,7 +13,7 @@ from harness.subjects import subject_of
 from sojourn.testing.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.kubernetes import KubernetesAttestor
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 KINDS = {
     *("ns", "sa", "node-name", "pod-name", "pod-uid", "pod-label", "pod-owner", "pod-owner-uid", "pod-image"),
     *("pod-image-count", "pod-init-image", "pod-init-image-count", "container-name", "container-image"),

@@ -17,6 +17,8 @@ from sojourn._pb.spire.api.server.svid.v1 import svid_pb2
 from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
+pytestmark = pytest.mark.full
+
 SVID_API = "/spire.api.server.svid.v1.SVID/"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 NOW = dt.datetime.now(dt.UTC)

@@ -8,6 +8,8 @@ import pytest
 from harness.agent import AgentProcess
 from harness.malformed import admin_fixture, nothing_changes  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.full
+
 FILES: dict[str, bytes] = {
     "a bomb of aliases": b"a: &a [x, x, x, x, x, x, x, x, x]\n"
     + b"".join(b"%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n" % (c, c, *[c - 1] * 8) for c in b"bcdefghij")

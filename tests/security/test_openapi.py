@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, settings
 from sojourn.endpoints.oauth import introspection_revocation
 from sojourn.oauth import token_request
 
+pytestmark = pytest.mark.full
+
 schemathesis = pytest.importorskip("schemathesis")
 requests = pytest.importorskip("requests")
 checks = pytest.importorskip("schemathesis.checks")

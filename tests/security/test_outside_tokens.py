@@ -10,6 +10,8 @@ from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
+pytestmark = pytest.mark.full
+
 REQUESTS, TASKS = 10_000, 60
 ACTIONS = ((), ("orders:read",), ("orders:list",), ("orders:list", "orders:read"))
 

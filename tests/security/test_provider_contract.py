@@ -7,6 +7,8 @@ import pytest
 from fakes.outsides import AuthorizationServer, Entra, Google, Sts, TwoServers, Vault
 from sojourn.testing.providers import Case, ProviderContract
 
+pytestmark = pytest.mark.full
+
 ISSUER = "https://as.example.org/realms/x"
 ORDERS = "https://orders.example.org"
 SCOPES = {"orders:read": ["orders.read"], "orders:write": ["orders.write"]}

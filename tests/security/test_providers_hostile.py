@@ -41,6 +41,8 @@ from sojourn.providers.guarded_http import GuardedHttp
 from sojourn.providers.loader import load_providers
 from sojourn.providers.provider import Provider, ProviderTable
 
+pytestmark = pytest.mark.full
+
 URL = "/.well-known/openid-configuration"
 
 

@@ -8,6 +8,8 @@ from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import check_leaf, verify_chain
 
+pytestmark = pytest.mark.full
+
 HERE = TrustDomain("example.org")
 
 

@@ -11,6 +11,8 @@ from harness.agent import AgentProcess
 from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, refusal
 from sojourn._pb import workload_pb2 as pb
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def admin(agent: AgentProcess) -> Iterator[Admin]:

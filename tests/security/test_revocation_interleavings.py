@@ -39,6 +39,8 @@ from sojourn.store.audit import AuditTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.tasks import journal
 
+pytestmark = pytest.mark.full
+
 PATHS = ("/agent/triage", "/web", "/store")
 DAY = 86_400
 CALL = SimpleNamespace(by={"by_uid": 0, "by_pid": 1})

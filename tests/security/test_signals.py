@@ -40,6 +40,8 @@ from harness.exchanges import form
 from harness.exchanges import post as post_form
 from sojourn import SyncClient
 
+pytestmark = pytest.mark.full
+
 ISSUER = "https://sojourn.example.org"
 SELF = "spiffe://example.org/self"
 HEADER = {"alg": "ES256", "kid": "k1", "typ": "secevent+jwt"}

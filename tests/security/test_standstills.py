@@ -16,6 +16,8 @@ from harness.lacking import lacking
 from harness.looking import until
 from harness.olderkernel import forget_passrights
 
+pytestmark = pytest.mark.full
+
 ATTACKER = 4893
 PLACES = 8
 SO_PASSRIGHTS = 83

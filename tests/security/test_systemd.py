@@ -11,7 +11,7 @@ from harness.agent import ROOT
 from harness.looking import until
 from harness.nspawn import PYTHON, Helper, Machine, booted
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 ROUNDS = 300
 USERS = itertools.count(4801)
 CGROUPS = "/sys/fs/cgroup"

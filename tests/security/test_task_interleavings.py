@@ -32,6 +32,8 @@ from sojourn.tasks.validator_feed import state_of
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
+pytestmark = pytest.mark.full
+
 BUDGET = 6
 FACTS = (
     '{freeze = {type = "boolean", on_deny = "suspend"}, risk = {type = "boolean", on_deny = "narrow"},'

@@ -13,6 +13,8 @@ from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasktoken.end_reasons import OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
+pytestmark = pytest.mark.full
+
 TIMES = 10_000
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
 

@@ -24,6 +24,8 @@ from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.guarded_http import GuardedHttp
 from sojourn.providers.provider import ProviderTable
 
+pytestmark = pytest.mark.full
+
 REQUEST = b"GET /keys HTTP/1.1\r\nhost: x\r\n\r\n"
 HOUR_AGO, IN_AN_HOUR = (datetime.now(UTC) + timedelta(hours=each) for each in (-1, 1))
 

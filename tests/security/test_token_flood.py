@@ -25,7 +25,6 @@ from harness.webclients import web
 from sojourn.endpoints.http1 import oauth_responses
 from sojourn.endpoints.http1.oauth_responses import FORM
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.oauth.metadata import MetadataDocuments
 from sojourn.errors import InvalidToken, LimitExceeded
 from sojourn.errors.oauth import InvalidProof
@@ -34,10 +33,13 @@ from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.policy.task_types import TypeSet
+from sojourn.quota.usage import Held
 from sojourn.settings.tables import ListenConfig
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.tasktoken import dpop
 from starlette.requests import Request
+
+pytestmark = pytest.mark.full
 
 ASKED = {"grant_type": "client_credentials", "resource": TICKETS, "authorization_details": DETAILS}
 CONFIG = '\n[listen]\nhttps = "127.0.0.1:0"\n'

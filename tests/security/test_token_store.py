@@ -3,11 +3,14 @@
 import os
 
 import httpx
+import pytest
 from harness.disks import failing
 from harness.exchanges import DETAILS, form, http
 from harness.looking import until
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import web
+
+pytestmark = pytest.mark.full
 
 ASKED = {"grant_type": "client_credentials", "resource": TICKETS, "authorization_details": DETAILS}
 CONFIG = '\n[listen]\nhttps = "127.0.0.1:0"\n'

@@ -21,6 +21,8 @@ from sojourn.limits import (
     TRUST_REQUESTS_PER_SECOND,
 )
 
+pytestmark = pytest.mark.full
+
 ELSEWHERE = "127.0.0.2"
 PATHS = (DISCOVERY, KEYS, BUNDLE)
 

@@ -15,6 +15,8 @@ from sojourn._pb.envoy.service.auth.v3 import external_auth_pb2 as ea
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.limits import REFUSALS_PER_REPORT, SERVED_TARGET_MAX
 
+pytestmark = pytest.mark.full
+
 VALIDATE = "/sojourn.v1.Validation/ValidateToken"
 REPORT = "/sojourn.v1.Validation/ReportUse"
 REFUSALS = "/sojourn.v1.Validation/ReportRefusals"

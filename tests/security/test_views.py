@@ -25,7 +25,7 @@ note = "string"
 note = {{type = "string", sources = ["{MONITOR}", "operator"]}}
 {CEILING}"""
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")

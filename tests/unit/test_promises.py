@@ -51,6 +51,23 @@ def test_faults(body, says):
     assert found.startswith("tests/unit/test_a.py:")
 
 
+@pytest.mark.parametrize(
+    ("source", "full"),
+    [
+        ('def test_a():\n    """A."""', False),
+        ('@pytest.mark.root\n@pytest.mark.full\ndef test_a():\n    """A."""', True),
+        ('@pytest.mark.full\nclass TestA:\n    def test_a(self):\n        """A."""', True),
+        ('class TestA:\n    pytestmark = pytest.mark.full\n    def test_a(self):\n        """A."""', True),
+        ('pytestmark = [pytest.mark.root, pytest.mark.full]\ndef test_a():\n    """A."""', True),
+        ('pytestmark = pytest.mark.root\ndef test_a():\n    """A."""', False),
+    ],
+)
+def test_what_make_test_leaves_out(source, full):
+    """A promise says whether its test is of `make test-all` alone, be its function, class or file marked so."""
+    [found] = promises.read("a.py", source).promises
+    assert full == found.full
+
+
 def test_a_file_that_says_nothing():
     """A file of tests that does not say what it is about is told."""
     assert ["tests/a.py:1: says nothing: give it a docstring that says what it is about"] == promises.faults(

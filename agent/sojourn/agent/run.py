@@ -30,7 +30,6 @@ from sojourn.endpoints.listener.connection_limits import Admission
 from sojourn.endpoints.listener.loop_watchdog import Standstills, Watchdog
 from sojourn.endpoints.listener.own_svid import OwnSvid
 from sojourn.endpoints.listener.tls import Listener
-from sojourn.endpoints.listener.turns import Turns
 from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.endpoints.oauth import ssf_events, status_lists
 from sojourn.endpoints.oauth.introspection_revocation import TokenState
@@ -50,6 +49,7 @@ from sojourn.limits import (
     REMOTE_DESCRIPTORS_SHARE,
     TRUST_DESCRIPTORS_SHARE,
 )
+from sojourn.quota.turns import Turns
 from sojourn.runtime.clock import SystemClock
 from sojourn.runtime.logs import Level
 from sojourn.runtime.recent_failures import Failures

@@ -31,7 +31,7 @@ from sojourn.limits import (
     HOST_STUCK_MAX,
     HOST_UNANSWERED_MAX,
 )
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.hooks import Hooks
 
@@ -88,7 +88,7 @@ class HostedAttestor:
         self._why = ""
         self.on_end: Hooks[[str]] = Hooks()  # its name, when its process ended while the agent runs
         # Of tracebacks: who is asked about may have it raise at will.
-        self._logged = Allowance(HOST_LINES_PER_SECOND, clock.boot)
+        self._logged = Rate(HOST_LINES_PER_SECOND, clock.boot)
         self.starts = 0
 
     @property

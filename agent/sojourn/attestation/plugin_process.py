@@ -17,6 +17,7 @@ import structlog
 from sojourn.attestation.plugin_frames import Frames, frame_of
 from sojourn.limits import HOST_LINE_MAX, HOST_LINES_PER_SECOND, HOST_READ_BYTES, HOST_READ_PAUSE_SECONDS
 from sojourn.net.sockets import take_no_descriptors
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -170,10 +171,9 @@ class _Output:
     def __init__(self, name: str, pid: int, descriptor: int, clock: Clock) -> None:
         self._log = log.bind(attestor=name, attestor_pid=pid)
         self._descriptor = descriptor
-        self._clock = clock
         self._line = b""
-        self._second = 0
-        self._lines = 0  # in that second
+        self._logged = Rate(HOST_LINES_PER_SECOND, clock.boot)
+        self._warned = Rate(1, clock.boot)
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         os.set_blocking(descriptor, False)
@@ -212,12 +212,9 @@ class _Output:
         for line in lines:
             if not line.strip():
                 continue
-            if int(self._clock.boot()) != self._second:
-                self._second, self._lines = int(self._clock.boot()), 0
-            self._lines += 1
-            if self._lines <= HOST_LINES_PER_SECOND:
+            if self._logged.allow(""):
                 self._log.info("attestor_said", text=line[:HOST_LINE_MAX].decode(errors="backslashreplace"))
-            elif self._lines == HOST_LINES_PER_SECOND + 1:
+            elif self._warned.allow(""):
                 self._log.warning("attestor_says_too_much")
 
 

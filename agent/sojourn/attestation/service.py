@@ -1,8 +1,7 @@
 """Runs the attestors: side by side, each with a deadline, around two checks that the process stayed what it was."""
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -27,32 +26,11 @@ from sojourn.limits import (
     REFUSALS_LOGGED_PER_SECOND,
     SELECTORS_PER_CALLER,
 )
-from sojourn.quota.rate import Allowance
+from sojourn.quota.fair_semaphore import FairSemaphore
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
-
-
-class _Places:
-    """So many at once for each of those who ask: nobody else waits for what one has to wait for."""
-
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
-        self._of: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}  # and how many have it or wait for it
-
-    @asynccontextmanager
-    async def of(self, who: Hashable) -> AsyncIterator[None]:
-        turn, users = self._of.get(who, (asyncio.Semaphore(self._at_once), 0))
-        self._of[who] = (turn, users + 1)
-        try:
-            async with turn:
-                yield
-        finally:
-            turn, users = self._of[who]
-            if users > 1:
-                self._of[who] = (turn, users - 1)
-            else:
-                del self._of[who]
 
 
 @dataclass(slots=True)
@@ -110,9 +88,9 @@ class Attestation:
         for attestor in self._attestors.values():
             if isinstance(attestor, HostedAttestor):
                 attestor.on_end(self.tally.on_end.tell)
-        self._places = _Places(ATTESTATIONS_PER_UID)
-        self._cgroup_places = _Places(ATTESTATIONS_PER_CGROUP)
-        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, clock.boot)
+        self._places = FairSemaphore(ATTESTATIONS_PER_UID)
+        self._cgroup_places = FairSemaphore(ATTESTATIONS_PER_CGROUP)
+        self._logged = Rate(REFUSALS_LOGGED_PER_SECOND, clock.boot)
         self._shared = Shared(clock)
         self._callers = KeptOpen()
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
@@ -194,7 +172,7 @@ class Attestation:
         try:
             subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup)
             # A container that its runtime does not tell of holds up itself, and not all others of its uid.
-            async with self._cgroup_places.of((peer.who, outermost(cgroup))), self._places.of(peer.who):
+            async with self._cgroup_places.one((peer.who, outermost(cgroup))), self._places.one(peer.who):
                 answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         finally:
             process.close()

@@ -18,7 +18,7 @@ from sojourn.errors import SojournError
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.jose.canonical_json import canonical
 from sojourn.limits import WRITES_WAITING
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.hooks import Hooks
 
@@ -73,7 +73,7 @@ class Audit:
         self._clock = clock
         self.lost = 0  # records so far, of those that waited
         self._lost_told = 0  # of those, in the journal
-        self._logged = Allowance(1, clock.boot)  # that some are lost: the log is not to fill another disk
+        self._logged = Rate(1, clock.boot)  # that some are lost: the log is not to fill another disk
         self._waiting: deque[Event] = deque()
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()

@@ -5,6 +5,7 @@ from collections import Counter
 from sojourn.credentials.credential import HELD, Credential
 from sojourn.errors import LimitExceeded
 from sojourn.limits import PROVIDER_CREDENTIALS, PROVIDER_CREDENTIALS_PER_ID, PROVIDER_CREDENTIALS_PER_TASK
+from sojourn.quota.usage import Usage
 from sojourn.tasks.task import Task
 
 
@@ -17,7 +18,7 @@ class Index:
     def __init__(self) -> None:
         self._all: dict[str, Credential] = {}
         self._by_task: dict[str, dict[str, Credential]] = {}
-        self._per_workload: Counter[str] = Counter()
+        self._per_workload = Usage[str]()
         self._states: Counter[tuple[str, str]] = Counter()  # (provider, state)
         self._residual: dict[str, dict[str, Credential]] = {}  # provider -> those that outlive their tasks
 
@@ -39,7 +40,7 @@ class Index:
     def add(self, credential: Credential) -> None:
         self._all[credential.id] = credential
         self._by_task.setdefault(credential.task_id, {})[credential.id] = credential
-        self._per_workload[str(credential.spiffe_id)] += 1
+        self._per_workload.add(str(credential.spiffe_id))
         self._states[credential.provider, credential.state] += 1
 
     def remove(self, credential: Credential) -> None:
@@ -49,10 +50,7 @@ class Index:
         del of_task[credential.id]
         if not of_task:
             del self._by_task[credential.task_id]
-        workload = str(credential.spiffe_id)
-        self._per_workload[workload] -= 1
-        if not self._per_workload[workload]:
-            del self._per_workload[workload]
+        self._per_workload.remove(str(credential.spiffe_id))
         self._states[credential.provider, credential.state] -= 1
         self._residual.get(credential.provider, {}).pop(credential.id, None)
 

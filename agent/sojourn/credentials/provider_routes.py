@@ -8,7 +8,6 @@ from typing import Any
 import structlog
 
 from sojourn.credentials.circuit_breaker import Circuit
-from sojourn.credentials.fair_queue import Places
 from sojourn.errors import Fault, InvalidTarget, SojournError
 from sojourn.limits import (
     PROVIDER_CALLS_AT_ONCE,
@@ -20,6 +19,7 @@ from sojourn.limits import (
 from sojourn.policy import rules
 from sojourn.policy.task_types import TaskType
 from sojourn.providers.provider import Provider, audiences_of
+from sojourn.quota.fair_semaphore import FairSemaphore
 from sojourn.runtime.clock import Clock
 from sojourn.settings.durations import parse_duration
 from sojourn.spiffe.ids import SpiffeId
@@ -39,6 +39,16 @@ def deadlines(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 _ASKS_KEPT = 4 * TASK_TYPES  # of the set in force, of a candidate, and of those that were in force a moment ago
 
 
+def _places() -> FairSemaphore:
+    """What may be asked of one provider at once."""
+    return FairSemaphore(
+        PROVIDER_CALLS_PER_OWNER,
+        in_all=PROVIDER_CALLS_AT_ONCE,
+        waiting=PROVIDER_CALLS_WAITING,
+        refusal="too many requests of this user or workload wait for the provider: come again later",
+    )
+
+
 @dataclass(slots=True, eq=False)
 class Outlet:
     """One provider, and how it fares. `seconds`: its deadline for an exchange as a whole."""
@@ -47,9 +57,7 @@ class Outlet:
     provider: Provider
     seconds: float
     circuit: Circuit
-    places: Places = field(
-        default_factory=lambda: Places(PROVIDER_CALLS_AT_ONCE, PROVIDER_CALLS_PER_OWNER, PROVIDER_CALLS_WAITING)
-    )
+    places: FairSemaphore = field(default_factory=_places)
     exchanges: int = 0  # since the agent started
     failures: int = 0
 

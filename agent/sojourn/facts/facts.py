@@ -9,7 +9,7 @@ machine is started again.
 """
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from sojourn.facts.publications import Fact, Key, Publication, Said, StoredFact,
 from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_ISSUER, FACTS_PER_WORKLOAD
 from sojourn.policy.cedar_schema import Context, Param
 from sojourn.policy.task_type_file import OPERATOR, FactRule
+from sojourn.quota.usage import Usage
 from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Alarm, Alarms, Clock
 
@@ -70,7 +71,7 @@ class Facts:
         self._alarms = alarms
         self._written: dict[str, dict[tuple[str, str], Fact]] = {}  # name -> (subject, source): what is on disk
         self._unwritten: dict[str, dict[tuple[str, str], Fact | None]] = {}  # what is not; None: there is none any more
-        self._per_source: Counter[str] = Counter()
+        self._per_source = Usage[str]()
         self._keys: set[Key] = set()
         self._per_subject: dict[str, set[Key]] = {}
         self._said: OrderedDict[Key, Said] = OrderedDict()  # when what is not any more was last said
@@ -252,9 +253,7 @@ class Facts:
             self._per_subject[key[1]].discard(key)
             if not self._per_subject[key[1]]:
                 del self._per_subject[key[1]]
-            self._per_source[key[2]] -= 1
-            if not self._per_source[key[2]]:
-                del self._per_source[key[2]]
+            self._per_source.remove(key[2])
         if not written:
             self._written.pop(key[0], None)
 
@@ -325,7 +324,7 @@ class Facts:
         if key not in self._keys:
             self._keys.add(key)
             self._per_subject.setdefault(key[1], set()).add(key)
-            self._per_source[key[2]] += 1
+            self._per_source.add(key[2])
 
     def _last_said(self, key: Key) -> Said | None:
         fact = self.find(key)

@@ -25,7 +25,7 @@ from sojourn.limits import (
     NOTICES_PER_OWNER,
 )
 from sojourn.notices import messages
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Alarm, Alarms, Clock
 from sojourn.runtime.hooks import Hooks
 from sojourn.tasks.task import Task
@@ -100,7 +100,7 @@ class Notices:
         self._clock = clock
         self._alarms = alarms
         self._chance = chance
-        self._logged = Allowance(NOTICE_FAILURES_LOGGED_PER_SECOND, clock.boot)
+        self._logged = Rate(NOTICE_FAILURES_LOGGED_PER_SECOND, clock.boot)
         self._notices: dict[str, _Notice] = {}
         self._todo: dict[str, _Notice] = {}
         self._alarm: Alarm | None = None

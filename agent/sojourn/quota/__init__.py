@@ -1,1 +1,1 @@
-"""Limits that are counted by owner: rates, shares, and caches of a size."""
+"""Limits that are counted by owner: rates, places at once, fair queues, shares, and caches of a size."""

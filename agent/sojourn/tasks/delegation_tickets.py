@@ -5,12 +5,12 @@ A restart of the agent voids them all.
 
 import hashlib
 import secrets
-from collections import Counter
 from dataclasses import dataclass, field
 
 from sojourn.errors import LimitExceeded
 from sojourn.limits import DELEGATION_TICKETS
 from sojourn.quota.shares import may_take
+from sojourn.quota.usage import Usage
 from sojourn.runtime.clock import Alarm, Alarms, Clock
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.task import Task
@@ -49,7 +49,7 @@ class Tickets:
         self._alarms = alarms
         self._tickets: dict[str, Ticket] = {}
         self._of_task: dict[str, dict[str, Ticket]] = {}
-        self._per_uid: Counter[int] = Counter()
+        self._per_uid = Usage[int]()
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -65,7 +65,7 @@ class Tickets:
         ticket = Ticket(digest_of(text), parent, to, authority, max_seconds, self._clock.boot() + seconds)
         self._tickets[ticket.digest] = ticket
         self._of_task.setdefault(parent.id, {})[ticket.digest] = ticket
-        self._per_uid[uid] += 1
+        self._per_uid.add(uid)
         parent.count_child()
         ticket.alarm = self._alarms.at(ticket.deadline, self.drop, ticket)
         return text, ticket
@@ -88,9 +88,7 @@ class Tickets:
         del of_task[ticket.digest]
         if not of_task:
             del self._of_task[ticket.parent.id]
-        self._per_uid[ticket.parent.uid] -= 1
-        if self._per_uid[ticket.parent.uid] <= 0:
-            del self._per_uid[ticket.parent.uid]
+        self._per_uid.remove(ticket.parent.uid)
         if ticket.alarm is not None:
             ticket.alarm.cancel()
         return True

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,6 +12,7 @@ import structlog
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed, LimitExceeded
 from sojourn.limits import TASKS_ENDED_AT_ONCE
+from sojourn.quota.usage import Usage
 from sojourn.runtime.hooks import Hooks
 from sojourn.tasktoken.end_reasons import ATTESTATION_CHANGED, HOLDER_EXITED
 
@@ -124,7 +124,7 @@ class Holders:
         """`owner`: the user who may become a uid."""
         self._maximum = maximum
         self.owner = owner
-        self._per_user: Counter[int] = Counter()
+        self._per_user = Usage[int]()
         self._held: dict[tuple[int, int], _Held] = {}
         self._nobody = _Held(NoProcess(), 0, None, "", _digest(""))  # of all whose clients are on other machines
         self.on_exit: Hooks[[Any]] = Hooks()  # with what was held, once for each hold
@@ -153,7 +153,7 @@ class Holders:
             raise
         if held is None:
             held = self._held[key] = _Held(process, user, program, cgroup, _digest(cgroup))
-            self._per_user[user] += 1
+            self._per_user.add(user)
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
@@ -165,9 +165,7 @@ class Holders:
         held.holds -= 1
         if not held.holds:
             del self._held[held.process.pid, held.process.start_time]
-            self._per_user[held.user] -= 1
-            if self._per_user[held.user] <= 0:
-                del self._per_user[held.user]
+            self._per_user.remove(held.user)
             held.process.close()
 
     def lost(self, hold: Hold) -> str:

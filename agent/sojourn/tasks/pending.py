@@ -1,13 +1,13 @@
 """Tasks that wait for approval, by the ID of their request."""
 
 import asyncio
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sojourn.errors import LimitExceeded
 from sojourn.limits import APPROVALS_WAITING, APPROVALS_WAITING_PER_UID
 from sojourn.quota.shares import may_take
+from sojourn.quota.usage import Usage
 from sojourn.runtime.hooks import Hooks
 from sojourn.tasks.task import PENDING, Task
 
@@ -29,7 +29,7 @@ class Waiting:
         self.on_shown = Hooks[[Task]]()  # its request may be decided from now on
         self.on_over = Hooks[[Task]]()  # a task whose request was shown waits no more: it has begun, or is over
         self._waiters: dict[str, Waiter] = {}
-        self._per_uid: Counter[int] = Counter()
+        self._per_uid = Usage[int]()
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -52,7 +52,7 @@ class Waiting:
         """Take a task that is pending; any other changes nothing."""
         if task.state == PENDING and task.approval is not None:
             self._waiters[task.approval.request.id] = Waiter(task)
-            self._per_uid[task.uid] += 1
+            self._per_uid.add(task.uid)
 
     def show(self, task: Task) -> None:
         """Its request may be decided from now on."""
@@ -65,9 +65,7 @@ class Waiting:
         waiter = None if task.approval is None else self._waiters.pop(task.approval.request.id, None)
         if waiter is not None:
             waiter.settled.set()
-            self._per_uid[task.uid] -= 1
-            if self._per_uid[task.uid] <= 0:
-                del self._per_uid[task.uid]
+            self._per_uid.remove(task.uid)
             if waiter.shown:
                 self.on_over.tell(task)
 

@@ -1,6 +1,6 @@
 """The tasks that live, and those that ended a while ago."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from sojourn.attestation.peer import Peer
@@ -8,6 +8,7 @@ from sojourn.errors import LimitExceeded, NotFound
 from sojourn.identity.entries import Entry
 from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, REMOTE_TASKS_PER_ID
 from sojourn.quota.shares import may_take
+from sojourn.quota.usage import Usage
 from sojourn.tasks.task import Task
 
 
@@ -19,7 +20,7 @@ class LiveTasks:
         self._user = user
         self._live: dict[str, Task] = {}
         self._ended: OrderedDict[str, Task] = OrderedDict()
-        self._per_owner: Counter[int | str] = Counter()
+        self._per_owner = Usage[int | str]()
         self._counted: dict[str, int | str] = {}  # as whose each live one counts
         self._by_type: dict[str, dict[str, dict[str, Task]]] = {}  # type -> workload -> ID
         self._by_entry: dict[str, dict[str, Task]] = {}  # entry -> ID
@@ -78,15 +79,12 @@ class LiveTasks:
         self._by_type.setdefault(task.type.name, {}).setdefault(str(task.spiffe_id), {})[task.id] = task
         self._by_entry.setdefault(task.entry_id, {})[task.id] = task
         self._counted[task.id] = self._whose(task.owner)
-        self._per_owner[self._counted[task.id]] += 1
+        self._per_owner.add(self._counted[task.id])
 
     def remove(self, task: Task, *, keep: bool) -> None:
         """Take a task out of the live ones; with `keep` it is among those that ended."""
         if self._live.pop(task.id, None) is not None:
-            owner = self._counted.pop(task.id)
-            self._per_owner[owner] -= 1
-            if self._per_owner[owner] <= 0:
-                del self._per_owner[owner]
+            self._per_owner.remove(self._counted.pop(task.id))
             of_type = self._by_type[task.type.name]
             of_workload = of_type[str(task.spiffe_id)]
             del of_workload[task.id]

@@ -1,12 +1,12 @@
 """Telling validators which tasks live: each hears of the tasks at its audiences, as soon as anything changes."""
 
 import asyncio
-from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sojourn.limits import FEED_CHANGES_HELD, STREAMS_WOKEN_AT_ONCE
+from sojourn.quota.fair_queue import FairQueue
 from sojourn.tasks.task import ACTIVE, SUSPENDED, Task
 from sojourn.tasktoken.end_reasons import with_explanation
 from sojourn.tasktoken.grants import Authority
@@ -58,7 +58,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._watchers: set[Watcher] = set()
-        self._due: dict[Hashable, deque[Watcher]] = {}  # by whose they are, in the order of the callers' turns
+        self._due = FairQueue[Hashable, Watcher]()
         self._coming = False
 
     @contextmanager
@@ -88,9 +88,9 @@ class Feed:
         self._wake()
 
     def _is_due(self, watcher: Watcher) -> None:
-        if not watcher.due:
+        if not watcher.due:  # there may be thousands of them at each change
             watcher.due = True
-            self._due.setdefault(watcher.who, deque()).append(watcher)
+            self._due.put(watcher.who, watcher)
 
     def _wake(self) -> None:
         """Wake the first of those that are due now, and the others behind the steps that these have then."""
@@ -99,15 +99,11 @@ class Feed:
 
     def _wake_some(self) -> None:
         for _ in range(STREAMS_WOKEN_AT_ONCE):
-            if not self._due:
+            watcher = self._due.take()
+            if watcher is None:
                 break
-            who, line = next(iter(self._due.items()))
-            del self._due[who]
-            watcher = line.popleft()
             watcher.due = False
             watcher.changed.set()
-            if line:
-                self._due[who] = line  # behind those of others
         self._coming = bool(self._due)
         if self._coming:
             asyncio.get_running_loop().call_soon(self._wake_some)

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import math
 import secrets
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -18,6 +18,7 @@ from sojourn.limits import (
     DPOP_PROOFS_REMEMBERED,
     DPOP_SKEW_SECONDS,
 )
+from sojourn.quota.usage import Usage
 from sojourn.tasktoken.dpop import Proof
 
 # On the boot clock: longer than a proof can be good by its iat, and than the nonce in it is.
@@ -43,7 +44,7 @@ class Replays:
         self._newest = self._forgotten = self._latest + DPOP_SKEW_SECONDS
         # Until when (boot clock), iat, and whose.
         self._seen: OrderedDict[bytes, tuple[float, float, int | str]] = OrderedDict()
-        self._per: Counter[int | str] = Counter()
+        self._per = Usage[int | str]()
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -70,7 +71,7 @@ class Replays:
             raise LimitExceeded("too many requests with a DPoP proof within two minutes")
         self._newest = max(self._newest, proof.issued_at)
         self._seen[name] = boot + _REMEMBERED_SECONDS, proof.issued_at, who
-        self._per[who] += 1
+        self._per.add(who)
         if len(self._seen) > DPOP_PROOFS_REMEMBERED:  # those who fill it together keep nobody out
             self._forget_all()
 
@@ -89,9 +90,7 @@ class Replays:
                 return
             self._forgotten = max(self._forgotten, issued_at)
             del self._seen[name]
-            self._per[who] -= 1
-            if self._per[who] <= 0:
-                del self._per[who]
+            self._per.remove(who)
 
     def _forget_all(self) -> None:
         """Begin anew: the nonces that were used with what is forgotten are none any more."""

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Final
 
 from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS, NAMES_KEPT
+from sojourn.quota.fair_queue import FairQueue
 
 from sojourn_attestors.kernel.bootclock import boot_seconds
 
@@ -51,8 +52,8 @@ class Names:
         self._kept: OrderedDict[Key, tuple[str | None, float]] = OrderedDict()
         self._asked: dict[Key, asyncio.Future[str | None]] = {}
         self._lock = Lock()
-        # Whose turn is next, first, and what they want; `_wanted`: of all that, what no thread asks for yet.
-        self._lines: OrderedDict[Hashable, dict[Key, None]] = OrderedDict()
+        # What is wanted, by whom; `_wanted`: of all that, what no thread asks for yet.
+        self._queue = FairQueue[Hashable, Key]()
         self._wanted: set[Key] = set()
         self._asking = 0  # threads
 
@@ -84,22 +85,15 @@ class Names:
                 asked.add_done_callback(_seen)
                 self._wanted.add(key)
             if key in self._wanted:  # also if another wants it already, whose line may be long
-                self._lines.setdefault(who, {})[key] = None
-            if self._lines and self._asking < NAMES_ASKED_AT_ONCE:
+                self._queue.put(who, key)
+            if self._queue and self._asking < NAMES_ASKED_AT_ONCE:
                 self._asking += 1
                 self._pool.submit(self._work, loop)
         return asked
 
     def _next(self) -> Key | None:
         """The first name of whose turn it is, or None if none is wanted. Within the lock."""
-        while self._lines:
-            who, line = next(iter(self._lines.items()))
-            key = next(iter(line))
-            del line[key]
-            if line:
-                self._lines.move_to_end(who)
-            else:
-                del self._lines[who]
+        while (key := self._queue.take()) is not None:
             if key in self._wanted:
                 self._wanted.remove(key)
                 return key

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from sojourn.errors import AttestationFailed
 from sojourn.limits import PROGRAM_MAX_BYTES, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
+from sojourn.quota.fair_semaphore import FairSemaphore
 
 from sojourn_attestors.kernel.digests import Changed, Digests, GivenUp
 from sojourn_attestors.kernel.filestatus import FileStatus, served_by_this_kernel
@@ -22,19 +23,6 @@ _NO_TRACE: Final = "this agent may not look at the program of this process: that
 _NO_READ: Final = "this agent may not read the file of the program: that takes CAP_DAC_READ_SEARCH, as root has"
 _GONE: Final = "the program was deleted or replaced after it started"
 _T = TypeVar("_T")
-
-
-@dataclass(slots=True)
-class _Turn:
-    """One user's threads that are free, and how many hold one or wait for it.
-
-    `quick`: more of them, for what no slow file system is asked for. Containers share users, and what one of them
-    keeps a thread with does not keep the others waiting.
-    """
-
-    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROGRAMS_PER_UID))
-    quick: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROGRAMS_PER_UID))
-    users: int = 0
 
 
 @dataclass(slots=True)
@@ -63,7 +51,10 @@ class Threads:
     def __init__(self, pool: Executor, served: Callable[[int], bool] = served_by_this_kernel) -> None:
         self._pool = pool
         self._served = served
-        self._of_uid: dict[int, _Turn] = {}
+        self._free = FairSemaphore(PROGRAMS_PER_UID)
+        # More of them, for what no slow file system is asked for. Containers share users, and what one of them keeps a
+        # thread with does not keep the others waiting.
+        self._quick = FairSemaphore(PROGRAMS_PER_UID)
         self._slots = asyncio.Semaphore(SLOW_PROGRAMS_AT_ONCE)
 
     async def start(self, uid: int, pid: int, work: Callable[[], _T], *, long: bool = False) -> "Future[_T]":
@@ -71,15 +62,13 @@ class Threads:
 
         While many threads are taken, what is on a file system that may stand still, or is `long`, waits for its turn.
         """
-        turn = self._of_uid.setdefault(uid, _Turn())
-        turn.users += 1
-        held: asyncio.Semaphore | None = None
+        held: FairSemaphore | None = None
         slot = False
         try:
-            busy = turn.free.locked() or self._slots.locked()
-            quick = busy and not long and self._served(pid)
-            free = turn.quick if quick and turn.free.locked() else turn.free
-            await free.acquire()
+            taken = self._free.locked(uid)
+            quick = (taken or self._slots.locked()) and not long and self._served(pid)
+            free = self._quick if quick and taken else self._free
+            await free.acquire(uid)
             held = free
             if not quick:
                 await self._slots.acquire()
@@ -95,17 +84,13 @@ class Threads:
 
     def are_taken(self, uid: int) -> bool:
         """Whether a user has as many threads as there are for one."""
-        return uid in self._of_uid and self._of_uid[uid].free.locked()
+        return self._free.locked(uid)
 
-    def _ended(self, uid: int, held: asyncio.Semaphore | None, slot: bool) -> None:
-        turn = self._of_uid[uid]
+    def _ended(self, uid: int, held: FairSemaphore | None, slot: bool) -> None:
         if slot:
             self._slots.release()
         if held is not None:
-            held.release()
-        turn.users -= 1
-        if not turn.users:
-            del self._of_uid[uid]
+            held.release(uid)
 
 
 def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:

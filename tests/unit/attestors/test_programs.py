@@ -53,7 +53,7 @@ def kinds(found):
 async def idle(threads):
     """Wait until no thread is taken."""
     async with asyncio.timeout(PATIENCE):
-        while threads._of_uid:
+        while len(threads._free) or len(threads._quick):
             await asyncio.sleep(0.01)
 
 

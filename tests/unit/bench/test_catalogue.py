@@ -9,6 +9,7 @@ from bench import measured, reason
 from catalogue import BY_NUMBER, GROUPS, catalogue
 from figures import Figure, Growth, Missing
 from ground import QUICK, Bench
+from held import HELD
 
 GROWTH = Growth("g", "ms", "tasks", {"": [(1, [1.0])]})
 
@@ -102,3 +103,13 @@ def test_the_client_is_another_when_its_sources_change(monkeypatch, tmp_path):
     before = peers._client("go")
     (tmp_path / "go" / "main.go").write_text("package main\n\n")
     assert before != peers._client("go")
+
+
+def test_a_rate_says_for_how_long_it_is_held():
+    """A line that measures a rate says for how long it was held, and fails if nobody has written that down."""
+    rate = Figure.of("x", "/s", [1.0])
+    unheard = found(lambda _: iter([rate]))
+    assert "line 1 measures a rate" in unheard.failure
+    line = measured("a group", (55, "a title", lambda _: iter([rate])), Bench(QUICK))
+    assert ("", (HELD[55],)) == (line.failure, line.notes)
+    assert set(HELD) <= set(BY_NUMBER)

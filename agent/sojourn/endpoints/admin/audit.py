@@ -9,7 +9,6 @@ from typing import Any
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.audit.journal import Audit, Record
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.errors import InvalidInput, Unavailable
 from sojourn.limits import (
     AUDIT_EVENTS_WANTED,
@@ -19,6 +18,7 @@ from sojourn.limits import (
     AUDIT_PAGE_BYTES,
     AUDIT_WANTED_TEXT,
 )
+from sojourn.quota.concurrency import Concurrency
 from sojourn.store.audit_pages import AuditPages, AuditQuery
 
 _SEQ_MAX = 2**63 - 1  # that a database holds

@@ -11,7 +11,6 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.endpoints.api.refusal_reports import RefusalReports, served_of
 from sojourn.endpoints.grpc import struct_claims
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import IdentityStream
@@ -32,6 +31,7 @@ from sojourn.limits import (
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.oauth.validation import JWT_SVID, TASK, TokenValidation
 from sojourn.policy.task_types import TaskType
+from sojourn.quota.concurrency import Concurrency
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine

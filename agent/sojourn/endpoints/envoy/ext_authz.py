@@ -23,7 +23,7 @@ from sojourn.errors import SojournError
 from sojourn.identity.identities import Identities
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oauth.resource_servers import Audiences
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.tasktoken.tokens import TaskToken
@@ -51,7 +51,7 @@ class ExtAuthzApi:
         self._guards = guards
         self._identities = identities
         self._audiences = audiences
-        self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._refusals = Rate(REFUSALS_LOGGED_PER_SECOND)
 
     def methods(self) -> dict[str, Method]:
         return {"Check": Method("unary", pb.CheckRequest, self.check)}

@@ -21,7 +21,6 @@ from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.attestation.peer import Peer
 from sojourn.endpoints.envoy.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.endpoints.grpc.calls import Call, Method, next_of
-from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import IdentityStream
@@ -32,7 +31,8 @@ from sojourn.limits import (
     SECRETS_PER_STREAM,
     SPIFFE_ID_MAX_BYTES,
 )
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
+from sojourn.quota.usage import Held
 from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ class SdsApi:
     def __init__(self, identities: Identities, clock: Clock) -> None:
         self._identities = identities
         self._clock = clock
-        self._rejections = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._rejections = Rate(REFUSALS_LOGGED_PER_SECOND)
         self._subscribed = Held(SECRET_NAMES_BYTES_PER_UID)  # names that delta streams keep
 
     def methods(self) -> dict[str, Method]:

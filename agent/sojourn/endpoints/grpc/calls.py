@@ -16,14 +16,14 @@ from prometheus_client import Counter as Metric
 from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Audit, named
 from sojourn.endpoints.grpc.status_codes import GrpcStatus
-from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.errors import Bug, InvalidInput, LimitExceeded, Refused, SojournError, Unimplemented
 from sojourn.http2.errors import BadMessage, MalformedMessage, MessageOverLimit, UnknownPacking
 from sojourn.http2.host import Visitor
 from sojourn.http2.server import Handler
 from sojourn.http2.stream import Stream
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
-from sojourn.quota.rate import Allowance
+from sojourn.quota.concurrency import Concurrency
+from sojourn.quota.rate import Rate
 from sojourn.runtime.background import Background
 
 log = structlog.get_logger()
@@ -135,7 +135,7 @@ class Calls:
         self._unary_calls = Concurrency(CALLS_PER_UID, "calls under way")
         self._streams = Concurrency(streams, "open streams")
         self._silent = Concurrency(streams, "calls without a request")
-        self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._refusals = Rate(REFUSALS_LOGGED_PER_SECOND)
 
     def service(self, name: str, methods: dict[str, Method]) -> dict[str, Handler]:
         """Its methods by path."""

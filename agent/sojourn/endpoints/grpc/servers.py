@@ -8,11 +8,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from sojourn._pb.pool import POOL
 from sojourn.endpoints.grpc.calls import Call, Calls, Method
-from sojourn.endpoints.listener.connection_limits import Held
-from sojourn.endpoints.listener.turns import Paces, Turns
 from sojourn.errors import NotFound
 from sojourn.http2.server import Handler, Server
 from sojourn.limits import REQUESTS_HELD_BYTES
+from sojourn.quota.turns import Paces, Turns
+from sojourn.quota.usage import Held
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name

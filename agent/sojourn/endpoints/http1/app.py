@@ -21,7 +21,7 @@ from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import Confined
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oauth.client_auth import ClientSender
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.tasks.engine import TaskEngine
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ class HttpApi:
         self._tokens = tokens
         self._state = state
         self._metadata = metadata
-        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._logged = Rate(REFUSALS_LOGGED_PER_SECOND)
 
     def app(self, others: Sequence[Route] = ()) -> ASGIApp:
         """`others`: routes of other APIs beside ours."""

@@ -11,8 +11,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.connection_limits import Held
-from sojourn.endpoints.listener.turns import Turn, Turns
 from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.http2.limits import METADATA_MAX_BYTES
 from sojourn.limits import (
@@ -25,7 +23,9 @@ from sojourn.limits import (
     REQUESTS_HELD_BYTES,
 )
 from sojourn.oauth.client_auth import ClientSender
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
+from sojourn.quota.turns import Turn, Turns
+from sojourn.quota.usage import Held
 
 log = structlog.get_logger()
 _VERSIONS = frozenset({"1.0", "1.1"})
@@ -48,7 +48,7 @@ class Conversations:
         )
         self.config.load()
         self.state = ServerState()
-        self.logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self.logged = Rate(REFUSALS_LOGGED_PER_SECOND)
         self.turns = turns
         self.held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
 

@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response
 
 from sojourn.audit.journal import Audit
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
 from sojourn.errors.oauth import AuthorizationPending, Confined, NonceNeeded
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.quota.usage import Held
 
 FORM = "application/x-www-form-urlencoded"
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}

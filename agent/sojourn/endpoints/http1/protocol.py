@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp
 
 from sojourn.attestation.peer import Peer
-from sojourn.endpoints.listener.turns import Turns
 from sojourn.oauth.client_auth import ClientSender
+from sojourn.quota.turns import Turns
 
 if TYPE_CHECKING:
     from sojourn.endpoints.http1.connection import Conversation, Conversations

@@ -22,7 +22,7 @@ from sojourn.identity.revocations import Revocations
 from sojourn.limits import CERTIFICATE_LOOK_SECONDS, PEM_MAX_BYTES
 from sojourn.net.networks import network_of
 from sojourn.oauth.client_auth import Certificate, ClientSender
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffetls.context import InnerContext, SpiffeContext, load_pem
@@ -153,7 +153,7 @@ class WebDoor(TlsDoor):
     ) -> None:
         super().__init__(authority, revocations, clock, alarms)
         self._protocols = protocols
-        self._often = None if self.new_per_second is None else Allowance(self.new_per_second)
+        self._often = None if self.new_per_second is None else Rate(self.new_per_second)
         self._conversations: dict[TlsPeer, Conversation] = {}
 
     def no_room(self, host: str) -> str:

@@ -24,7 +24,7 @@ from sojourn.limits import (
     WARY_BREAK_SECONDS,
     WARY_SECONDS,
 )
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.wait_breaker import WaitBreaker
 
@@ -59,7 +59,7 @@ class Standstills:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._logged = Allowance(STANDSTILLS_LOGGED_PER_SECOND)
+        self._logged = Rate(STANDSTILLS_LOGGED_PER_SECOND)
         self.count = 0
         self.longest_seconds = 0.0
         self.last: Standstill | None = None

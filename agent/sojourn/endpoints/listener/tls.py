@@ -6,7 +6,6 @@ TLS ends here. A certificate that a peer shows is checked by our own rules insid
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +30,8 @@ from sojourn.limits import (
     REMOTE_LINGER_SECONDS,
 )
 from sojourn.net.networks import network_of
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
+from sojourn.quota.usage import Usage
 from sojourn.runtime.clock import Alarm, Alarms, Clock
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import verify_chain
@@ -98,10 +98,10 @@ class TlsDoor(Doorway[TlsPeer]):
         self._alarms = alarms
         self._connections = REMOTE_CONNECTIONS
         self._peers_of: dict[Caller[TlsPeer], TlsPeer] = {}
-        self._per: Counter[str] = Counter()  # of each SPIFFE ID, and of each network of those who have none
+        self._per = Usage[str]()  # of each SPIFFE ID, and of each network of those who have none
         self.unknown = 0  # connections on which no SVID was shown
         self._handshakes: dict[asyncio.Task[None], str] = {}  # with the address that the peer comes from
-        self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._refusals = Rate(REFUSALS_LOGGED_PER_SECOND)
         self._accepting: asyncio.Task[None] | None = None
         self._roots = frozenset(authority.bundle.x509_authorities)
         revocations.on_change(self._check_revoked)
@@ -242,7 +242,7 @@ class TlsDoor(Doorway[TlsPeer]):
         if self._per[peer.who] >= self.places(peer, self._connections):
             self._log_refusal(host, f"{peer.who!r} has too many connections")
             return None
-        self._per[peer.who] += 1
+        self._per.add(peer.who)
         self.unknown += peer.spiffe_id is None
         self._callers.add(caller)
         self._peers_of[caller] = peer
@@ -263,10 +263,8 @@ class TlsDoor(Doorway[TlsPeer]):
     def leave(self, caller: Caller[TlsPeer], peer: TlsPeer) -> None:
         self._callers.discard(caller)
         self._peers_of.pop(caller, None)
-        self._per[peer.who] -= 1
+        self._per.remove(peer.who)
         self.unknown -= peer.spiffe_id is None
-        if self._per[peer.who] <= 0:
-            del self._per[peer.who]
         if peer.expiry is not None:
             peer.expiry.cancel()
 

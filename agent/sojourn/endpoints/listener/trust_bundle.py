@@ -21,7 +21,7 @@ from sojourn.limits import (
     TRUST_DESCRIPTORS_SHARE,
     TRUST_REQUESTS_PER_SECOND,
 )
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
 from sojourn.settings.tables import ListenConfig
 
@@ -34,7 +34,7 @@ class TrustApp:
 
     def __init__(self, documents: TrustDocuments) -> None:
         self._documents = documents
-        self._allowance = Allowance(TRUST_REQUESTS_PER_SECOND)
+        self._allowance = Rate(TRUST_REQUESTS_PER_SECOND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del receive  # a request's content, which none should have, is not read

@@ -12,10 +12,10 @@ from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.endpoints.listener.accept import Accepting, Opening
 from sojourn.endpoints.listener.connection_limits import Admission
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
-from sojourn.endpoints.listener.turns import Turn, Turns
 from sojourn.errors import SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
+from sojourn.quota.turns import Turn, Turns
 
 log = structlog.get_logger()
 HttpFactory = Callable[[Peer], asyncio.Protocol]
@@ -42,7 +42,7 @@ class Door(Doorway[Peer]):
         self._subordinates = subordinates
         self._http = http
         self._admit = admit
-        self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._refusals = Rate(REFUSALS_LOGGED_PER_SECOND)
         self._arrivals: set[_Arrival] = set()
         self._accepting: Accepting | None = None
 

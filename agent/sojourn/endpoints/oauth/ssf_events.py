@@ -18,7 +18,7 @@ from sojourn.limits import (
     TOKEN_MAX_BYTES,
 )
 from sojourn.oauth.client_auth import ClientSender
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.ssf import security_events
 from sojourn.ssf.receiver import Issuer, Signals
 
@@ -43,8 +43,8 @@ class EventsApi:
     ) -> None:
         self._signals = signals
         self._identities = identities
-        self._allowance = Allowance(per_uid_per_second)
-        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._allowance = Rate(per_uid_per_second)
+        self._logged = Rate(REFUSALS_LOGGED_PER_SECOND)
 
     def routes(self) -> list[Route]:
         """None of them if no issuer is heard."""

@@ -2,16 +2,19 @@
 
 import asyncio
 import concurrent.futures
+import inspect
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, TypeVar, cast
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from sojourn.errors import InvalidInput
 
 Result = TypeVar("Result")
 Asked = TypeVar("Asked")
+Given = ParamSpec("Given")
 
 
 class Portal:
@@ -113,3 +116,26 @@ async def _leave(context: AbstractAsyncContextManager[Any], error: BaseException
         if raised is error:  # it must not end the loop's thread; the caller raises it
             return False
         raise
+
+
+def entering(
+    name: str, method: Callable[Concatenate[Any, Given], AbstractAsyncContextManager[Result]]
+) -> Callable[Concatenate[Any, Given], AbstractContextManager[Result]]:
+    """The method of that name of one's `_twin`, whose context is entered in one's `_portal`, and served there.
+
+    `name`: the type of what the context gives.
+    """
+
+    @wraps(method)
+    def call(self: Any, /, *args: Given.args, **kwargs: Given.kwargs) -> AbstractContextManager[Result]:
+        portal: Portal = self._portal
+        return portal.inside(getattr(self._twin, method.__name__)(*args, **kwargs))
+
+    return returning(f"AbstractContextManager[{name}]", call)
+
+
+def returning(name: str, call: Callable[Given, Result]) -> Callable[Given, Result]:
+    """With what it returns, and how it is entered, told in its help."""
+    call.__signature__ = inspect.signature(call).replace(return_annotation=name)  # type: ignore[attr-defined]
+    call.__doc__ = (call.__doc__ or "").replace("async with", "with")
+    return call

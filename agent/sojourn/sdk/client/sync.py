@@ -1,6 +1,5 @@
 """The client for code without an event loop. Each call is the one of `Client`, blocking."""
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import wraps
@@ -10,7 +9,7 @@ from sojourn.errors import SojournError
 from sojourn.limits import REATTACH_TRIED_SECONDS
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.connection import CALL_SECONDS, not_open
-from sojourn.sdk.client.loop_thread import Portal
+from sojourn.sdk.client.loop_thread import Portal, returning
 from sojourn.sdk.client.x509_source import READY_SECONDS, X509Source
 from sojourn.sdk.task.clients import SyncUse
 from sojourn.sdk.task.task import HeldTask, Task
@@ -47,7 +46,7 @@ def _block(
         with portal.inside(getattr(self._twin, method.__name__)(*args, **kwargs)) as task:
             yield SyncTask(portal, task)
 
-    return _returning("AbstractContextManager[SyncTask]", call)
+    return returning("AbstractContextManager[SyncTask]", call)
 
 
 def _held(
@@ -60,14 +59,7 @@ def _held(
     def call(self: Any, /, *args: Given.args, **kwargs: Given.kwargs) -> SyncHeldTask:
         return SyncHeldTask(self._portal, begin(self, *args, **kwargs))
 
-    return _returning("SyncHeldTask", call)
-
-
-def _returning(name: str, call: Callable[Given, Result]) -> Callable[Given, Result]:
-    """With what it returns, and how it is entered, told in its help."""
-    call.__signature__ = inspect.signature(call).replace(return_annotation=name)  # type: ignore[attr-defined]
-    call.__doc__ = (call.__doc__ or "").replace("async with", "with")
-    return call
+    return returning("SyncHeldTask", call)
 
 
 class SyncHeldTask(SyncUse, TaskView):

@@ -73,9 +73,9 @@ class LoopGuard:
         self._verifier: TaskVerifier | None = None
         self._stack = AsyncExitStack()
 
-    async def start(self) -> None:
-        """Begin before the first call. Raise what keeps it from that, as RoutesNotBound."""
-        await self._begun()
+    async def start(self) -> Guard:
+        """Begin before the first call, and return the guard. Raise what keeps it from that, as RoutesNotBound."""
+        return await self._begun()
 
     async def judge(self, ask: Callable[[Guard], Awaitable[Verdict]]) -> Verdict:
         """Have the guard judge. One that cannot start refuses."""

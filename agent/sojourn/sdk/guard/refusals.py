@@ -16,7 +16,7 @@ from sojourn.limits import (
     TOKEN_USE_CALLS_MAX,
     TOKEN_USES_BYTES_PER_REPORT,
 )
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
 from sojourn.sdk.client.validation import Agent, served_message
 from sojourn.sdk.guard.background_reports import REPORT_SECONDS, SEND_SECONDS, Behind, log
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
@@ -61,7 +61,7 @@ class Refusals(Behind):
         self._targets: Counter[tuple[str, str]] = Counter()  # of each token and code: different requests
         self._strangers = 0  # of those: with tokens that are not known to be good
         self._others: Counter[str] = Counter()
-        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, now)
+        self._logged = Rate(REFUSALS_LOGGED_PER_SECOND, now)
         self._unlogged = 0
 
     def note(self, refused: RefusedRequest) -> None:

@@ -3,19 +3,16 @@
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from functools import partial
 from typing import Self
 
-from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.sdk.guard.attempts import Attempt
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard, HttpRequest
-from sojourn.sdk.guard.lazy import warn_of_absent_agent
+from sojourn.sdk.guard.lazy import LoopGuard, warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Stated
-from sojourn.sdk.guard.route_check import hold
 from sojourn.sdk.guard.routes import Action, Actions, Route, action_finder, routes_of
-from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -44,16 +41,18 @@ class SyncGuard:
         """
         action_finder(actions)
         warn_of_absent_agent(audience, socket)
-        self._actions = actions
         self.audience = audience
-        self._socket = socket
-        self._base_url = base_url
-        self._metadata = metadata
-        self._routes = routes_of(actions) if routes is None else routes
-        self._strict = strict
+        self._make = partial(
+            LoopGuard,
+            audience,
+            socket=socket,
+            strict=strict,
+            routes=routes_of(actions) if routes is None else routes,
+            make=partial(Guard, actions=actions, base_url=base_url, metadata=metadata),
+        )
         self._lock = threading.Lock()
         self._pid = 0
-        self._open: tuple[Portal, AsyncExitStack, Guard, TaskVerifier] | None = None
+        self._open: tuple[Portal, LoopGuard, Guard] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +65,8 @@ class SyncGuard:
         with self._lock:
             opened, self._open = self._open, None
             if opened is not None and self._pid == os.getpid():
-                portal, stack, *_ = opened
-                portal.run(stack.aclose())
+                portal, inner, _ = opened
+                portal.run(inner.close())
                 portal.close()
 
     def start(self) -> None:
@@ -114,7 +113,7 @@ class SyncGuard:
     def over(self, token: TaskToken) -> str:
         """See TaskVerifier.over. A guard that is closed takes every task for ended."""
         opened = self._open
-        return opened[3].over(token) if opened is not None else "the guard of this service is closed"
+        return opened[1].over(token) if opened is not None else "the guard of this service is closed"
 
     def _running(self) -> tuple[Portal, Guard]:
         opened = self._open
@@ -125,19 +124,10 @@ class SyncGuard:
                 opened = self._open
         return opened[0], opened[2]
 
-    def _start(self) -> tuple[Portal, AsyncExitStack, Guard, TaskVerifier]:
-        portal = Portal()
-
-        async def start() -> tuple[AsyncExitStack, Guard, TaskVerifier]:
-            async with AsyncExitStack() as stack:
-                client = await stack.enter_async_context(Client(self._socket))
-                verifier = await stack.enter_async_context(TaskVerifier(client, self.audience))
-                await hold(verifier, self._routes, strict=self._strict)
-                guard = Guard(verifier, self._actions, base_url=self._base_url, metadata=self._metadata)
-                return stack.pop_all(), guard, verifier
-
+    def _start(self) -> tuple[Portal, LoopGuard, Guard]:
+        portal, inner = Portal(), self._make()
         try:
-            return (portal, *portal.run(start()))
+            return portal, inner, portal.run(inner.start())
         except BaseException:
             portal.close()
             raise

@@ -4,12 +4,14 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from sojourn.errors import InvalidInput, InvalidToken, SojournError
 from sojourn.errors.oauth import ParamNotBound, ToolRefused
 from sojourn.jose.jws import parse_unverified
 from sojourn.sdk.client.sync import SyncTask
+from sojourn.sdk.request.flow import Call, Flow, drive, drive_async
 from sojourn.sdk.task.current import current_task
 from sojourn.sdk.task.task import Task
 from sojourn.sdk.task.values import AccessToken, TaskView, TokenOptions
@@ -89,25 +91,19 @@ class _Tool:
         """Raise ToolRefused unless the present task allows this call."""
         with _Refusing(self._name, self._action):
             task = current_task()
-            resource, options = self._ask(task, args, kwargs)
-            if isinstance(task, Task):
-                token = await task.token(resource, [self._action], **options)
-                self._check_all_compared(task, token)
-                await task.use(token, self._action, options["params_digest"])
-            else:
-                await asyncio.to_thread(self._use, task, resource, options)
+            use = self._use(task, *self._ask(task, args, kwargs))
+            await (drive_async(use) if isinstance(task, Task) else asyncio.to_thread(drive, use))
 
     def check_blocking(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The same in a thread without an event loop."""
         with _Refusing(self._name, self._action):
             task = current_task(SyncTask)
-            resource, options = self._ask(task, args, kwargs)
-            self._use(task, resource, options)
+            drive(self._use(task, *self._ask(task, args, kwargs)))
 
-    def _use(self, task: SyncTask, resource: str, options: TokenOptions) -> None:
-        token = task.token(resource, [self._action], **options)
+    def _use(self, task: Task | SyncTask, resource: str, options: TokenOptions) -> Flow[Call, None]:
+        token = yield partial(task.token, resource, [self._action], **options)
         self._check_all_compared(task, token)
-        task.use(token, self._action, options["params_digest"])
+        yield partial(task.use, token, self._action, options["params_digest"])
 
     def _check_all_compared(self, task: TaskView, given: AccessToken) -> None:
         """Raise ParamNotBound for a parameter that no argument is. The token says which concern the action."""

@@ -1,16 +1,19 @@
-"""What gRPC calls show of their sender and their request, and how a refusal of one is told."""
+"""What gRPC calls show of their sender, their action and their request, and how a refusal of one is told."""
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
+from sojourn.errors import InvalidInput
 from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import HttpRequest
-from sojourn.sdk.guard.param_places import ABSENT, FIELD, ParamPlace
+from sojourn.sdk.guard.param_places import ABSENT, FIELD, ParamPlace, placed
+from sojourn.sdk.guard.routes import Action, Route
 from sojourn.tasktoken import request_digest
 
 METHOD: Final = "POST"  # as gRPC is sent, and as a proof for it says
@@ -21,6 +24,27 @@ _STATUS: Final = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 _ABOUT: Final = frozenset({"www-authenticate", "dpop-nonce", "retry-after"})
+
+
+ActionsOfMethods = Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
+
+
+class GuardedMethods:
+    """Which action a method is, by its full name."""
+
+    def __init__(self, actions: ActionsOfMethods, open_methods: Iterable[str]) -> None:
+        named = {method: Action(each) if isinstance(each, str) else each for method, each in actions.items()}
+        self.actions = {method: replace(each, params=placed(each.params, {FIELD})) for method, each in named.items()}
+        self.open = frozenset(open_methods) - set(actions)
+        for method in {*self.actions, *self.open}:
+            if not method.startswith("/") or method.count("/") != 2:
+                raise InvalidInput(f"method {method[:200]!r} is not like /package.Service/Method")
+
+    @property
+    def routes(self) -> list[Route]:
+        """What is known before any call: the methods whose messages are those of generated code."""
+        named = {method: fields_at(method) for method in self.actions}
+        return [Route(each, self.actions[each], found, FIELD) for each, found in named.items() if found is not None]
 
 
 def request_of(method: str, context: Any) -> HttpRequest:

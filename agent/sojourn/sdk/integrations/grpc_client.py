@@ -1,6 +1,7 @@
 """gRPC client interceptors: each call has a token of a task, and a proof, that the calling code never sees."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -9,7 +10,8 @@ import grpc
 from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import OutsideTask
 from sojourn.sdk.integrations.grpc_calls import METHOD
-from sojourn.sdk.request.authorization import Flow, HttpAnswer, Send, attach, want_at
+from sojourn.sdk.request.authorization import HttpAnswer, RequestFlow, Send, attach, want_at
+from sojourn.sdk.request.flow import Call, Flow, drive, drive_async
 from sojourn.sdk.request.token_fetch import AsyncAsking, SyncAsking
 from sojourn.sdk.task.clients import AsyncUse, SyncUse
 from sojourn.tasktoken import request_digest as digests
@@ -50,7 +52,7 @@ class _Calls:
         self._actions = actions
         self._bound = bound
 
-    def flow(self, method: str | bytes, *, streams: bool) -> Flow:
+    def flow(self, method: str | bytes, *, streams: bool) -> RequestFlow:
         """Raise TaskOver, or OutsideTask if the task may not call this."""
         name = method.decode("ascii") if isinstance(method, bytes) else method
         if self._actions is not None and name not in self._actions:
@@ -77,6 +79,30 @@ class _SyncDetails(_Details, grpc.ClientCallDetails):
     pass
 
 
+class _Sending:
+    """One call: it is made with a token and a proof, and made again as long as the service's answers ask for that."""
+
+    def __init__(self, calls: _Calls, details: Any, *, streams: bool, make: Callable[[Send], Any], read: Call) -> None:
+        """`make` makes the call with these headers, and `read` gives the bytes of its request."""
+        self._asking = calls.asking
+        self._flow = calls.flow(details.method, streams=streams)
+        self._make = make
+        self._read = read
+
+    def next(self, answer: HttpAnswer | None = None) -> Flow[Call, Any]:
+        """The call as it is made after this answer to the one before. None: that answer is the caller's."""
+        send = yield from self._asking.until_send(self._flow, answer, self._read)
+        return None if send is None else (yield partial(self._make, send))
+
+    def last(self) -> Flow[Call, Any]:
+        """The call whose answer is the caller's, where each has one answer."""
+        call = following = yield from self.next()
+        while following is not None:
+            call = following
+            following = yield from self.next(_answer((yield call.code), (yield call.trailing_metadata)))
+        return call
+
+
 class _Attaching(
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
@@ -87,41 +113,31 @@ class _Attaching(
         self._calls = calls
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return self._answered(continuation, client_call_details, request, streams=False)
+        return drive(self._sending(continuation, client_call_details, request, streams=False).last())
 
     def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return self._answered(continuation, client_call_details, request_iterator, streams=True)
+        return drive(self._sending(continuation, client_call_details, request_iterator, streams=True).last())
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return _Answers(self._calls, continuation, client_call_details, request, streams=False)
+        return _Answers(self._sending(continuation, client_call_details, request, streams=False))
 
     def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return _Answers(self._calls, continuation, client_call_details, request_iterator, streams=True)
+        return _Answers(self._sending(continuation, client_call_details, request_iterator, streams=True))
 
-    def _answered(self, continuation: Any, details: Any, request: Any, *, streams: bool) -> Any:
-        asking, flow = self._calls.asking, self._calls.flow(details.method, streams=streams)
-        send = asking.advance(flow, None, lambda: _content(request))
-        call: Any = None
-        while send is not None:
-            call = continuation(_with(details, send), request)
-            send = asking.advance(flow, _answer(call.code(), call.trailing_metadata()), lambda: _content(request))
-        return call
+    def _sending(self, continuation: Any, details: Any, request: Any, *, streams: bool) -> _Sending:
+        def make(send: Send) -> Any:
+            return continuation(_with(details, send), request)
+
+        return _Sending(self._calls, details, streams=streams, make=make, read=partial(_content, request))
 
 
 class _Answers:
     """The answers of a call that streams them. All else is asked of the call as it is at last."""
 
-    def __init__(self, calls: _Calls, continuation: Any, details: Any, request: Any, *, streams: bool) -> None:
-        self._asking = calls.asking
-        self._flow = calls.flow(details.method, streams=streams)
-        self._continuation = continuation
-        self._details = details
-        self._request = request
+    def __init__(self, sending: _Sending) -> None:
+        self._sending = sending
         self._begun = False
-        self._call = self._begin(self._asking.advance(self._flow, None, lambda: _content(request)))
-
-    def _begin(self, send: Send) -> Any:
-        return self._continuation(_with(self._details, send), self._request)
+        self._call = drive(sending.next())
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -133,11 +149,10 @@ class _Answers:
             except grpc.RpcError:
                 if self._begun:
                     raise
-                told = _answer(self._call.code(), self._call.trailing_metadata())
-                send = self._asking.advance(self._flow, told, lambda: _content(self._request))
-                if send is None:
+                call = drive(self._sending.next(_answer(self._call.code(), self._call.trailing_metadata())))
+                if call is None:
                     raise
-                self._call = self._begin(send)
+                self._call = call
             else:
                 self._begun = True
                 return answer
@@ -151,45 +166,37 @@ class _Aio:
         self._calls = calls
 
     async def _answered(self, continuation: Any, details: Any, request: Any, *, streams: bool) -> Any:
-        asking, flow = self._calls.asking, self._calls.flow(details.method, streams=streams)
-
-        async def content() -> bytes:
-            return _content(request)
-
-        send = await asking.advance(flow, None, content)
-        call: Any = None
-        while send is not None:
-            call = await continuation(_with_aio(details, send), request)
-            send = await asking.advance(flow, _answer(await call.code(), await call.trailing_metadata()), content)
-        return call
+        return await drive_async(self._sending(continuation, details, request, streams=streams).last())
 
     async def _streamed(self, continuation: Any, details: Any, request: Any, *, streams: bool) -> AsyncIterator[Any]:
-        asking, flow = self._calls.asking, self._calls.flow(details.method, streams=streams)
+        sending = self._sending(continuation, details, request, streams=streams)
+        # gRPC wants a call before this returns.
+        return _aio_answers(sending, await drive_async(sending.next()))
 
-        async def content() -> bytes:
+    def _sending(self, continuation: Any, details: Any, request: Any, *, streams: bool) -> _Sending:
+        def make(send: Send) -> Any:
+            return continuation(_with_aio(details, send), request)
+
+        async def read() -> bytes:
             return _content(request)
 
-        send = await asking.advance(flow, None, content)
-        call = await continuation(_with_aio(details, send), request)  # gRPC wants one before this returns
+        return _Sending(self._calls, details, streams=streams, make=make, read=read)
 
-        async def answers() -> AsyncIterator[Any]:
-            nonlocal call
-            begun = False
-            while True:
-                try:
-                    async for answer in call:
-                        begun = True
-                        yield answer
-                    return
-                except grpc.aio.AioRpcError as error:
-                    if begun:
-                        raise
-                    send = await asking.advance(flow, _answer(error.code(), error.trailing_metadata()), content)
-                    if send is None:
-                        raise
-                    call = await continuation(_with_aio(details, send), request)
 
-        return answers()
+async def _aio_answers(sending: _Sending, call: Any) -> AsyncIterator[Any]:
+    begun = False
+    while True:
+        try:
+            async for answer in call:
+                begun = True
+                yield answer
+            return
+        except grpc.aio.AioRpcError as error:
+            if begun:
+                raise
+            call = await drive_async(sending.next(_answer(error.code(), error.trailing_metadata())))
+            if call is None:
+                raise
 
 
 class _OneOne(_Aio, grpc.aio.UnaryUnaryClientInterceptor):

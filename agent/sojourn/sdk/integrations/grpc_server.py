@@ -10,8 +10,8 @@ import contextlib
 import contextvars
 import inspect
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, Unpack
 
@@ -21,49 +21,55 @@ from sojourn.errors import InvalidInput, Refused, SojournError
 from sojourn.errors.oauth import ActionUsedUp, ParamNotBound, WrongParams
 from sojourn.sdk.guard.attempts import Attempt
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
-from sojourn.sdk.guard.lazy import UNREADY, GuardOptions, LoopGuard, warn_of_absent_agent
+from sojourn.sdk.guard.lazy import UNREADY, GuardOptions, LoopGuard, Verdict, warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Stated, compare, in_python, stating
-from sojourn.sdk.guard.param_places import FIELD, placed
-from sojourn.sdk.guard.routes import Action, Route
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.serving_token import serve_from_here, serving
 from sojourn.sdk.guard.sync import SyncGuard
 from sojourn.sdk.integrations.grpc_calls import (
     METHOD,
+    ActionsOfMethods,
+    GuardedMethods,
     MessageFields,
     digest_of,
-    fields_at,
     request_of,
     said,
     status_of,
     trailers,
 )
+from sojourn.sdk.request.flow import Call, Flow, drive, drive_async
 from sojourn.tasktoken.tokens import TaskToken
 
 AnyGuard = TypeVar("AnyGuard", bound=SyncGuard | LoopGuard)
-ActionsOfMethods = Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
 _NO_REQUEST: Final = Refusal(403, ParamNotBound.oauth_error, "the stream has no request to compare with the task")
 _UNREADABLE: Final = Refusal(400, "invalid_request", "request is no message of its type")
 
 
-class _Methods:
-    """Which action a method is, by its full name."""
+class _Interceptor(ABC, Generic[AnyGuard]):
+    """An interceptor of either kind of server."""
 
-    def __init__(self, actions: ActionsOfMethods, open_methods: Iterable[str]) -> None:
-        named = {method: Action(each) if isinstance(each, str) else each for method, each in actions.items()}
-        self.actions = {method: replace(each, params=placed(each.params, {FIELD})) for method, each in named.items()}
-        self.open = frozenset(open_methods) - set(actions)
-        for method in {*self.actions, *self.open}:
-            if not method.startswith("/") or method.count("/") != 2:
-                raise InvalidInput(f"method {method[:200]!r} is not like /package.Service/Method")
+    def __init__(
+        self,
+        *,
+        actions: ActionsOfMethods,
+        audience: str,
+        open_methods: Iterable[str] = (),
+        **options: Unpack[GuardOptions],
+    ) -> None:
+        self._methods = GuardedMethods(actions, open_methods)
+        self._guard = self._make_guard(audience, options)
 
-    @property
-    def routes(self) -> list[Route]:
-        """What is known before any call: the methods whose messages are those of generated code."""
-        named = {method: fields_at(method) for method in self.actions}
-        return [Route(each, self.actions[each], found, FIELD) for each, found in named.items() if found is not None]
+    @abstractmethod
+    def _make_guard(self, audience: str, options: GuardOptions) -> AnyGuard: ...
+
+    def _guarded(self, kind: "type[_Call[AnyGuard]]", method: str, handler: Any) -> Any:
+        """The handler of a method, guarded unless the method is open. None: there is no such method."""
+        if handler is None or method in self._methods.open:
+            return handler
+        return kind(self._guard, method, self._methods.actions.get(method), handler).handler()
 
 
-class TaskTokenInterceptor(grpc.ServerInterceptor):
+class TaskTokenInterceptor(_Interceptor[SyncGuard], grpc.ServerInterceptor):
     """Guards a server of threads: `grpc.server(…, interceptors=[TaskTokenInterceptor(…)])`.
 
     `actions` says which action a method is, by its full name, `/package.Service/Method`; another method is refused but
@@ -73,23 +79,9 @@ class TaskTokenInterceptor(grpc.ServerInterceptor):
     its own, from its first call on.
     """
 
-    def __init__(
-        self,
-        *,
-        actions: ActionsOfMethods,
-        audience: str,
-        open_methods: Iterable[str] = (),
-        **options: Unpack[GuardOptions],
-    ) -> None:
-        self._methods = _Methods(actions, open_methods)
-        self._guard = SyncGuard({}, audience=audience, metadata=False, routes=self._methods.routes, **options)
-
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method in self._methods.open:
-            return handler
-        return _SyncCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+        return self._guarded(_SyncCall, handler_call_details.method, handler)
 
     def start(self) -> None:
         """Begin before the first call. Raise what keeps the guard from that: one that is `strict`, RoutesNotBound."""
@@ -99,28 +91,16 @@ class TaskTokenInterceptor(grpc.ServerInterceptor):
         """Let go of the connection to the agent. Reports that wait are sent first."""
         self._guard.close()
 
+    def _make_guard(self, audience: str, options: GuardOptions) -> SyncGuard:
+        return SyncGuard({}, audience=audience, metadata=False, routes=self._methods.routes, **options)
 
-class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
+
+class AioTaskTokenInterceptor(_Interceptor[LoopGuard], grpc.aio.ServerInterceptor):
     """TaskTokenInterceptor for `grpc.aio.server`, whose methods are coroutines."""
-
-    def __init__(
-        self,
-        *,
-        actions: ActionsOfMethods,
-        audience: str,
-        open_methods: Iterable[str] = (),
-        **options: Unpack[GuardOptions],
-    ) -> None:
-        self._methods = _Methods(actions, open_methods)
-        warn_of_absent_agent(audience, options.get("socket"))
-        self._guard = LoopGuard(audience, routes=self._methods.routes, **options)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method in self._methods.open:
-            return handler
-        return _AioCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+        return self._guarded(_AioCall, handler_call_details.method, handler)
 
     async def start(self) -> None:
         """See TaskTokenInterceptor."""
@@ -130,9 +110,15 @@ class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
         """See TaskTokenInterceptor."""
         await self._guard.close()
 
+    def _make_guard(self, audience: str, options: GuardOptions) -> LoopGuard:
+        warn_of_absent_agent(audience, options.get("socket"))
+        return LoopGuard(audience, routes=self._methods.routes, **options)
 
-class _Call(Generic[AnyGuard]):
+
+class _Call(ABC, Generic[AnyGuard]):
     """One call: a handler is made for each. Its methods are named as gRPC names the kinds of calls."""
+
+    _abort: Callable[[GuardAnswer, Any], Any]
 
     def __init__(self, guard: AnyGuard, method: str, action: Action | None, handler: Any) -> None:
         self._guard = guard
@@ -148,6 +134,25 @@ class _Call(Generic[AnyGuard]):
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         read = inner.request_deserializer if inner.request_streaming else None
         return make(getattr(self, kind), request_deserializer=read, response_serializer=inner.response_serializer)
+
+    def admitted(self, raw: bytes, context: Any) -> Flow[Call, tuple[TaskToken, Any]]:
+        """The token of a call with one request, and that request. The call is ended if either is not good."""
+        request = self.read(raw)
+        token = yield from self.judged(raw, request, context)
+        if request is _UNREADABLE:
+            yield partial(self._abort, _UNREADABLE, context)
+        return token, request
+
+    def judged(self, raw: bytes | None, request: object, context: Any) -> Flow[Call, TaskToken]:
+        """The token of a call, which is ended if that is not good. `raw` None: its requests are streamed."""
+        verdict = yield partial(self._verdict, raw, self.stated(raw, request), context)
+        if not isinstance(verdict, TaskToken):
+            raise (yield partial(self._abort, verdict, context))
+        return verdict
+
+    @abstractmethod
+    def _verdict(self, raw: bytes | None, stated: Stated, context: Any) -> Any:
+        """What the guard says of a call. Another verdict than a token is told to the caller."""
 
     def needs_first(self, token: TaskToken) -> bool:
         """Whether a stream of requests is compared, so that what it is for is only known by its first."""
@@ -194,47 +199,44 @@ class _Call(Generic[AnyGuard]):
         return self._guard.tell(tried, Refusal(403, error.oauth_error, error.public), error.code)
 
 
+def _abort(refusal: GuardAnswer, context: Any) -> Exception:
+    """Does not return: gRPC ends the call by an exception of its own."""
+    context.set_trailing_metadata(trailers(refusal))
+    context.abort(status_of(refusal), said(refusal))
+    return InvalidInput("the call was ended")
+
+
 class _SyncCall(_Call[SyncGuard]):
+    _abort = staticmethod(_abort)
+
     def unary_unary(self, raw: bytes, context: Any) -> Any:
-        token, request = self._admit(raw, context)
+        token, request = drive(self.admitted(raw, context))
         with serving(token):
             return self._inner.unary_unary(request, context)
 
     def unary_stream(self, raw: bytes, context: Any) -> Iterator[Any]:
-        token, request = self._admit(raw, context)
+        token, request = drive(self.admitted(raw, context))
         return self._going_on(token, _stepwise(token, lambda: self._inner.unary_stream(request, context)), context)
 
     def stream_unary(self, requests: Iterator[Any], context: Any) -> Any:
-        token = self._judge(None, None, context)
+        token = drive(self.judged(None, None, context))
         fitting = self._begun(token, requests, context)
         with serving(token):
             return self._inner.stream_unary(fitting, context)
 
     def stream_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        token = self._judge(None, None, context)
+        token = drive(self.judged(None, None, context))
         fitting = self._begun(token, requests, context)
         return self._going_on(token, _stepwise(token, lambda: self._inner.stream_stream(fitting, context)), context)
 
-    def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
-        request = self.read(raw)
-        token = self._judge(raw, request, context)
-        if request is _UNREADABLE:
-            _abort(_UNREADABLE, context)
-        return token, request
-
-    def _judge(self, raw: bytes | None, request: object, context: Any) -> TaskToken:
+    def _verdict(self, raw: bytes | None, stated: Stated, context: Any) -> Verdict:
+        request = request_of(self._method, context)
         try:
-            verdict = self._guard.check_request(
-                request_of(self._method, context),
-                lambda: self._action,
-                lambda: digest_of(self._method, raw),
-                self.stated(raw, request),
+            return self._guard.check_request(
+                request, lambda: self._action, lambda: digest_of(self._method, raw), stated
             )
         except SojournError:  # there is no socket to go by
-            verdict = UNREADY
-        if not isinstance(verdict, TaskToken):
-            raise _abort(verdict, context)
-        return verdict
+            return UNREADY
 
     def _going_on(self, token: TaskToken, answers: Generator[Any], context: Any) -> Iterator[Any]:
         with contextlib.closing(answers):
@@ -262,13 +264,6 @@ class _SyncCall(_Call[SyncGuard]):
             yield request
 
 
-def _abort(refusal: GuardAnswer, context: Any) -> Exception:
-    """Does not return: gRPC ends the call by an exception of its own."""
-    context.set_trailing_metadata(trailers(refusal))
-    context.abort(status_of(refusal), said(refusal))
-    return InvalidInput("the call was ended")
-
-
 def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Generator[Any]:
     """An iterator whose every step knows its token: gRPC may take each step in another context."""
     inside = contextvars.copy_context()
@@ -288,19 +283,27 @@ def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Generator
             inside.run(close)
 
 
+async def _abort_aio(refusal: GuardAnswer, context: Any) -> Exception:
+    """See _abort."""
+    await context.abort(status_of(refusal), said(refusal), trailers(refusal))
+    return InvalidInput("the call was ended")
+
+
 class _AioCall(_Call[LoopGuard]):
+    _abort = staticmethod(_abort_aio)
+
     async def unary_unary(self, raw: bytes, context: Any) -> Any:
-        token, request = await self._admit(raw, context)
+        token, request = await drive_async(self.admitted(raw, context))
         with serving(token):
             return await _answer(self._inner.unary_unary, request, context)
 
     async def unary_stream(self, raw: bytes, context: Any) -> None:
-        token, request = await self._admit(raw, context)
+        token, request = await drive_async(self.admitted(raw, context))
         with serving(token):
             await _write_all(self._inner.unary_stream, request, self._checked(token, context))
 
     async def stream_unary(self, requests: AsyncIterator[Any], context: Any) -> Any:
-        token = await self._judge(None, None, context)
+        token = await drive_async(self.judged(None, None, context))
         checked = self._checked(token, context)
         if self.needs_first(token):
             await checked.begin()
@@ -308,32 +311,20 @@ class _AioCall(_Call[LoopGuard]):
             return await _answer(self._inner.stream_unary, checked.all(requests), checked)
 
     async def stream_stream(self, requests: AsyncIterator[Any], context: Any) -> None:
-        token = await self._judge(None, None, context)
+        token = await drive_async(self.judged(None, None, context))
         checked = self._checked(token, context)
         if self.needs_first(token):
             await checked.begin()
         with serving(token):
             await _write_all(self._inner.stream_stream, checked.all(requests), checked)
 
-    async def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
-        request = self.read(raw)
-        token = await self._judge(raw, request, context)
-        if request is _UNREADABLE:
-            await _abort_aio(_UNREADABLE, context)
-        return token, request
-
-    async def _judge(self, raw: bytes | None, message: object, context: Any) -> TaskToken:
+    async def _verdict(self, raw: bytes | None, stated: Stated, context: Any) -> Verdict:
         request = request_of(self._method, context)
 
         async def digest() -> str:
             return digest_of(self._method, raw)
 
-        verdict = await self._guard.judge(
-            lambda guard: guard.check_request(request, lambda: self._action, digest, self.stated(raw, message))
-        )
-        if not isinstance(verdict, TaskToken):
-            raise await _abort_aio(verdict, context)
-        return verdict
+        return await self._guard.judge(lambda guard: guard.check_request(request, lambda: self._action, digest, stated))
 
     def _checked(self, token: TaskToken, context: Any) -> "_Checked":
         return _Checked(context, partial(self.fits, token), partial(self.ended, token))
@@ -383,12 +374,6 @@ class _Checked:
         if refusal is not None:
             await _abort_aio(refusal, self._context)
         return request
-
-
-async def _abort_aio(refusal: GuardAnswer, context: Any) -> Exception:
-    """See _abort."""
-    await context.abort(status_of(refusal), said(refusal), trailers(refusal))
-    return InvalidInput("the call was ended")
 
 
 async def _answer(behavior: Callable[[Any, Any], Any], request: Any, context: Any) -> Any:

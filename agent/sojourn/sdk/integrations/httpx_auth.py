@@ -1,7 +1,8 @@
 """httpx with a task's authority: each request has a token for its resource, and a proof. Needs `sojourn[http]`."""
 
 import ssl
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from functools import partial
 from typing import Any, Self
 
 from sojourn.errors import InvalidInput
@@ -12,16 +13,19 @@ from sojourn.sdk.request.authorization import (
     CHALLENGE,
     DPOP,
     DPOP_NONCE,
-    Flow,
     HttpAnswer,
+    RequestFlow,
     Send,
     attach,
     want,
 )
+from sojourn.sdk.request.flow import Call, Flow, drive, drive_async
 from sojourn.sdk.request.token_fetch import AsyncAsking, SyncAsking
 
 with extra("http"):
     import httpx
+
+Deliver = Callable[[httpx.Request], Any]
 
 
 class TaskAuth(httpx.Auth):
@@ -64,7 +68,28 @@ class TaskAuth(httpx.Auth):
         while send is not None:
             send = await asking.advance(flow, _answer((yield _with(request, send))), request.aread)
 
-    def _flow(self, request: httpx.Request) -> Flow:
+    def send(self, request: httpx.Request, deliver: Deliver, read: str, close: str) -> Flow[Call, httpx.Response]:
+        """Send a request, and again as long as the service's answers ask for that. Return the last answer.
+
+        The others are read to their ends, so that their connections serve again. `deliver`, and the methods of httpx
+        that are named `read` and `close`, are either all blocking or all awaited.
+        """
+        flow, content = self._flow(request), getattr(request, read)
+        send = yield from self._asking.until_send(flow, None, content)
+        while True:
+            assert send is not None  # what is None is told by an answer
+            response: httpx.Response = yield partial(deliver, _with(request, send))
+            response.request = request
+            try:
+                send = yield from self._asking.until_send(flow, _answer(response), content)
+            except BaseException:
+                yield getattr(response, close)
+                raise
+            if send is None:
+                return response
+            yield getattr(response, read)
+
+    def _flow(self, request: httpx.Request) -> RequestFlow:
         url = request.url
         if url.userinfo or request.headers.get("Host", "").encode() != url.netloc:
             raise OutsideTask("a request for a task has no user in its URL and no other Host", resource=url.host)
@@ -85,19 +110,7 @@ class TaskTransport(httpx.BaseTransport):
         self._inner = inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        flow = self._auth.sync_auth_flow(_copy(request))
-        sent = next(flow)
-        while True:
-            response = self._inner.handle_request(sent)
-            response.request = sent
-            try:
-                sent = flow.send(response)
-            except StopIteration:
-                return response
-            except BaseException:
-                response.close()
-                raise
-            response.read()
+        return drive(self._auth.send(_copy(request), self._inner.handle_request, "read", "close"))
 
     def close(self) -> None:
         self._inner.close()
@@ -111,19 +124,7 @@ class AsyncTaskTransport(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        flow = self._auth.async_auth_flow(_copy(request))
-        sent = await anext(flow)
-        while True:
-            response = await self._inner.handle_async_request(sent)
-            response.request = sent
-            try:
-                sent = await flow.asend(response)
-            except StopAsyncIteration:
-                return response
-            except BaseException:
-                await response.aclose()
-                raise
-            await response.aread()
+        return await drive_async(self._auth.send(_copy(request), self._inner.handle_async_request, "aread", "aclose"))
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self
@@ -16,6 +16,7 @@ from sojourn.errors import InvalidToken, Refused, SojournError, TaskOver, TooLar
 from sojourn.errors.oauth import DigestNeeded, OutsideTask, SendAgain
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
 from sojourn.sdk.request import grant_match
+from sojourn.sdk.request.flow import Flow
 from sojourn.sdk.task.values import AccessToken, Outside
 from sojourn.tasktoken import dpop, request_digest
 from sojourn.tasktoken.grants import Grant
@@ -267,10 +268,10 @@ def check_actions(grant: Grant, actions: tuple[str, ...]) -> None:
             )
 
 
-Flow = Generator[Step, Any, None]
+RequestFlow = Flow[Step, None]
 
 
-def go_on(flow: Flow, answer: Any = None) -> Step | None:
+def go_on(flow: RequestFlow, answer: Any = None) -> Step | None:
     """The next step, after this answer to the last one; None when the last answer of the service is the caller's."""
     try:
         return flow.send(answer)
@@ -278,7 +279,7 @@ def go_on(flow: Flow, answer: Any = None) -> Step | None:
         return None
 
 
-def go_on_without(flow: Flow, error: SojournError) -> Step | None:
+def go_on_without(flow: RequestFlow, error: SojournError) -> Step | None:
     """The next step, when the last one failed so. Raise the error if there is none."""
     try:
         return flow.throw(error)
@@ -286,7 +287,7 @@ def go_on_without(flow: Flow, error: SojournError) -> Step | None:
         return None
 
 
-def attach(wanted: WantedRequest, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> Flow:
+def attach(wanted: WantedRequest, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> RequestFlow:
     """Send a request with a token and its proof: again, once, with the nonce that the service asks for, once with a
     new token if the service takes the first one no more, and once with one for the action that the service says it
     needs, which is one of those that the agent gives no token for unless they are named. Ends when the last answer is

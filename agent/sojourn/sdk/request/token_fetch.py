@@ -2,21 +2,25 @@
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, Unpack
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 from sojourn.errors import SojournError
 from sojourn.sdk.request.authorization import (
     AskProof,
     AskToken,
-    Flow,
     Holding,
     HttpAnswer,
+    ReadContent,
+    RequestFlow,
     Send,
     Shelf,
     go_on,
     go_on_without,
 )
+from sojourn.sdk.request.flow import Call, Flow, drive, drive_async
 from sojourn.sdk.task.values import AccessToken, TokenOptions
 
 
@@ -38,15 +42,17 @@ class SyncHolding(Holding, Protocol):
     def proof(self, method: str, url: str, token: AccessToken | str, nonce: str | None = None) -> str: ...
 
 
-class AsyncAsking:
-    """For one task and one event loop."""
+Held = TypeVar("Held", AsyncHolding, SyncHolding)
 
-    def __init__(self, task: AsyncHolding) -> None:
-        self.task = task
+
+class TaskAsking(ABC, Generic[Held]):
+    """What is asked for the requests of one task, as flows: see AsyncAsking and SyncAsking."""
+
+    def __init__(self, task: Held) -> None:
+        self.task: Held = task
         self.shelf = Shelf()
-        self._one_at_a_time = asyncio.Lock()
 
-    async def advance(self, flow: Flow, answer: HttpAnswer | None, read: Callable[[], Awaitable[bytes]]) -> Send | None:
+    def until_send(self, flow: RequestFlow, answer: HttpAnswer | None, read: Call) -> Flow[Call, Send | None]:
         """Go on, after the service's answer to the last Send, to the next one; None: that answer is the caller's.
 
         `read` gives the whole content of the request.
@@ -54,74 +60,68 @@ class AsyncAsking:
         step = go_on(flow, answer)
         while step is not None and not isinstance(step, Send):
             try:
-                if isinstance(step, AskToken):
-                    got: Any = await self.token(step)
-                else:
-                    got = await (self.proof(step) if isinstance(step, AskProof) else read())
+                got = yield self._call(step, read)
             except SojournError as error:
                 step = go_on_without(flow, error)
             else:
                 step = go_on(flow, got)
         return step
 
-    async def token(self, ask: AskToken) -> AccessToken:
-        if ask.digest:
-            return await self._ask(ask)
+    @abstractmethod
+    def _in_turn(self, flow: Flow[Call, AccessToken]) -> Any:
+        """Run a flow to its end while no other one of this task is run so."""
+
+    def _call(self, step: AskToken | AskProof | ReadContent, read: Call) -> Call:
+        """The call whose answer is that of a step."""
+        if isinstance(step, AskProof):
+            return partial(self.task.proof, step.method, step.url, step.token, step.nonce)
+        if isinstance(step, ReadContent):
+            return read
+        # Nobody else can use a token for one request, so nobody waits for it.
+        return self._issue(step) if step.digest else partial(self._in_turn, self._kept_or_new(step))
+
+    def _kept_or_new(self, ask: AskToken) -> Flow[Call, AccessToken]:
+        version = self.task.status.version
+        token = self.shelf.token(ask, version)
+        if token is None:
+            token = yield self._issue(ask)
+            self.shelf.keep(ask, token, version)
+        return token
+
+    def _issue(self, ask: AskToken) -> Call:
+        options: TokenOptions = {"bound": "agent" if ask.bound else None, "params_digest": ask.digest}
+        return partial(self.task.token, ask.resource, ask.actions, **options)
+
+
+class AsyncAsking(TaskAsking[AsyncHolding]):
+    """For one task and one event loop."""
+
+    def __init__(self, task: AsyncHolding) -> None:
+        super().__init__(task)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def advance(
+        self, flow: RequestFlow, answer: HttpAnswer | None, read: Callable[[], Awaitable[bytes]]
+    ) -> Send | None:
+        """See until_send."""
+        return await drive_async(self.until_send(flow, answer, read))
+
+    async def _in_turn(self, flow: Flow[Call, AccessToken]) -> AccessToken:
         async with self._one_at_a_time:
-            version = self.task.status.version
-            token = self.shelf.token(ask, version)
-            if token is None:
-                token = await self._ask(ask)
-                self.shelf.keep(ask, token, version)
-            return token
-
-    async def proof(self, ask: AskProof) -> str:
-        return await self.task.proof(ask.method, ask.url, ask.token, ask.nonce)
-
-    async def _ask(self, ask: AskToken) -> AccessToken:
-        return await self.task.token(ask.resource, ask.actions, **_options(ask))
+            return await drive_async(flow)
 
 
-class SyncAsking:
+class SyncAsking(TaskAsking[SyncHolding]):
     """For one task and any number of threads."""
 
     def __init__(self, task: SyncHolding) -> None:
-        self.task = task
-        self.shelf = Shelf()
+        super().__init__(task)
         self._one_at_a_time = threading.Lock()
 
-    def advance(self, flow: Flow, answer: HttpAnswer | None, read: Callable[[], bytes]) -> Send | None:
-        """See AsyncAsking."""
-        step = go_on(flow, answer)
-        while step is not None and not isinstance(step, Send):
-            try:
-                if isinstance(step, AskToken):
-                    got: Any = self.token(step)
-                else:
-                    got = self.proof(step) if isinstance(step, AskProof) else read()
-            except SojournError as error:
-                step = go_on_without(flow, error)
-            else:
-                step = go_on(flow, got)
-        return step
+    def advance(self, flow: RequestFlow, answer: HttpAnswer | None, read: Callable[[], bytes]) -> Send | None:
+        """See until_send."""
+        return drive(self.until_send(flow, answer, read))
 
-    def token(self, ask: AskToken) -> AccessToken:
-        if ask.digest:
-            return self._ask(ask)
+    def _in_turn(self, flow: Flow[Call, AccessToken]) -> AccessToken:
         with self._one_at_a_time:
-            version = self.task.status.version
-            token = self.shelf.token(ask, version)
-            if token is None:
-                token = self._ask(ask)
-                self.shelf.keep(ask, token, version)
-            return token
-
-    def proof(self, ask: AskProof) -> str:
-        return self.task.proof(ask.method, ask.url, ask.token, ask.nonce)
-
-    def _ask(self, ask: AskToken) -> AccessToken:
-        return self.task.token(ask.resource, ask.actions, **_options(ask))
-
-
-def _options(ask: AskToken) -> TokenOptions:
-    return {"bound": "agent" if ask.bound else None, "params_digest": ask.digest}
+            return drive(flow)

@@ -1,10 +1,11 @@
 """What a task is used with: HTTP clients that have its authority, and its egress proxy. All need `sojourn[http]`."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from sojourn.sdk.request.token_fetch import AsyncAsking, AsyncHolding, SyncAsking, SyncHolding
+from sojourn.sdk.client.loop_thread import entering
+from sojourn.sdk.request.token_fetch import AsyncAsking, SyncAsking
 
 if TYPE_CHECKING:
     import ssl
@@ -16,17 +17,20 @@ if TYPE_CHECKING:
     from sojourn.sdk.integrations.httpx_auth import TaskAuth, Timeout
     from sojourn.sdk.integrations.requests_auth import TaskAdapter
 
+Asking = TypeVar("Asking", AsyncAsking, SyncAsking)
 
-class AsyncUse:
-    """The part of a task that asynchronous code sends requests with."""
 
-    _asking: AsyncAsking | None = None
+class _Use(Generic[Asking]):
+    """The part of a task that requests are sent with, in code of either kind."""
+
+    _make: type[Asking]
+    _asking: Asking | None = None
 
     @property
-    def asking(self) -> AsyncAsking:
+    def asking(self) -> Asking:
         """What asks the agent for the tokens and proofs of this task, and keeps what may be used again."""
         if self._asking is None:
-            self._asking = AsyncAsking(cast("AsyncHolding", self))
+            self._asking = self._make(cast("Any", self))
         return self._asking
 
     def auth(self, *, actions: Iterable[str] = (), bound: bool = True) -> "TaskAuth":
@@ -34,6 +38,12 @@ class AsyncUse:
         from sojourn.sdk.integrations.httpx_auth import TaskAuth
 
         return TaskAuth(self.asking, actions=actions, bound=bound)
+
+
+class AsyncUse(_Use[AsyncAsking]):
+    """The part of a task that asynchronous code sends requests with."""
+
+    _make = AsyncAsking
 
     def client(
         self,
@@ -93,23 +103,10 @@ class AsyncUse:
         return endpoints.running(self, resources=resources, vault_token_file=vault_token_file)
 
 
-class SyncUse:
+class SyncUse(_Use[SyncAsking]):
     """The same for code without an event loop."""
 
-    _asking: SyncAsking | None = None
-
-    @property
-    def asking(self) -> SyncAsking:
-        """See AsyncUse."""
-        if self._asking is None:
-            self._asking = SyncAsking(cast("SyncHolding", self))
-        return self._asking
-
-    def auth(self, *, actions: Iterable[str] = (), bound: bool = True) -> "TaskAuth":
-        """For an httpx client of your own. See TaskAuth."""
-        from sojourn.sdk.integrations.httpx_auth import TaskAuth
-
-        return TaskAuth(self.asking, actions=actions, bound=bound)
+    _make = SyncAsking
 
     def client(
         self,
@@ -135,25 +132,5 @@ class SyncUse:
 
         return TaskAdapter(self.asking, actions=actions, bound=bound)
 
-    def proxy(
-        self,
-        *,
-        ca_file: str | None = None,
-        passes: Sequence[str] = (),
-        user: str | None = None,
-        isolate: bool = False,
-    ) -> "AbstractContextManager[Egress]":
-        """See AsyncUse: `with task.proxy() as proxy`. It is served by the client's own thread."""
-        within = cast("Any", self)  # a SyncHeldTask
-        made = within._twin.proxy(ca_file=ca_file, passes=passes, user=user, isolate=isolate)
-        context: AbstractContextManager[Egress] = within._portal.inside(made)
-        return context
-
-    def cloud_endpoints(
-        self, *, resources: Sequence[str] = (), vault_token_file: str | None = None
-    ) -> "AbstractContextManager[CloudEndpoints]":
-        """See AsyncUse: `with task.cloud_endpoints() as endpoints`. It is served by the client's own thread."""
-        within = cast("Any", self)  # a SyncHeldTask
-        endpoints = within._twin.cloud_endpoints(resources=resources, vault_token_file=vault_token_file)
-        context: AbstractContextManager[CloudEndpoints] = within._portal.inside(endpoints)
-        return context
+    proxy = entering("Egress", AsyncUse.proxy)
+    cloud_endpoints = entering("CloudEndpoints", AsyncUse.cloud_endpoints)

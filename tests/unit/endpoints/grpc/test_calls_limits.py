@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.endpoints.grpc import calls
-from sojourn.endpoints.listener.connection_limits import Concurrency
 from sojourn.http2.stream import Stream
+from sojourn.quota.concurrency import Concurrency
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import structlog
 from sojourn.endpoints.http1 import connection
 from sojourn.endpoints.http1.connection import Conversations
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.turns import Turns
 from sojourn.http2.limits import METADATA_MAX_BYTES
 from sojourn.limits import (
     CALLS_PER_TURN,
@@ -23,7 +22,8 @@ from sojourn.limits import (
     REQUESTS_HELD_BYTES,
 )
 from sojourn.oauth.client_auth import ClientSender
-from sojourn.quota.rate import Allowance
+from sojourn.quota.rate import Rate
+from sojourn.quota.turns import Turns
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -249,7 +249,7 @@ class TestMalformed:
 
     async def test_fills_no_log(self, site):
         """It is logged up to a limit for each second and sender, on however many connections."""
-        site.conversations.logged = Allowance(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
+        site.conversations.logged = Rate(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
         with structlog.testing.capture_logs() as logs:
             for _ in range(REFUSALS_LOGGED_PER_SECOND + 5):
                 await site.send(b"nonsense\r\n\r\n", answers=None)

@@ -8,12 +8,12 @@ from fakes.journals import FakeAuditStore
 from sojourn.audit.journal import Audit
 from sojourn.endpoints.http1 import oauth_responses
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, PolicyDenied, TooLarge
 from sojourn.errors.oauth import AuthorizationPending, InvalidClient, NonceNeeded
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.quota.usage import Held
 from starlette.requests import Request
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")

@@ -5,14 +5,12 @@ from fakes.clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.endpoints.listener import connection_limits as admission_module
-from sojourn.endpoints.listener.connection_limits import Admission, Concurrency, Held
-from sojourn.errors import LimitExceeded
+from sojourn.endpoints.listener.connection_limits import Admission
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
     CONNECTIONS_PER_UID_SHARE,
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
-    REQUESTS_HELD_BYTES,
 )
 from sojourn.settings.tables import LimitsConfig
 
@@ -93,19 +91,6 @@ def test_refused_is_not_counted(clock):
     assert ("", 1) == (admission.enter(1), admission.open)
 
 
-def test_users_who_rest_are_forgotten(clock, monkeypatch):
-    """What is remembered of users is bounded: those with a full burst are forgotten first."""
-    monkeypatch.setattr(admission_module, "_BUCKETS_KEPT", 3)
-    admission = make(clock)
-    for uid in range(3):
-        admission.enter(uid)
-    for _ in range(BURST):
-        admission.enter(2)
-    clock.advance(1 / RATE)  # so that whoever came once has just a full burst again
-    admission.enter(9)
-    assert {2, 9} == set(admission._buckets)
-
-
 class TestWithin:
     """The share of the agent's descriptors that a door may take."""
 
@@ -114,7 +99,7 @@ class TestWithin:
         reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
         found = Admission.within(reserved + 1_000 * DESCRIPTORS_PER_CONNECTION, 0.5, LimitsConfig(), clock)
         assert (500, int(500 * CONNECTIONS_PER_UID_SHARE)) == (found._connections, found._per_uid)
-        assert LimitsConfig().connections_per_uid_per_second == found._rate
+        assert LimitsConfig().connections_per_uid_per_second == found._rate.per_second
 
     def test_comes_in(self, clock):
         """A door that is made so lets callers in, by its clock."""
@@ -124,7 +109,7 @@ class TestWithin:
         """What the configuration says of a user counts."""
         limits = LimitsConfig(connections_per_uid=77, connections_per_uid_per_second=9)
         found = Admission.within(100_000, 0.5, limits, clock)
-        assert (77, 9) == (found._per_uid, found._rate)
+        assert (77, 9) == (found._per_uid, found._rate.per_second)
 
     def test_the_least(self, clock):
         """Where there are hardly any descriptors, some come in all the same."""
@@ -156,27 +141,6 @@ def test_nobody_inside_is_remembered(clock):
     assert (0, {}) == (admission.open, dict(admission._open))
 
 
-class TestConcurrency:
-    @pytest.mark.parametrize(("who", "said"), [(1000, "the user has"), ("spiffe://example.org/a", "the workload has")])
-    def test_so_many_at_once(self, who, said):
-        """A caller has so many places, others have their own, and what is left is free again."""
-        places = Concurrency(2, "open streams")
-        with places.one(who), places.one("other"):
-            with places.one(who), pytest.raises(LimitExceeded, match=f"{said} too many open streams"), places.one(who):
-                pytest.fail("it came in")
-            with places.one(who):
-                pass
-        assert {} == dict(places._now)
-
-    def test_left_by_an_error(self):
-        """A place is free again however its work ends."""
-        places = Concurrency(1, "calls")
-        with pytest.raises(KeyError), places.one(1):
-            raise KeyError
-        with places.one(1):
-            pass
-
-
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
 def test_the_counts_agree(moves):
     """After any coming and going the total is the number of those inside, and nobody is below zero."""
@@ -190,16 +154,3 @@ def test_the_counts_agree(moves):
             admission.leave(uid)
         assert len(inside) == admission.open <= 6
         assert all(inside.count(each) == admission._open[each] <= 3 for each in set(inside))
-
-
-def test_what_is_held():
-    """The bytes that are held for a caller are counted, and allowed up to a limit; fewer always are, and nobody is kept."""
-    held = Held(REQUESTS_HELD_BYTES)
-    assert held.hold(7, REQUESTS_HELD_BYTES)
-    assert not held.hold(7, 1)
-    assert held.hold("other", 1)
-    assert REQUESTS_HELD_BYTES + 1 == held[7]
-    assert held.hold(7, 0)
-    assert held.hold(7, -REQUESTS_HELD_BYTES)
-    assert held.hold(7, -1)
-    assert {"other": 1} == dict(held)

@@ -19,10 +19,10 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.endpoints.listener import unix_listener as door_module
 from sojourn.endpoints.listener.connection_limits import Admission
-from sojourn.endpoints.listener.turns import Turns
 from sojourn.endpoints.listener.unix_listener import Door
 from sojourn.errors import AttestationFailed
 from sojourn.http2.server import Server
+from sojourn.quota.turns import Turns
 
 DEADLINE_SECONDS = 10
 

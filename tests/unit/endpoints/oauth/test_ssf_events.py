@@ -8,10 +8,10 @@ import pytest
 from fakes.children import peer_of, waiting_child
 from fakes.signed_events import IDP, issuer_key, signed
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.endpoints.listener.connection_limits import Held
 from sojourn.endpoints.oauth.ssf_events import EventsApi
 from sojourn.errors import Bug, InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, StoreFailed, StoreFull
 from sojourn.oauth.client_auth import ClientSender
+from sojourn.quota.usage import Held
 from sojourn.ssf.receiver import ACCEPTED, Issuer
 from sojourn.ssf.security_events import Rules
 from starlette.applications import Starlette

@@ -10,7 +10,7 @@ from sojourn.errors.oauth import RoutesNotBound
 from sojourn.sdk.guard.param_places import argument, body
 from sojourn.sdk.guard.route_check import InForce, hold, refused
 from sojourn.sdk.guard.routes import Action, Route, routes_of
-from sojourn.sdk.integrations.grpc_server import _Methods
+from sojourn.sdk.integrations.grpc_calls import GuardedMethods
 from sojourn.sdk.integrations.mcp_server import _Tools
 
 IN_FORCE = {
@@ -73,7 +73,7 @@ class TestRefused:
             made.input_type = made.output_type = ".held.v1.Order"
         descriptor_pool.Default().Add(file)
         names = {"/held.v1.Orders/Read": "order:read", "/held.v1.Refunds/Create": "refund:create"}
-        methods = _Methods({**names, "/held.v1.Nowhere/Read": "order:read"}, ())
+        methods = GuardedMethods({**names, "/held.v1.Nowhere/Read": "order:read"}, ())
         expected = "Action('refund:create', params={'cents': field()})"
         assert [("/held.v1.Refunds/Create", expected)] == told(methods.routes)
 

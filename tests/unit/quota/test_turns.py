@@ -1,9 +1,8 @@
-"""endpoints/listener/turns.py: how much is read of one caller before others have their turn."""
+"""turns.py: how much is read of one caller before others have their turn."""
 
 import asyncio
 
 import pytest
-from sojourn.endpoints.listener.turns import Paces, Turn, Turns
 from sojourn.limits import (
     COMPANY_SECONDS,
     MESSAGES_PER_ROUND,
@@ -12,6 +11,7 @@ from sojourn.limits import (
     TURNS_BEGUN_PER_ROUND,
     TURNS_GIVEN_PER_ROUND,
 )
+from sojourn.quota.turns import Paces, Turn, Turns
 
 
 class Reader:

@@ -1,0 +1,129 @@
+"""Programs of ours that a test starts: as processes of their own, or as forks of one that has imported what they are made of.
+
+A new interpreter takes a quarter of a second for its imports before it says a word, and an agent half a second: a third of
+the time of a run of tests. So `make test` forks them, and `make test-all` forks commands and callers. A fork has arguments, environment,
+descriptors, folder, session and user of its own, and whoever started it sees a `subprocess.Popen`. What cannot be forked
+is started: another interpreter, or an environment that an interpreter or a loader reads when it starts.
+"""
+
+import atexit
+import functools
+import inspect
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FORKING = os.environ.get("SOJOURN_TEST_FORKS", "").split(",")  # what is forked: "agents", "commands"; see the Makefile
+AGENTS, COMMANDS = "agents", "commands"
+PROGRAM = str(Path(sys.executable).with_name("sojourn"))
+_SERVER = Path(__file__).with_name("forkserver.py")
+_READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "OPENSSL_", "GLIBC_", "VIRTUAL_ENV")
+_STATUS_MAX = 16
+
+
+def popen(arguments: Sequence[str], *, kind: str = COMMANDS, **options: Any) -> "subprocess.Popen[str]":
+    """As subprocess.Popen, which it is where this is no program of ours, or none of a kind that is forked in this run."""
+    script = _script(arguments)
+    if kind in FORKING and script and _same_start(options.get("env")):
+        return Forked(script, **options)
+    return subprocess.Popen(arguments, **options)
+
+
+def run(arguments: Sequence[str], *, timeout: float, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """As subprocess.run with `capture_output`."""
+    with popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def _script(arguments: Sequence[str]) -> list[str]:
+    """The program and its arguments, without the interpreter that it is for; []: it is none that can be forked."""
+    first, *rest = arguments
+    if first == PROGRAM:
+        return [*arguments]
+    return rest if first == sys.executable and rest and not rest[0].startswith("-") else []
+
+
+def _same_start(environment: dict[str, str] | None) -> bool:
+    """Whether a process of this environment would start as ours did."""
+    ours = {name: value for name, value in os.environ.items() if name.startswith(_READ_AT_START)}
+    given = ours if environment is None else environment
+    return ours == {name: value for name, value in given.items() if name.startswith(_READ_AT_START)}
+
+
+class Forked(subprocess.Popen[str]):
+    """A process that another has forked for us, which tells how it ended."""
+
+    _status: int  # its wait status can be read from here
+
+    def _execute_child(self, *given: Any) -> None:
+        """As Popen's own, by which it has its streams: makes `pid`, and closes what is the child's."""
+        of = inspect.signature(subprocess.Popen._execute_child).bind(self, *given).arguments  # type: ignore[attr-defined]
+        ends = {"p2cread": 0, "c2pwrite": 1, "errwrite": 2}
+        streams = [of[name] if of[name] != -1 else number for name, number in ends.items()]
+        self._status, writes = os.pipe()
+        environment = of["env"]
+        wanted = {
+            "arguments": of["args"],
+            "environment": dict(os.environ if environment is None else environment),
+            "folder": os.fspath(of["cwd"] or os.getcwd()),
+            "umask": _umask(),
+            "session": bool(of["start_new_session"]),
+        }
+        server = _server()
+        try:
+            socket.send_fds(server, [json.dumps(wanted).encode()], [*streams, writes])
+            self.pid = int(server.recv(_STATUS_MAX))
+        finally:
+            os.close(writes)
+        self._child_created = True
+        self._close_pipe_fds(*(of[n] for n in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")))  # type: ignore[attr-defined]
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        """As os.waitpid does of a child."""
+        readable, _, _ = select.select([self._status], (), (), 0 if wait_flags & os.WNOHANG else None)
+        if not readable:
+            return 0, 0
+        said = os.read(self._status, _STATUS_MAX)
+        os.close(self._status)
+        if not said:
+            raise RuntimeError("whoever forks for the tests has ended")
+        return self.pid, int(said)
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._child_created:
+            pid, status = self._try_wait(os.WNOHANG)
+            if pid == self.pid:
+                self._handle_exitstatus(status)  # type: ignore[attr-defined]
+        return self.returncode
+
+
+def _umask() -> int:
+    before = os.umask(0o022)
+    os.umask(before)
+    return before
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """One for this process and as long as it. Forks that still run when it ends are killed."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        server = subprocess.Popen([sys.executable, str(_SERVER)], stdin=its)
+
+    def end() -> None:
+        ours.close()
+        server.wait()
+
+    atexit.register(end)
+    return ours
