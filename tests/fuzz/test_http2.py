@@ -49,6 +49,8 @@ from sojourn.http2.headers import BadBlock, Head, Heads
 from sojourn.http2.server import Handler
 from sojourn.http2.stream import Stream
 
+pytestmark = pytest.mark.full
+
 CASES = int(os.environ.get("SOJOURN_FUZZ_CASES", "4000"))
 SECONDS = 120 + CASES / 50
 HELD = 40_000  # bytes of requests that the caller may have held
