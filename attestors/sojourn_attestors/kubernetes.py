@@ -10,7 +10,6 @@ What it says is never older than `max_age`. A container that it does not list ye
 
 import asyncio
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from datetime import timedelta
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, Field, model_validator
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 from sojourn.plugins.attestor import Answer, Duration, Subject, Table, between, read_settings
+from sojourn.quota.lru import Lru
 
 from sojourn_attestors.containers.place import Containers, OfUser, Place
 from sojourn_attestors.kernel.bootclock import boot_seconds
@@ -194,21 +194,17 @@ class _FirstProcesses:
 
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
-        self._kept: OrderedDict[Place, tuple[int, int]] = OrderedDict()
+        self._kept: Lru[Place, tuple[int, int]] = Lru(_FIRST_PROCESSES_KEPT)
         self._looking: dict[Place, asyncio.Task[int]] = {}
 
     async def of(self, place: Place) -> int:
         """Its pid. Raise AttestationFailed if it cannot be told."""
         kept = self._kept.get(place)
         if kept is not None and birth_of(kept[0]) == kept[1]:
-            self._kept.move_to_end(place)
             return kept[0]
         pid = await asyncio.shield(self._look(place))
         if (birth := birth_of(pid)) is not None:
-            self._kept[place] = (pid, birth)
-            self._kept.move_to_end(place)
-            if len(self._kept) > _FIRST_PROCESSES_KEPT:
-                self._kept.popitem(last=False)
+            self._kept.put(place, (pid, birth))
         return pid
 
     def _look(self, place: Place) -> "asyncio.Task[int]":

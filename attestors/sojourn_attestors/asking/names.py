@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Final
 
 from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS, NAMES_KEPT
+from sojourn.quota.lru import Lru
 
 from sojourn_attestors.kernel.bootclock import boot_seconds
 
@@ -48,7 +49,7 @@ class Names:
         self._pool = pool
         self._look_up = look_up or name_of
         self._boot = boot
-        self._kept: OrderedDict[Key, tuple[str | None, float]] = OrderedDict()
+        self._kept: Lru[Key, tuple[str | None, float]] = Lru(NAMES_KEPT, by_age=True)
         self._asked: dict[Key, asyncio.Future[str | None]] = {}
         self._lock = Lock()
         # Whose turn is next, first, and what they want; `_wanted`: of all that, what no thread asks for yet.
@@ -64,7 +65,7 @@ class Names:
         missing: dict[Key, asyncio.Future[str | None]] = {}
         now = self._boot()
         for key in keys:
-            name, at = self._kept.get(key, (None, -NAMES_FRESH_SECONDS))
+            name, at = self._kept.get(key) or (None, -NAMES_FRESH_SECONDS)
             if at > now - NAMES_FRESH_SECONDS:
                 found[key] = name
             else:
@@ -132,10 +133,7 @@ class Names:
             asked.set_exception(error)
             return
         asked.set_result(name)
-        self._kept[key] = (name, self._boot())
-        self._kept.move_to_end(key)
-        if len(self._kept) > NAMES_KEPT:
-            self._kept.popitem(last=False)
+        self._kept.put(key, (name, self._boot()))
 
 
 def _seen(answer: "asyncio.Future[str | None]") -> None:
