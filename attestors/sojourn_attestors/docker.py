@@ -8,7 +8,6 @@ The kernel tells which container to ask about, and whether the process truly is 
 is. It is asked once for each container: what it says of one does not change while that runs.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -26,6 +25,7 @@ from sojourn.limits import (
     SOCKET_PATH_MAX_BYTES,
 )
 from sojourn.plugins.attestor import Answer, AttestationFailed, Subject, Table, read_settings
+from sojourn.runtime.single_flight import SingleFlight
 
 from sojourn_attestors.asking.fetching import NotThere
 from sojourn_attestors.asking.localfetching import SocketFinder
@@ -107,7 +107,7 @@ class DockerAttestor:
         self._engines = Engines(machine, of_users, SocketFinder(pool), boot_seconds)
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._unknown: OrderedDict[_Key, float] = OrderedDict()  # until when an engine is not asked again
-        self._asking: dict[_Key, asyncio.Task[_Known | None]] = {}
+        self._asking = SingleFlight[_Key, _Known | None]()
 
     async def attest(self, subject: Subject) -> Answer:
         """Empty, without asking anybody, if the process is in no container."""
@@ -136,10 +136,7 @@ class DockerAttestor:
 
     async def close(self) -> None:
         """Ask no more."""
-        asking = list(self._asking.values())
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await self._asking.close()
 
     async def _answer(self, subject: Subject, place: Place, known: _Known, begun: float) -> Answer:
         outside = ""
@@ -171,21 +168,16 @@ class DockerAttestor:
             del self._known[key]
         if self._unknown.get(key, 0.0) > boot_seconds():
             return None
-        task = self._asking.get(key)
-        if task is None:
-            task = self._asking[key] = asyncio.create_task(self._ask(place))
-            task.add_done_callback(lambda done: self._asked(key, done))
-        return await asyncio.shield(task)
+        return await self._asking.run(key, lambda: self._learn(place))
 
-    def _asked(self, key: _Key, task: "asyncio.Task[_Known | None]") -> None:
-        del self._asking[key]
-        if task.cancelled() or task.exception() is not None:
-            return
-        known = task.result()
+    async def _learn(self, place: Place) -> _Known | None:
+        """Ask about a container, and keep what is said."""
+        known = await self._ask(place)
         if known is not None:
-            _keep(self._known, key, known)
+            _keep(self._known, _key(place), known)
         else:
-            _keep(self._unknown, key, boot_seconds() + CONTAINER_UNKNOWN_SECONDS)
+            _keep(self._unknown, _key(place), boot_seconds() + CONTAINER_UNKNOWN_SECONDS)
+        return known
 
     async def _ask(self, place: Place) -> _Known | None:
         begun = boot_seconds()

@@ -10,7 +10,6 @@ What it says is never older than `max_age`. A container that it does not list ye
 
 import asyncio
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from datetime import timedelta
@@ -20,6 +19,8 @@ from pydantic import AfterValidator, Field, model_validator
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 from sojourn.plugins.attestor import Answer, Duration, Subject, Table, between, read_settings
+from sojourn.quota.lru import Lru
+from sojourn.runtime.single_flight import SingleFlight
 
 from sojourn_attestors.containers.place import Containers, OfUser, Place
 from sojourn_attestors.kernel.bootclock import boot_seconds
@@ -194,42 +195,23 @@ class _FirstProcesses:
 
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
-        self._kept: OrderedDict[Place, tuple[int, int]] = OrderedDict()
-        self._looking: dict[Place, asyncio.Task[int]] = {}
+        self._kept: Lru[Place, tuple[int, int]] = Lru(_FIRST_PROCESSES_KEPT)
+        self._looking = SingleFlight[Place, int]()
 
     async def of(self, place: Place) -> int:
         """Its pid. Raise AttestationFailed if it cannot be told."""
         kept = self._kept.get(place)
         if kept is not None and birth_of(kept[0]) == kept[1]:
-            self._kept.move_to_end(place)
             return kept[0]
-        pid = await asyncio.shield(self._look(place))
+        # A container takes one thread, however many of it ask.
+        pid = await self._looking.run(place, lambda: self._containers.first_process(place))
         if (birth := birth_of(pid)) is not None:
-            self._kept[place] = (pid, birth)
-            self._kept.move_to_end(place)
-            if len(self._kept) > _FIRST_PROCESSES_KEPT:
-                self._kept.popitem(last=False)
+            self._kept.put(place, (pid, birth))
         return pid
-
-    def _look(self, place: Place) -> "asyncio.Task[int]":
-        """The look that is under way, if there is one: a container takes one thread, however many of it ask."""
-        looking = self._looking.get(place)
-        if looking is None:
-            looking = self._looking[place] = asyncio.create_task(self._containers.first_process(place))
-            looking.add_done_callback(lambda done: self._looked(place, done))
-        return looking
-
-    def _looked(self, place: Place, done: "asyncio.Task[int]") -> None:
-        del self._looking[place]
-        if not done.cancelled():
-            done.exception()  # whoever waits has it too
 
     async def close(self) -> None:
         """Look no more."""
-        looking = list(self._looking.values())
-        for task in looking:
-            task.cancel()
-        await asyncio.gather(*looking, return_exceptions=True)
+        await self._looking.close()
 
 
 def _missed(place: Place, listing: Listing | None) -> str:

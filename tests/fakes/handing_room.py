@@ -46,7 +46,7 @@ class OutsideRoom(Room):
     async def quiet(self):
         """Return when no exchange is under way."""
         while self.handing._flights:
-            await asyncio.wait(set(self.handing._flights.values()))
+            await asyncio.wait(set(self.handing._flights._flights.values()))
             await asyncio.sleep(0)
 
     async def noted(self, name):

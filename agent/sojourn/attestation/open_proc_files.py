@@ -1,23 +1,21 @@
 """Which processes have files of /proc kept open: those that call again and again."""
 
-from collections import OrderedDict
-
 from sojourn.attestation.process import Process
 from sojourn.limits import PROCESSES_KEPT_OPEN
+from sojourn.quota.lru import Lru
 
 
 class KeptOpen:
     """The last callers that came more than once, PROCESSES_KEPT_OPEN at the most."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Process, None] = OrderedDict()  # the latest last
+        self._kept: Lru[Process, bool] = Lru(PROCESSES_KEPT_OPEN)
 
     def note(self, process: Process) -> None:
         """A caller came again. A process that was closed since has nothing open any more."""
-        if process in self._kept:
-            self._kept.move_to_end(process)
+        if self._kept.get(process):
             return
-        if len(self._kept) >= PROCESSES_KEPT_OPEN:
-            self._kept.popitem(last=False)[0].let_go()
-        self._kept[process] = None
+        gone = self._kept.put(process, True)
+        if gone is not None:
+            gone[0].let_go()
         process.keep_open()

@@ -6,13 +6,13 @@ process, with the same ids and program. Whatever is looked at on each call is lo
 """
 
 import os
-from collections import OrderedDict
 from typing import NamedTuple
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Program
 from sojourn.limits import ATTESTATION_SHARED_SECONDS, ATTESTATIONS_SHARED
+from sojourn.quota.lru import Lru
 from sojourn.runtime.clock import Clock
 
 
@@ -31,7 +31,7 @@ class Shared:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._kept: OrderedDict[_Same, Attested] = OrderedDict()  # the latest last
+        self._kept: Lru[_Same, Attested] = Lru(ATTESTATIONS_SHARED, by_age=True)
         self._anonymous = _anonymous()
 
     def get(self, peer: Peer) -> Attested | None:
@@ -46,11 +46,8 @@ class Shared:
         same = self._same(peer)
         if attested.failures or same.pidfd == self._anonymous:
             return
-        self._kept[same] = attested
-        self._kept.move_to_end(same)
-        old = attested.at - ATTESTATION_SHARED_SECONDS
-        while len(self._kept) > ATTESTATIONS_SHARED or next(iter(self._kept.values())).at <= old:
-            self._kept.popitem(last=False)
+        self._kept.put(same, attested)
+        self._kept.drop_while(lambda each: each.at <= attested.at - ATTESTATION_SHARED_SECONDS)
 
     def _same(self, peer: Peer) -> _Same:
         return _Same(_file(peer.process.pidfd), peer.uid, peer.gid, peer.groups, peer.program)

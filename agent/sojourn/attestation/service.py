@@ -29,6 +29,7 @@ from sojourn.limits import (
 from sojourn.quota.fair_semaphore import FairSemaphore
 from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
+from sojourn.runtime.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
@@ -93,7 +94,7 @@ class Attestation:
         self._logged = Rate(REFUSALS_LOGGED_PER_SECOND, clock.boot)
         self._shared = Shared(clock)
         self._callers = KeptOpen()
-        self._running: dict[Peer, asyncio.Future[Attested]] = {}
+        self._running = SingleFlight[Peer, Attested]()
         self._looks: Looks | None = None  # of this round of the event loop
 
     @property
@@ -122,11 +123,7 @@ class Attestation:
         if kept is not None:
             self._callers.note(peer.process)
             return kept
-        running = self._running.get(peer)
-        if running is None:
-            running = self._running[peer] = asyncio.ensure_future(self._attest(peer))
-            running.add_done_callback(lambda done: self._ran(peer, done))
-        attested = await asyncio.shield(running)
+        attested = await self._running.run(peer, lambda: self._attest(peer))
         peer.check_unchanged()  # others had their turn since the attestation ended
         return attested
 
@@ -141,11 +138,6 @@ class Attestation:
 
     def _round_over(self) -> None:
         self._looks = None
-
-    def _ran(self, peer: Peer, done: "asyncio.Future[Attested]") -> None:
-        self._running.pop(peer, None)
-        if not done.cancelled():
-            done.exception()  # whoever asked may have gone: then asyncio would log it, each time and whole
 
     def still(self, peer: Peer, looks: Looks) -> Attested | None:
         """As `attest`, among others of one step of the event loop; None if attestors have to be asked.

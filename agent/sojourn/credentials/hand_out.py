@@ -5,9 +5,10 @@ is obtained behind it while it is still good. Nothing is handed out that is not 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -22,6 +23,7 @@ from sojourn.oauth.issued_tokens import IssuedToken
 from sojourn.policy import rules
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.provider import Wanted
+from sojourn.runtime.single_flight import SingleFlight
 from sojourn.tasks.announcements import Place
 from sojourn.tasks.engine import GrantVerdict, TaskEngine
 from sojourn.tasks.task import ACTIVE, Task
@@ -44,7 +46,7 @@ class HandOut:
         self._asking = asking
         self._audit = audit
         self._kept = KeptCredentials(self._gone)
-        self._flights: dict[Key, asyncio.Future[CachedCredential]] = {}
+        self._flights = SingleFlight[Key, CachedCredential]()
         engine.announcements.subscribe(Place.CREDENTIAL_CACHE, self._changed)
 
     def __len__(self) -> int:
@@ -100,10 +102,14 @@ class HandOut:
         boot = self._engine.clock.boot()
         kept = self._kept.find(key, boot, self._engine.clock.now())
         outlived = kept is not None and kept.ends < task.deadline  # else there is none that is good for longer
+
+        def obtain() -> Coroutine[Any, Any, CachedCredential]:
+            return self._obtained(key, task, verdict, route)
+
         if kept is None or (outlived and kept.ends - boot < _LEAST.total_seconds()):
-            return await asyncio.shield(self._flight(key, task, verdict, route))
+            return await self._flights.run(key, obtain)
         if outlived and kept.stale(boot):
-            flight = self._flight(key, task, verdict, route)
+            flight = self._flights.begin(key, obtain)
             if kept.ending(boot):
                 with suppress(SojournError):  # what is there is good for a moment still
                     return await asyncio.shield(flight)
@@ -126,23 +132,16 @@ class HandOut:
 
     # --- obtaining --------------------------------------------------------------------------------------------------
 
-    def _flight(
-        self, key: Key, task: Task, verdict: GrantVerdict, route: ProviderRoute
-    ) -> "asyncio.Future[CachedCredential]":
-        """An exchange for this key, the same for all who ask meanwhile. It goes on although they go away."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = asyncio.ensure_future(self._exchange(key, task, verdict, route))
-            flight.add_done_callback(lambda done: self._landed(key, done))
-        return flight
-
-    def _landed(self, key: Key, done: "asyncio.Future[CachedCredential]") -> None:
-        self._flights.pop(key, None)
-        error = None if done.cancelled() else done.exception()  # whoever waits gets it too
-        if isinstance(error, SojournError):
+    async def _obtained(self, key: Key, task: Task, verdict: GrantVerdict, route: ProviderRoute) -> CachedCredential:
+        """As `_exchange`. The log is told why it failed: those who asked may all have gone."""
+        try:
+            return await self._exchange(key, task, verdict, route)
+        except SojournError as error:
             log.info("credential_not_obtained", task=key.task_id, code=error.code, reason=error.public)
-        elif error is not None:
-            log.error("exchange_failed", task=key.task_id, exc_info=error)
+            raise
+        except Exception:
+            log.exception("exchange_failed", task=key.task_id)
+            raise
 
     async def _exchange(self, key: Key, task: Task, verdict: GrantVerdict, route: ProviderRoute) -> CachedCredential:
         self._engine.check_budget(task)
@@ -235,8 +234,6 @@ class HandOut:
 
     async def close(self) -> None:
         """Give up what is under way, and have recorded what was handed out."""
-        for flight in list(self._flights.values()):
-            flight.cancel()
-        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        await self._flights.close()
         for kept in self._kept:
             self._gone(kept.credential.task_id, kept)

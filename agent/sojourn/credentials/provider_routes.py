@@ -1,6 +1,5 @@
 """The providers of the configuration as task types name them, and what is to be asked of each."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from sojourn.policy import rules
 from sojourn.policy.task_types import TaskType
 from sojourn.providers.provider import Provider, audiences_of
 from sojourn.quota.fair_semaphore import FairSemaphore
+from sojourn.quota.lru import Lru
 from sojourn.runtime.clock import Clock
 from sojourn.settings.durations import parse_duration
 from sojourn.spiffe.ids import SpiffeId
@@ -83,7 +83,8 @@ class ProviderRoutes:
             for name, provider in providers.items()
         }
         self._audiences = [(audience, name) for name, each in providers.items() for audience in audiences_of(each)]
-        self._asks: OrderedDict[tuple[str, str], Any] = OrderedDict()  # (digest of a type, resource) -> as it was read
+        # By a type's digest and a resource: what is asked for it, as its provider has read it.
+        self._asks: Lru[tuple[str, str], tuple[Any]] = Lru(_ASKS_KEPT, by_age=True)
 
     def __len__(self) -> int:
         return len(self._outlets)
@@ -182,14 +183,12 @@ class ProviderRoutes:
 
     def _read(self, kind: TaskType, resource: str) -> Any:
         key = (kind.digest, resource)
-        read = self._asks.get(key, self)
-        if read is self:
+        read = self._asks.get(key)
+        if read is None:
             outside = kind.outside[resource]
-            read = self._outlets[outside.provider].provider.read_ask(outside.ask, kind.ceiling.at(resource))
-            self._asks[key] = read
-            if len(self._asks) > _ASKS_KEPT:
-                self._asks.popitem(last=False)
-        return read
+            read = (self._outlets[outside.provider].provider.read_ask(outside.ask, kind.ceiling.at(resource)),)
+            self._asks.put(key, read)
+        return read[0]
 
     def _unknown(self, name: str) -> str:
         there = ", ".join(sorted(self._outlets)) or "none"

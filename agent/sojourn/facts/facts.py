@@ -9,7 +9,6 @@ machine is started again.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +23,7 @@ from sojourn.facts.publications import Fact, Key, Publication, Said, StoredFact,
 from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_ISSUER, FACTS_PER_WORKLOAD
 from sojourn.policy.cedar_schema import Context, Param
 from sojourn.policy.task_type_file import OPERATOR, FactRule
+from sojourn.quota.lru import Lru
 from sojourn.quota.usage import Usage
 from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Alarm, Alarms, Clock
@@ -74,7 +74,7 @@ class Facts:
         self._per_source = Usage[str]()
         self._keys: set[Key] = set()
         self._per_subject: dict[str, set[Key]] = {}
-        self._said: OrderedDict[Key, Said] = OrderedDict()  # when what is not any more was last said
+        self._said: Lru[Key, Said] = Lru(FACTS, by_age=True)  # when what is not any more was last said
         self._ends: dict[Key, Alarm] = {}
         self._hooks: list[Heard] = []
         self._background = Background("fact_failed")
@@ -208,9 +208,9 @@ class Facts:
         self._keep(key)
         self._unwritten.setdefault(key[0], {})[key[1:]] = fact
         if fact is not None:
-            self._said.pop(key, None)
+            self._said.drop(key)
         elif change.before is not None:
-            self._remember(key, change.before.said)
+            self._said.put(key, change.before.said)
         self.revision += 1
         self._arm(key)
         await asyncio.shield(self._background.run(self._carry_out(change, write())))
@@ -287,7 +287,7 @@ class Facts:
         self._written.get(key[0], {}).pop(key[1:], None)
         self._settled(key)
         if before is not None:
-            self._remember(key, before.said)
+            self._said.put(key, before.said)
         self.revision += 1
         self._arm(key)
         event = self._audit.event("fact_expired", {**_named(key), "reason": reason})
@@ -329,12 +329,6 @@ class Facts:
     def _last_said(self, key: Key) -> Said | None:
         fact = self.find(key)
         return fact.said if fact is not None else self._said.get(key)
-
-    def _remember(self, key: Key, said: Said) -> None:
-        self._said[key] = said
-        self._said.move_to_end(key)
-        if len(self._said) > FACTS:
-            self._said.popitem(last=False)
 
 
 def _named(key: Key) -> dict[str, str]:

@@ -3,17 +3,15 @@
 A set that cannot be used leaves the entries as they are, and is told: in the log, the audit and `sojourn status`.
 """
 
-import asyncio
-import os
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
 from sojourn.audit.journal import Audit, Event
-from sojourn.errors import InvalidConfig, InvalidInput, SojournError, joined, quoted
+from sojourn.errors import InvalidConfig, InvalidInput, quoted
 from sojourn.files import trusted
-from sojourn.files.folder_watch import WatchedFolder
+from sojourn.files.folder_watch import FolderFollower, WatchedFolder
 from sojourn.identity import entry_documents
 from sojourn.identity.entries import Registration, registration
 from sojourn.identity.entry_documents import Declared
@@ -21,39 +19,29 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.program_files import Cautions
 from sojourn.identity.reconciliation import Plan
 from sojourn.identity.registry import Registry
-from sojourn.limits import (
-    AUDITED_TEXT,
-    ENTRIES_FILE_MAX_BYTES,
-    FOLLOWED_FILES,
-    FOLLOWED_LOOK_SECONDS,
-    FOLLOWED_RETRY_SECONDS,
-    FOLLOWED_SETTLED_SECONDS,
-)
+from sojourn.limits import AUDITED_TEXT, ENTRIES_FILE_MAX_BYTES, FOLLOWED_FILES
 from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
 
 
-class FollowedFolder:
+class FollowedFolder(FolderFollower):
     """Keeps the entries that come from a folder those of its files.
 
-    `applied_at` is when what it says came into force, None if it has not yet; `fault` is why the newest set is not in
-    force, empty if it is.
+    `applied_at` is when what it says came into force, None if it has not yet.
     """
 
     def __init__(
         self, folder: Path, registry: Registry, foreign: ForeignBundles, cautions: Cautions, audit: Audit, clock: Clock
     ) -> None:
-        self.folder = Path(os.path.abspath(folder))
+        super().__init__(folder, clock.boot, "followed_folder_failed")
         self.applied_at: datetime | None = None
-        self.fault = ""
         self._registry = registry
         self._foreign = foreign
         self._cautions = cautions
         self._audit = audit
         self._clock = clock
         self._watched = WatchedFolder(self.folder, entry_documents.is_ours, FOLLOWED_FILES)
-        self._retry_at = 0.0
         registry.follow()
 
     @property
@@ -61,31 +49,15 @@ class FollowedFolder:
         """How many entries come from it."""
         return sum(bool(entry.origin) for entry in self._registry)
 
-    async def run(self) -> None:
-        """Look at the folder again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(FOLLOWED_LOOK_SECONDS)
-            await self.look(settled_seconds=FOLLOWED_SETTLED_SECONDS)
-
-    async def look(self, *, settled_seconds: float = 0.0) -> None:
-        """Bring the folder into force if it has changed, and has not changed further for `settled_seconds`."""
-        try:
-            due = bool(self.fault) and self._clock.boot() >= self._retry_at
-            found = await self._watched.changed(self._read, settled_seconds, again=due)
-            if found is None:
-                return
-            if isinstance(found, InvalidConfig):
-                raise found
-            plan = await self._apply(found)
-            self._applied(plan)
-            await self._warn(plan)
-        except InvalidConfig as error:
-            self._refused(joined(error.faults))
-        except SojournError as error:
-            self._refused(error.public)
-        except Exception:
-            log.exception("followed_folder_failed", folder=str(self.folder))
-            self._refused("internal error; the log has it")
+    async def _look(self, settled_seconds: float, again: bool) -> None:
+        found = await self._watched.changed(self._read, settled_seconds, again=again or self._due)
+        if found is None:
+            return
+        if isinstance(found, InvalidConfig):
+            raise found
+        plan = await self._apply(found)
+        self._applied(plan)
+        await self._warn(plan)
 
     async def _apply(self, found: list[Declared]) -> Plan:
         wanted = [registration({"id": "", "parent_id": self._registry.node_id, **each.fields}) for each in found]
@@ -118,12 +90,7 @@ class FollowedFolder:
             for warning in said:
                 log.info("entry_doubtful", entry_id=entry.id, spiffe_id=str(entry.spiffe_id), warning=warning)
 
-    def _refused(self, fault: str) -> None:
-        """Tell why a set is not in force: once, and again when the reason is another."""
-        self._retry_at = self._clock.boot() + FOLLOWED_RETRY_SECONDS
-        if fault == self.fault:
-            return
-        self.fault = fault
+    def _tell(self, fault: str) -> None:
         log.error("followed_folder_refused", folder=str(self.folder), reason=fault)
         self._audit.note("followed_folder_refused", folder=str(self.folder), reason=fault[:AUDITED_TEXT])
 

@@ -9,6 +9,7 @@ from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Entry, Registration
 from sojourn.identity.templates import Placeholder, fillable
 from sojourn.limits import BLIND_INDEXES_KEPT, MATCHED_SELECTORS_MAX, MATCHES_KEPT
+from sojourn.quota.lru import Lru
 
 Kind = TypeVar("Kind", bound=Registration)
 _Key = Selector | Placeholder | None
@@ -65,7 +66,7 @@ class EntryIndex:
     def __init__(self) -> None:
         self._entries: dict[str, Registration] = {}
         self._drawers = _Drawers()
-        self._blind: OrderedDict[frozenset[str], _Drawers] = OrderedDict()  # made when they are needed
+        self._blind: Lru[frozenset[str], _Drawers] = Lru(BLIND_INDEXES_KEPT)  # made when they are needed
 
     def add(self, entry: Registration) -> None:
         """File `entry`, in the place of an earlier one with the same ID."""
@@ -91,12 +92,10 @@ class EntryIndex:
             return iter(())
         drawers = self._blind.get(untold)
         if drawers is None:
-            drawers = self._blind[untold] = _Drawers(untold)
+            drawers = _Drawers(untold)
             for entry in self._entries.values():
                 drawers.add(entry)
-            if len(self._blind) > BLIND_INDEXES_KEPT:
-                self._blind.popitem(last=False)
-        self._blind.move_to_end(untold)
+            self._blind.put(untold, drawers)
         return (entry for entry in drawers.among(selectors) if might_match(entry, selectors, untold))
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from sojourn.errors import Unavailable
 from sojourn.identity.custom_claims import NO_CLAIMS
 from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE, SVIDS_UNWATCHED_KEPT
+from sojourn.quota.lru import Lru
 from sojourn.runtime.clock import Alarm, Alarms, Clock
 from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe.ids import SpiffeId
@@ -80,7 +80,7 @@ class Svids(Generic[Kind]):
         self._kept: dict[IdentityKey, CachedSvid[Kind]] = {}
         self._of_entry: dict[str, set[IdentityKey]] = {}  # the same, by the entry
         self._watchers: dict[IdentityKey, int] = {}  # how many
-        self._unwatched: OrderedDict[IdentityKey, None] = OrderedDict()  # of those that are kept, the latest last
+        self._unwatched: Lru[IdentityKey, bool] = Lru(SVIDS_UNWATCHED_KEPT)  # of those that are kept
         self.on_rotation: Hooks[[IdentityKey]] = Hooks()  # it has a new SVID
         self.on_forget: Hooks[[]] = Hooks()  # an SVID is no longer in use: no copy of its key is to stay
 
@@ -95,13 +95,12 @@ class Svids(Generic[Kind]):
         if not self._good(kept.svid):
             kept = self._issue(entry)
             self.on_rotation.tell(key)
-        if key in self._unwatched:
-            self._unwatched.move_to_end(key)
+        self._unwatched.get(key)  # it is used by that
         return kept.svid
 
     def watch(self, key: IdentityKey) -> None:
         self._watchers[key] = self._watchers.get(key, 0) + 1
-        self._unwatched.pop(key, None)
+        self._unwatched.drop(key)
 
     def unwatch(self, key: IdentityKey) -> None:
         left = self._watchers.pop(key) - 1
@@ -112,15 +111,14 @@ class Svids(Generic[Kind]):
 
     def _leave(self, key: IdentityKey) -> None:
         """Nobody watches this one: without a limit a template whose values change for ever would fill the memory."""
-        self._unwatched[key] = None
-        self._unwatched.move_to_end(key)
-        if len(self._unwatched) > SVIDS_UNWATCHED_KEPT:
-            self.forget(next(iter(self._unwatched)))
+        gone = self._unwatched.put(key, True)
+        if gone is not None:
+            self.forget(gone[0])
 
     def forget(self, key: IdentityKey) -> None:
         """Drop the SVID of an identity."""
         kept = self._kept.pop(key, None)
-        self._unwatched.pop(key, None)
+        self._unwatched.drop(key)
         if kept is None:
             return
         others = self._of_entry[key.entry_id]

@@ -1,13 +1,12 @@
 """With what the one-shot tasks of clients live: the caller, or whoever ran it; nothing, on another machine."""
 
-from collections import OrderedDict
-
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, stat_of
 from sojourn.errors import AttestationFailed, SojournError
 from sojourn.identity.identities import Identities
 from sojourn.limits import RUNNERS_KEPT
 from sojourn.oauth.client_auth import OAuthClient
+from sojourn.quota.lru import Lru
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import Bond
 from sojourn.tasks.holders import NoProcess
@@ -25,7 +24,7 @@ class Runners:
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
-        self._kept: OrderedDict[int, Peer] = OrderedDict()  # by pid
+        self._kept: Lru[int, Peer] = Lru(RUNNERS_KEPT)  # by pid
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -38,7 +37,6 @@ class Runners:
                 return None
             kept = self._kept.get(pid)
             if kept is not None:
-                self._kept.move_to_end(pid)
                 try:
                     return await self._checked(kept, caller, spiffe_id)
                 except AttestationFailed:  # gone, changed, or let go of meanwhile: who has the pid is looked at anew
@@ -62,16 +60,15 @@ class Runners:
         return runner.process.again() if await self._identities.has(runner, {spiffe_id}) else None
 
     def _keep(self, runner: Peer) -> None:
-        before = self._kept.pop(runner.process.pid, None)
-        self._kept[runner.process.pid] = runner
-        if before is None and len(self._kept) > RUNNERS_KEPT:
-            _, before = self._kept.popitem(last=False)
-        if before is not None:
-            before.close()
+        before = self._kept.drop(runner.process.pid)
+        gone = self._kept.put(runner.process.pid, runner)
+        for each in (before, gone and gone[1]):
+            if each is not None:
+                each.close()
 
     def _forget(self, runner: Peer) -> None:
         if self._kept.get(runner.process.pid) is runner:
-            del self._kept[runner.process.pid]
+            self._kept.drop(runner.process.pid)
         runner.close()
 
     def close(self) -> None:

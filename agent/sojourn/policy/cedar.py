@@ -6,7 +6,6 @@ forbid vanish; so a decision with any error in its diagnostics is a deny.
 
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -31,6 +30,7 @@ from sojourn.policy.cedar_schema import (
     uid,
 )
 from sojourn.policy.clauses import Clause
+from sojourn.quota.lru import Lru
 
 OWN = tuple(clauses.ours())
 
@@ -109,7 +109,7 @@ class Policy:
         self._limited = tuple(limited)
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
         self._alike_at = [(SEEN.index(name), like) for name, like in self._alike.items()]
-        self._allowed: OrderedDict[_Question, Allow] = OrderedDict()
+        self._allowed: Lru[_Question, Allow] = Lru(ALLOWED_KEPT)
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
         cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
         made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
@@ -148,14 +148,11 @@ class Policy:
         # Cedar has no clock and no memory: to the very same question it says the same again. Only a clean yes is kept.
         question = self._question(principal, action, resource, context)
         kept = self._allowed.get(question) if question is not None else None
-        if kept is not None and question is not None:
-            self._allowed.move_to_end(question)
+        if kept is not None:
             return kept
         decision = self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
         if question is not None and isinstance(decision, Allow):
-            self._allowed[question] = decision
-            if len(self._allowed) > ALLOWED_KEPT:
-                self._allowed.popitem(last=False)
+            self._allowed.put(question, decision)
         return decision
 
     def _question(self, principal: Principal, action: str, resource: str, context: Context) -> _Question | None:

@@ -20,6 +20,7 @@ from sojourn.net.addresses import Address, Network, is_loopback, may_connect, pa
 from sojourn.net.tls_key_updates import LimitedContext
 from sojourn.net.tls_versions import demand_modern_tls
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.runtime.single_flight import SingleFlight
 
 
 def tls_context(file: Path | None, text: str | None = None) -> ssl.SSLContext:
@@ -41,29 +42,24 @@ class Lookups:
 
     def __init__(self, at_once: int = PROVIDER_LOOKUPS_AT_ONCE) -> None:
         self._at_once = at_once
-        self._running: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
+        self._running = SingleFlight[tuple[str, int], list[Address]]()
 
     async def of(self, host: str, port: int) -> list[Address]:
         """The addresses of a host, each once. Raise OSError if it has none."""
         literal = parse_address(host)
         if literal is not None:
             return [literal]
-        running = self._running.get((host, port))
-        if running is None:
-            if len(self._running) >= self._at_once:
-                raise OSError("too many lookups are under way")
-            running = self._start(host, port)
-        return await asyncio.shield(running)
+        if (host, port) not in self._running and len(self._running) >= self._at_once:
+            raise OSError("too many lookups are under way")
+        return await self._running.run((host, port), lambda: self._start(host, port))
 
     def _start(self, host: str, port: int) -> asyncio.Future[list[Address]]:
         loop = asyncio.get_running_loop()
-        answer = self._running[host, port] = loop.create_future()
+        answer: asyncio.Future[list[Address]] = loop.create_future()
 
         def done(found: list[Address] | OSError) -> None:
-            self._running.pop((host, port), None)
             if isinstance(found, OSError):
                 answer.set_exception(found)
-                answer.exception()  # whoever asked may have gone
             else:
                 answer.set_result(found)
 

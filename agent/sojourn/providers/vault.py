@@ -23,6 +23,7 @@ from sojourn.providers.http import Http, HttpResponse
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask
 from sojourn.providers.vault_answers import refusal_of
+from sojourn.quota.lru import Lru
 from sojourn.runtime.clock import Clock, SystemClock
 from sojourn.settings.models import read_settings
 from sojourn.settings.tables import Duration, Table, between
@@ -109,7 +110,8 @@ class VaultProvider:
         self._audience = self._settings.audience or self._address
         self.audiences = frozenset({self._audience})
         self._stranded: OrderedDict[tuple[str, str], list[str]] = OrderedDict()  # tokens that nobody got, by task
-        self._able: OrderedDict[tuple[str, ...], None] = OrderedDict()  # policies by which tokens can revoke themselves
+        # The policies by which tokens can revoke themselves.
+        self._able: Lru[tuple[str, ...], bool] = Lru(PROVIDER_ROLES_KEPT, by_age=True)
 
     def read_ask(self, ask: Mapping[str, Any], actions: tuple[str, ...]) -> VaultAsked:
         """See VaultAsk. Raise InvalidInput."""
@@ -233,9 +235,7 @@ class VaultProvider:
                 hint="leave the role its default policy, or allow by another what it says of auth/token/revoke-self, "
                 "auth/token/lookup-self and sys/capabilities-self",
             )
-        self._able[policies] = None
-        if len(self._able) > PROVIDER_ROLES_KEPT:
-            self._able.popitem(last=False)
+        self._able.put(policies, True)
 
     async def _secret(self, wanted: Wanted, token: str) -> tuple[str, timedelta | None, bool]:
         """The secret as JSON, how long it is leased, and whether it is not leased at all."""

@@ -1,11 +1,71 @@
-"""What was used last, kept to be used again: so much of it, and of each owner no more than a share."""
+"""Caches that forget what was not used for longest: `Lru` has room for a number of values, `Recent` also for what they
+weigh, with a share for each owner.
+"""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+class Lru(Generic[Key, Value]):
+    """Values by key, `room` of them. When there is one too many, the one that was not used for longest goes.
+
+    With `by_age`, asking for a value is no use of it: the one that was put first goes. Iterating gives the keys, the
+    one that goes next first. Threads that share an Lru need a lock.
+    """
+
+    def __init__(self, room: int, *, by_age: bool = False) -> None:
+        self.room = room
+        self._by_age = by_age
+        self._kept: OrderedDict[Key, Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether there is a value for a key, which is not used by that."""
+        return key in self._kept
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._kept)
+
+    def values(self) -> list[Value]:
+        """All values, the one that goes next first."""
+        return list(self._kept.values())
+
+    def get(self, key: Key) -> Value | None:
+        """The value of a key; None if there is none."""
+        value = self._kept.get(key)
+        if value is not None and not self._by_age:
+            self._kept.move_to_end(key)
+        return value
+
+    def put(self, key: Key, value: Value) -> tuple[Key, Value] | None:
+        """Keep a value as the newest, in the place of the one before. Return what had to go to make room."""
+        self._kept[key] = value
+        self._kept.move_to_end(key)
+        return self._kept.popitem(last=False) if len(self._kept) > self.room else None
+
+    def drop(self, key: Key) -> Value | None:
+        """Forget one value, if it is there, and return it."""
+        return self._kept.pop(key, None)
+
+    def drop_while(self, which: Callable[[Value], bool]) -> None:
+        """Forget the values that go next, up to the first that is not so."""
+        while self._kept and which(next(iter(self._kept.values()))):
+            self._kept.popitem(last=False)
+
+    def drop_if(self, which: Callable[[Value], bool]) -> None:
+        """Forget the values that are so."""
+        for key in [key for key, value in self._kept.items() if which(value)]:
+            del self._kept[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
 
 
 class Room(NamedTuple):

@@ -6,7 +6,6 @@ that an operator looks for. Failures of one kind and subject are one line with a
 
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 from sojourn.errors import SojournError
 from sojourn.limits import FAILURE_TEXT_MAX, FAILURES_KEPT
+from sojourn.quota.lru import Lru
 from sojourn.runtime.clock import Clock
 
 _WARNINGS = frozenset({"warning", "error", "exception", "critical"})
@@ -51,7 +51,7 @@ class Failures:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, str], Failure] = OrderedDict()
+        self._found: Lru[tuple[str, str], Failure] = Lru(FAILURES_KEPT)
 
     def hear(self, method: str, event: Mapping[str, Any]) -> None:
         """Note a log line if it tells of a failure. `method` is the level by which it was logged."""
@@ -71,14 +71,12 @@ class Failures:
         """Count a failure."""
         now = self._clock.now()
         with self._lock:
-            known = self._found.pop((what, subject), None)
+            known = self._found.get((what, subject))
             if known is None:
                 made = Failure(what, subject, _cut(reason), now, now)
             else:
                 made = replace(known, reason=_cut(reason), last_at=now, count=known.count + 1)
-            self._found[what, subject] = made
-            while len(self._found) > FAILURES_KEPT:
-                self._found.popitem(last=False)
+            self._found.put((what, subject), made)
 
     def recent(self) -> list[Failure]:
         """Those that are kept, the newest first."""

@@ -3,13 +3,13 @@
 Only the process that held a task gets it back, as the identity that it had, and policy is asked again.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from sojourn.attestation.peer import Peer
 from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, PolicyDenied, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
+from sojourn.runtime.single_flight import SingleFlight
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kept_fields import PROCESS, STREAM
 from sojourn.tasks.suspension import TaskChanges
@@ -24,7 +24,7 @@ class Reattachment:
         self._engine = engine
         self._changing = changing
         self._identities = identities
-        self._resuming: dict[str, asyncio.Future[None]] = {}
+        self._resuming = SingleFlight[str, None]()
         self._with_stream: set[str] = set()
 
     async def of_caller(self, peer: Peer, entries: Sequence[Entry], task_id: str) -> Task:
@@ -36,7 +36,7 @@ class Reattachment:
         if task.binding == PROCESS and _waits(task):
             await self._check_holder(peer, task)
             if _waits(task):
-                await self._resume_once(task)
+                await self._resuming.run(task.id, lambda: self._resume(task))
         return task
 
     async def by_stream(self, peer: Peer, entries: Sequence[Entry], task_id: str) -> Task:
@@ -67,19 +67,6 @@ class Reattachment:
         """The caller has the task's identity; if it is not the holder itself, the holder must have it too."""
         if not _is_holder(peer, task) and not await self._identities.process_has(task.holder.pid, {task.spiffe_id}):
             raise PolicyDenied("the process that holds the task has not the task's identity any more")
-
-    async def _resume_once(self, task: Task) -> None:
-        """Resume, or wait for whoever does already."""
-        resuming = self._resuming.get(task.id)
-        if resuming is None:
-            resuming = self._resuming[task.id] = asyncio.ensure_future(self._resume(task))
-            resuming.add_done_callback(lambda done: self._resumed(task, done))
-        await asyncio.shield(resuming)
-
-    def _resumed(self, task: Task, done: "asyncio.Future[None]") -> None:
-        del self._resuming[task.id]
-        if not done.cancelled():
-            done.exception()  # whoever waits gets it; if nobody does any more, it is nobody's
 
     async def _resume(self, task: Task) -> None:
         self._engine.holding.check(task)

@@ -6,7 +6,7 @@ is counted and not recorded by itself.
 """
 
 import re
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from sojourn.limits import (
     REFUSALS_SHOWN,
     REFUSED_TASKS_KEPT,
 )
+from sojourn.quota.lru import Lru
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.runtime.hooks import Hooks
 from sojourn.tasks.engine import TaskEngine
@@ -76,7 +77,7 @@ class RefusalCounts:
         self._audit = audit
         self._alarms = alarms
         self._clock = clock
-        self._tried: OrderedDict[str, TriedAction] = OrderedDict()  # by task
+        self._tried: Lru[str, TriedAction] = Lru(REFUSED_TASKS_KEPT, by_age=True)  # by task
         self._codes: set[str] = set()  # of others
         self._recorded: Counter[str] = Counter()  # in this minute, by task and by service
         self._more: dict[str, dict[_Kind, Counter[str]]] = {}  # by whom they were told, counted in this minute, by code
@@ -84,18 +85,16 @@ class RefusalCounts:
         self.on_refused: Hooks[[str, str, int]] = Hooks()  # requests of a task's type, or of '', for a code
 
     def of(self, task_id: str) -> TriedAction:
-        return self._tried.get(task_id, _NOTHING)
+        return self._tried.get(task_id) or _NOTHING
 
     def note(self, by: str, resource: str, task: Task, code: str, request: Served, count: int) -> None:
         """A service's workload `by` tells that it refused requests with tokens of a task."""
         code = self._known(code)
         told = RefusedRequests(int(self._clock.now().timestamp()), resource[:AUDITED_TEXT], code, request, count)
-        tried = self._tried.setdefault(task.id, TriedAction())
+        tried = self._tried.get(task.id) or TriedAction()
         tried.count += count
         tried.last.append(told)
-        self._tried.move_to_end(task.id)
-        if len(self._tried) > REFUSED_TASKS_KEPT:
-            self._tried.popitem(last=False)
+        self._tried.put(task.id, tried)
         if request is not NOTHING_SAID and self._has_room(by, task.id):
             about = {"resource": told.resource, "by": by, "code": code, "count": count, **request.record()}
             self._audit.note("request_refused", **self._engine.named(task), **about)

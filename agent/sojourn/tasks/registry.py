@@ -1,12 +1,12 @@
 """The tasks that live, and those that ended a while ago."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from sojourn.attestation.peer import Peer
 from sojourn.errors import LimitExceeded, NotFound
 from sojourn.identity.entries import Entry
 from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, REMOTE_TASKS_PER_ID
+from sojourn.quota.lru import Lru
 from sojourn.quota.shares import may_take
 from sojourn.quota.usage import Usage
 from sojourn.tasks.task import Task
@@ -19,7 +19,7 @@ class LiveTasks:
         """`user`: who may become a uid, and so takes its share."""
         self._user = user
         self._live: dict[str, Task] = {}
-        self._ended: OrderedDict[str, Task] = OrderedDict()
+        self._ended: Lru[str, Task] = Lru(ENDED_TASKS_KEPT, by_age=True)
         self._per_owner = Usage[int | str]()
         self._counted: dict[str, int | str] = {}  # as whose each live one counts
         self._by_type: dict[str, dict[str, dict[str, Task]]] = {}  # type -> workload -> ID
@@ -44,7 +44,7 @@ class LiveTasks:
 
     def ended(self) -> list[Task]:
         """Recently ended tasks, oldest first."""
-        return list(self._ended.values())
+        return self._ended.values()
 
     def find(self, task_id: str) -> Task | None:
         """A live or recently ended task."""
@@ -95,9 +95,9 @@ class LiveTasks:
             if not of_entry:
                 del self._by_entry[task.entry_id]
         if keep:
-            self._ended[task.id] = task
-            if len(self._ended) > ENDED_TASKS_KEPT:
-                self._tell(self._ended.popitem(last=False)[0])
+            gone = self._ended.put(task.id, task)
+            if gone is not None:
+                self._tell(gone[0])
         else:
             self._tell(task.id)
 

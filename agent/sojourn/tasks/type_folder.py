@@ -7,23 +7,17 @@ the start that is the last good set, which the agent keeps; without it there are
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from sojourn.audit.journal import Audit
-from sojourn.errors import Fault, InvalidPolicy, SojournError, joined
-from sojourn.files.folder_watch import WatchedFolder
-from sojourn.limits import (
-    AUDITED_TEXT,
-    FOLLOWED_LOOK_SECONDS,
-    FOLLOWED_RETRY_SECONDS,
-    FOLLOWED_SETTLED_SECONDS,
-    TASK_TYPES,
-)
+from sojourn.errors import Fault, InvalidPolicy, joined
+from sojourn.files.folder_watch import INTERNAL, FolderFollower, WatchedFolder
+from sojourn.limits import AUDITED_TEXT, TASK_TYPES
 from sojourn.policy import cases, task_types
 from sojourn.policy.task_types import TypeSet
 from sojourn.runtime.clock import Clock
@@ -34,13 +28,12 @@ log = structlog.get_logger()
 Take = Callable[[TypeSet], Awaitable[list[Consequence]]]
 Check = Callable[[TypeSet], Sequence[Fault]]
 FOLDER, LAST_GOOD, NONE = "folder", "last_good", "none"  # from where the set in force is
-_INTERNAL = "internal error; the log has it"
 _FILES_PER_TYPE = 3
 _CHANGED_SHOWN = 100
 
 
-class TypeFolder:
-    """Keeps a set of task types that of a folder. `fault` is why the newest set is not in force, empty if it is."""
+class TypeFolder(FolderFollower):
+    """Keeps a set of task types that of a folder."""
 
     def __init__(
         self,
@@ -61,9 +54,9 @@ class TypeFolder:
         a thread: each fault names its file alone. With `require_cases` so do the cases of each type. `last_good` keeps
         the set in force for the next start.
         """
+        super().__init__(folder, clock.boot, f"{event}_failed")
         self.types = TypeSet()
         self.loaded_at: datetime | None = None
-        self.fault = ""
         self.origin = FOLDER
         self.accepted_at: datetime | None = None  # when the last good set came into force, while that is in force
         self.without = ""  # why there was no last good set, while none is in force
@@ -72,13 +65,11 @@ class TypeFolder:
         self._check = check
         self._audit = audit
         self._clock = clock
-        self._event, self._failed = event, f"{event}_failed"
+        self._event = event
         self._last_good = last_good
         self._unkept = False  # the set in force could not be kept: its database did not take it
-        self._retry_at = 0.0
         self._point_at(folder, optional=optional)
         self._turn = asyncio.Lock()
-        self._wake = asyncio.Event()
 
     def _point_at(self, folder: Path, *, optional: bool) -> None:
         self.folder = Path(os.path.abspath(folder))
@@ -92,40 +83,14 @@ class TypeFolder:
             self._point_at(folder, optional=optional)
         await self.look(again=True)
 
-    def wake(self) -> None:
-        """Have the folder read soon, whether or not it has changed."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Look at the folder again and again, until cancelled."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FOLLOWED_LOOK_SECONDS):
-                    await self._wake.wait()
-            again = self._wake.is_set()
-            self._wake.clear()
-            await self.look(settled_seconds=FOLLOWED_SETTLED_SECONDS, again=again)
-
-    async def look(self, *, settled_seconds: float = 0.0, again: bool = False) -> None:
-        """Bring the folder into force if it has changed, and has not changed further for `settled_seconds`."""
-        try:
-            async with self._turn:
-                await self._look(settled_seconds, again)
-        except InvalidPolicy as error:
-            self._refused(joined(error.faults))
-        except SojournError as error:
-            self._refused(error.public)
-        except Exception:
-            log.exception(self._failed, folder=str(self.folder))
-            self._refused(_INTERNAL)
-
     async def _look(self, settled_seconds: float, again: bool) -> None:
-        due = bool(self.fault) and self._clock.boot() >= self._retry_at
-        found = await self._watched.changed(lambda: self._read(self.folder), settled_seconds, again=again or due)
-        if found is not None:
-            await self._bring(found)
-        elif self._unkept:
-            await self._keep()
+        async with self._turn:
+            read = partial(self._read, self.folder)
+            found = await self._watched.changed(read, settled_seconds, again=again or self._due)
+            if found is not None:
+                await self._bring(found)
+            elif self._unkept:
+                await self._keep()
 
     async def read(self, other: Path | None = None) -> TypeSet:
         """What the folder says now, or `other`. Raise InvalidPolicy."""
@@ -141,11 +106,8 @@ class TypeFolder:
                 self._optional = False
             try:
                 found = await self.read()
-            except InvalidPolicy as error:
-                self._refused(joined(error.faults))
-            except Exception:
-                log.exception(self._failed, folder=str(self.folder))
-                self._refused(_INTERNAL)
+            except Exception as error:  # noqa: BLE001  # `_refuse` tells of it
+                self._refuse(error)
             else:
                 await self._bring(found)
                 return
@@ -181,7 +143,7 @@ class TypeFolder:
             raise
         except Exception as error:
             log.exception(self._failed, folder=str(self.folder))
-            raise InvalidPolicy(_INTERNAL) from error
+            raise InvalidPolicy(INTERNAL) from error
         if faults:
             raise InvalidPolicy(faults)
         return kept
@@ -192,7 +154,7 @@ class TypeFolder:
             async with self._turn:
                 return await self._bring(await self.read(), **by)
         except InvalidPolicy as error:
-            self._refused(joined(error.faults))
+            self._refuse(error)
             raise
 
     async def take(self, found: TypeSet, /, **by: Any) -> list[Consequence]:
@@ -234,12 +196,7 @@ class TypeFolder:
         if self._last_good is not None:
             self._unkept = not await self._last_good.try_to_keep(self.folder, self.types)
 
-    def _refused(self, fault: str) -> None:
-        """Tell why a set is not in force: once, and again when the reason is another."""
-        self._retry_at = self._clock.boot() + FOLLOWED_RETRY_SECONDS
-        if fault == self.fault:
-            return
-        self.fault = fault
+    def _tell(self, fault: str) -> None:
         in_force = self.types.digest if self.loaded_at is not None else None
         event = f"{self._event}_refused"
         log.error(event, folder=str(self.folder), reason=fault, in_force=in_force)

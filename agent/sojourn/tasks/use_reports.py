@@ -5,13 +5,13 @@ and stands beside the end in the journal (`task_used`).
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sojourn.audit.journal import Event
 from sojourn.errors import InvalidInput, InvalidToken, StoreFailed, TaskOver
 from sojourn.limits import ENDED_TASKS_KEPT, LATE_USE_RECORDS, TASK_USE_LATE_SECONDS, USE_WRITE_SECONDS
+from sojourn.quota.lru import Lru
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.hooks import Hooks
 from sojourn.tasks.announcements import Place
@@ -37,7 +37,7 @@ class UseReports:
     def __init__(self, engine: TaskEngine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._over: OrderedDict[str, _Over] = OrderedDict()  # the oldest first
+        self._over: Lru[str, _Over] = Lru(ENDED_TASKS_KEPT, by_age=True)
         self._touched: dict[str, Task] = {}  # whose uses are not on disk
         self._writing = asyncio.Lock()
         self.on_use: Hooks[[Task, int]] = Hooks()  # calls of a task were counted
@@ -130,6 +130,5 @@ class UseReports:
         if task.live:
             return
         now = self._clock.boot()
-        self._over[task.id] = _Over(now)
-        while len(self._over) > ENDED_TASKS_KEPT or next(iter(self._over.values())).since + TASK_USE_LATE_SECONDS < now:
-            self._over.popitem(last=False)
+        self._over.put(task.id, _Over(now))
+        self._over.drop_while(lambda over: over.since + TASK_USE_LATE_SECONDS < now)

@@ -8,7 +8,6 @@ keep others waiting: each has a line of his own.
 import asyncio
 import ctypes
 import errno
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Executor
 from enum import Enum
@@ -17,6 +16,7 @@ from typing import Final
 
 from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS, NAMES_KEPT
 from sojourn.quota.fair_queue import FairQueue
+from sojourn.quota.lru import Lru
 
 from sojourn_attestors.kernel.bootclock import boot_seconds
 
@@ -49,7 +49,7 @@ class Names:
         self._pool = pool
         self._look_up = look_up or name_of
         self._boot = boot
-        self._kept: OrderedDict[Key, tuple[str | None, float]] = OrderedDict()
+        self._kept: Lru[Key, tuple[str | None, float]] = Lru(NAMES_KEPT, by_age=True)
         self._asked: dict[Key, asyncio.Future[str | None]] = {}
         self._lock = Lock()
         # What is wanted, by whom; `_wanted`: of all that, what no thread asks for yet.
@@ -65,7 +65,7 @@ class Names:
         missing: dict[Key, asyncio.Future[str | None]] = {}
         now = self._boot()
         for key in keys:
-            name, at = self._kept.get(key, (None, -NAMES_FRESH_SECONDS))
+            name, at = self._kept.get(key) or (None, -NAMES_FRESH_SECONDS)
             if at > now - NAMES_FRESH_SECONDS:
                 found[key] = name
             else:
@@ -126,10 +126,7 @@ class Names:
             asked.set_exception(error)
             return
         asked.set_result(name)
-        self._kept[key] = (name, self._boot())
-        self._kept.move_to_end(key)
-        if len(self._kept) > NAMES_KEPT:
-            self._kept.popitem(last=False)
+        self._kept.put(key, (name, self._boot()))
 
 
 def _seen(answer: "asyncio.Future[str | None]") -> None:

@@ -1,7 +1,6 @@
 """The container engines of this machine: which to ask about a container, how often, and when to leave one alone."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from sojourn.limits import (
     ENGINE_USERS,
     USER_ENGINE_ANSWER_MAX_BYTES,
 )
+from sojourn.quota.lru import Lru
 
 from sojourn_attestors.asking.fetching import Late, NotThere, Unwell
 from sojourn_attestors.asking.localfetching import LocalJsonClient, SocketFinder
@@ -38,7 +38,7 @@ class Engine:
             False: 0,
             True: 0,
         }  # of what it answered before or was not asked, and of what it did not answer
-        self._late: OrderedDict[str, float] = OrderedDict()  # until when it is not asked again
+        self._late: Lru[str, float] = Lru(ENGINE_LATE_KEPT, by_age=True)  # until when it is not asked again
 
     async def container(self, container_id: str, ends: float) -> Any:
         """What it says of a container, before the moment `ends`. Raise NotThere or AttestationFailed."""
@@ -57,7 +57,7 @@ class Engine:
         return None
 
     async def _get(self, path: str, ends: float) -> Any:
-        if self._late.get(path, 0.0) > self._now():
+        if (self._late.get(path) or 0.0) > self._now():
             raise AttestationFailed(f"{self._what} did not answer a moment ago")
         again = path in self._late  # it may be stuck about that alone: others do not wait for it
         if self._failures >= ENGINE_FAILURES and self._under_way[again]:
@@ -68,7 +68,7 @@ class Engine:
         except (Late, Unwell) as error:
             self._failures += 1
             if isinstance(error, Late):
-                self._put_off(path)
+                self._late.put(path, self._now() + ENGINE_LATE_AGAIN_SECONDS)
             raise
         except NotThere:
             self._failures = 0
@@ -76,14 +76,8 @@ class Engine:
         finally:
             self._under_way[again] -= 1
         self._failures = 0
-        self._late.pop(path, None)
+        self._late.drop(path)
         return answer
-
-    def _put_off(self, path: str) -> None:
-        self._late[path] = self._now() + ENGINE_LATE_AGAIN_SECONDS
-        self._late.move_to_end(path)
-        if len(self._late) > ENGINE_LATE_KEPT:
-            self._late.popitem(last=False)
 
     async def _try(self, path: str, ends: float) -> Any:
         for pause in _PAUSES:
@@ -116,7 +110,7 @@ class Engines:
         self._now = now
         self._of_users = of_users
         self._machine = {kind: self._engine(kind, path, 0) for kind, path in machine.items()}
-        self._users: OrderedDict[int, dict[str, Engine]] = OrderedDict()
+        self._users: Lru[int, dict[str, Engine]] = Lru(ENGINE_USERS)
 
     def of(self, place: Place) -> list[Engine]:
         """The engines that could know a container, the likeliest first; none if neither kind names containers so."""
@@ -138,12 +132,10 @@ class Engines:
         return faults if len(faults) == len(tried) else []
 
     def _of_user(self, uid: int) -> dict[str, Engine]:
-        engines = self._users.pop(uid, None)
+        engines = self._users.get(uid)
         if engines is None:
             engines = {kind: self._engine(kind, path, uid) for kind, path in self._of_users.items()}
-        self._users[uid] = engines
-        if len(self._users) > ENGINE_USERS:
-            self._users.popitem(last=False)
+            self._users.put(uid, engines)
         return engines
 
     def _engine(self, kind: str, path: str, uid: int) -> Engine:

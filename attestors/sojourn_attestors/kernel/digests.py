@@ -3,7 +3,6 @@
 import hashlib
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from threading import Lock
 from typing import Final
 
 from sojourn.limits import PROGRAM_DIGESTS_KEPT, PROGRAM_SETTLED_SECONDS
+from sojourn.quota.lru import Lru
 
 from sojourn_attestors.kernel.bootclock import boot_seconds
 from sojourn_attestors.kernel.filestatus import FileStatus
@@ -45,7 +45,7 @@ class Digests:
         self._wall = wall
         self._boot = boot
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
+        self._kept: Lru[tuple[int, ...], _Kept] = Lru(PROGRAM_DIGESTS_KEPT)
         self._computing: dict[tuple[int, ...], Future[str]] = {}
 
     def known(self, file: FileStatus) -> str | None:
@@ -56,7 +56,6 @@ class Digests:
             kept = self._kept.get(file.key)
             if kept is None or self._offset() < kept.offset - PROGRAM_SETTLED_SECONDS / 2:
                 return None
-            self._kept.move_to_end(file.key)
             return kept.digest
 
     def begin(self, file: FileStatus) -> tuple[Future[str], bool]:
@@ -86,9 +85,7 @@ class Digests:
             return
         with self._lock:
             if settled:
-                self._kept[file.key] = _Kept(digest, self._offset())
-                if len(self._kept) > PROGRAM_DIGESTS_KEPT:
-                    self._kept.popitem(last=False)
+                self._kept.put(file.key, _Kept(digest, self._offset()))
         self._end(file, result)
         result.set_result(digest)
 

@@ -148,7 +148,7 @@ async def test_not_where_processes_have_no_numbers(room):
 
 async def test_is_bounded(room, monkeypatch):
     """No more processes are kept than there is room for, and none that is too old to serve."""
-    monkeypatch.setattr(shared_module, "ATTESTATIONS_SHARED", 1)
+    monkeypatch.setattr(room.attestation._shared._kept, "room", 1)
     await room.attest()
     with child() as other:
         peer = peer_of(other)
@@ -156,7 +156,7 @@ async def test_is_bounded(room, monkeypatch):
         peer.close()
     assert 1 == len(room.attestation._shared._kept)
     room.clock.advance(ATTESTATION_SHARED_SECONDS)
-    monkeypatch.setattr(shared_module, "ATTESTATIONS_SHARED", 10)
+    monkeypatch.setattr(room.attestation._shared._kept, "room", 10)
     await room.attest()
     assert 1 == len(room.attestation._shared._kept)
 

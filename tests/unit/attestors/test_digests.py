@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sojourn_attestors.kernel import digests as module
 from sojourn_attestors.kernel.digests import Changed, Digests, GivenUp
 from sojourn_attestors.kernel.filestatus import FileStatus
 
@@ -120,7 +119,7 @@ class TestDigests:
         monkeypatch.setattr(Digests, "_read", staticmethod(write))
         with pytest.raises(Changed):
             digest_of(digests, file)
-        assert ({}, {}) == (digests._kept, digests._computing)
+        assert ([], {}) == (list(digests._kept), digests._computing)
 
     def test_that_cannot_be_read(self, digests, file, monkeypatch):
         """If reading fails, that is told, and the next one tries anew."""
@@ -149,7 +148,7 @@ class TestDigests:
 
     def test_a_bounded_number_is_kept(self, digests, tmp_path, monkeypatch):
         """Of all digests a bounded number is kept: those that were asked for last."""
-        monkeypatch.setattr(module, "PROGRAM_DIGESTS_KEPT", 2)
+        monkeypatch.setattr(digests._kept, "room", 2)
         keys = []
         for number in range(4):
             path = tmp_path / str(number)

@@ -150,7 +150,7 @@ class TestRoute:
 
     def test_what_is_kept_has_a_limit(self, outlets, monkeypatch):
         """Types that were in force long ago are forgotten, and read again when they are asked about."""
-        monkeypatch.setattr("sojourn.credentials.provider_routes._ASKS_KEPT", 2)
+        monkeypatch.setattr(outlets._asks, "room", 2)
         kinds = [outside_type(ceiling=CEILING.replace('"orders"', f'"o{number}"')) for number in range(4)]
         for _ in range(2):
             assert ["o0", "o1", "o2", "o3"] == [outlets.route(each, ORDERS).ask.audience for each in kinds]

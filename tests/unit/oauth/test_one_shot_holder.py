@@ -106,7 +106,7 @@ class TestRunners:
     async def test_limit(self, room, monkeypatch):
         """At most RUNNERS_KEPT are kept; the one that was not asked for longest goes, and is found again."""
         assert RUNNERS_KEPT > 1
-        monkeypatch.setattr(module, "RUNNERS_KEPT", 1)
+        monkeypatch.setattr(room.runners._kept, "room", 1)
         with helper_of() as (one, its), helper_of() as (other, others):
             asked = []
             for each in (its, others, its):

@@ -196,7 +196,7 @@ class TestAllowed:
 
     def test_no_more_than_there_is_room_for(self, policy, asked, monkeypatch):
         """The questions that were asked last are kept, ALLOWED_KEPT of them."""
-        monkeypatch.setattr(policy_module, "ALLOWED_KEPT", 2)
+        monkeypatch.setattr(policy._allowed, "room", 2)
         for level in (1, 2, 1, 3, 1, 2):
             assert policy.decide(principal(), "ticket:read", TICKETS, self.context(level))
         assert [1, 2, 3, 2] == [request["context"]["params"]["level"] for request in asked]

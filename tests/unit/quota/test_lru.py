@@ -1,9 +1,11 @@
 """lru.py: what was used last is kept, within a number and a weight, and no owner takes more than its share."""
 
+from collections import OrderedDict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn.quota.lru import Recent, Room
+from sojourn.quota.lru import Lru, Recent, Room
 
 
 @pytest.fixture
@@ -86,3 +88,88 @@ def test_never_more_than_there_is_room_for(steps):
             own = [weight for owner, weight in held.values() if owner == each]
             assert len(own) <= 2
             assert sum(own) <= 60
+
+
+def lru_of(keys, room=3, **options):
+    lru = Lru(room, **options)
+    for key in keys:
+        lru.put(key, key.upper())
+    return lru
+
+
+class TestLru:
+    def test_what_was_not_used_for_longest_goes(self):
+        """When there is one too many, the value that was neither put nor asked for for longest goes, and is told."""
+        lru = lru_of("abc")
+        assert "A" == lru.get("a")
+        assert ("b", "B") == lru.put("d", "D")
+        assert ("cad", ["C", "A", "D"], 3) == ("".join(lru), lru.values(), len(lru))
+
+    def test_put_again(self):
+        """A value that is put under a key again is the newest, alone under it, and drives nothing out."""
+        lru = lru_of("abc")
+        assert lru.put("a", "other") is None
+        assert (["B", "C", "other"], 3) == (lru.values(), len(lru))
+
+    def test_looking_is_no_use(self):
+        """Whether a key is there may be looked at without keeping its value longer."""
+        lru = lru_of("abc")
+        assert "a" in lru
+        assert "d" not in lru
+        lru.put("d", "D")
+        assert "a" not in lru
+
+    def test_by_age(self):
+        """By age, what was put first goes, however often it was asked for since."""
+        lru = lru_of("abc", by_age=True)
+        assert "A" == lru.get("a")
+        assert ("a", "A") == lru.put("d", "D")
+        assert lru.put("b", "new") is None
+        assert ("c", "C") == lru.put("e", "E")
+        assert ["D", "new", "E"] == lru.values()
+
+    def test_an_empty_value_is_a_value(self):
+        """A value that is empty is found and used as any other."""
+        lru = Lru(2)
+        lru.put("a", ())
+        lru.put("b", "B")
+        assert () == lru.get("a")
+        assert ("b", "B") == lru.put("c", "C")
+
+    def test_forgetting(self):
+        """One value, the next ones up to some other, those that are so, or all are forgotten."""
+        lru = lru_of("abcdef", room=6)
+        assert ("C", None, None) == (lru.drop("c"), lru.drop("c"), lru.get("c"))
+        lru.drop_while(lambda value: value in "ABE")
+        assert "def" == "".join(lru)
+        lru.drop_if(lambda value: value in "EX")
+        assert "df" == "".join(lru)
+        lru.drop_while(lambda _value: True)
+        assert 0 == len(lru)
+        lru.put("a", "A")
+        lru.clear()
+        assert (0, None) == (len(lru), lru.get("a"))
+
+    @given(
+        st.integers(1, 4),
+        st.booleans(),
+        st.lists(st.tuples(st.sampled_from(["get", "put", "drop"]), st.sampled_from("abcdef"))),
+    )
+    def test_as_a_list_would(self, room, by_age, steps):
+        """Whatever is asked for, put and dropped, the same is kept as in a list of which the first goes."""
+        lru, kept = Lru(room, by_age=by_age), OrderedDict()
+        for number, (step, key) in enumerate(steps):
+            if step == "get":
+                assert kept.get(key) == lru.get(key)
+                if key in kept and not by_age:
+                    kept[key] = kept.pop(key)
+            elif step == "drop":
+                assert kept.pop(key, None) == lru.drop(key)
+            else:
+                kept.pop(key, None)
+                kept[key] = number
+                first = next(iter(kept.items())) if len(kept) > room else None
+                assert first == lru.put(key, number)
+                if first is not None:
+                    del kept[first[0]]
+            assert list(kept) == list(lru)

@@ -287,7 +287,7 @@ class TestStates:
 
     async def test_a_bounded_number_of_ended_tasks_is_kept(self, room, monkeypatch):
         """Of the ended tasks the oldest are forgotten; their tokens are refused all the same."""
-        monkeypatch.setattr(live_module, "ENDED_TASKS_KEPT", 1)
+        monkeypatch.setattr(room.engine.tasks._ended, "room", 1)
         first, second = await room.begin(), await room.begin()
         token = await room.engine.token(first, TICKETS, ())
         end_all(room.engine)

@@ -144,7 +144,7 @@ async def test_at_the_end(room, task):
 
 async def test_what_is_remembered_is_bounded(room, monkeypatch):
     """Of so many tasks it is remembered what was refused; the one that was tried longest ago is forgotten."""
-    monkeypatch.setattr("sojourn.tasks.refusal_reports.REFUSED_TASKS_KEPT", 2)
+    monkeypatch.setattr(room.refusals._tried, "room", 2)
     tasks = [await room.begin() for _ in range(3)]
     for task in tasks:
         room.note(task)

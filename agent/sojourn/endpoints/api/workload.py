@@ -1,6 +1,5 @@
 """The SPIFFE Workload API (SPIFFE_Workload_API.md), with SPIRE's codes and texts."""
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 
@@ -23,7 +22,7 @@ from sojourn.limits import (
     VALIDATIONS_KEPT,
     VALIDATIONS_KEPT_BYTES,
 )
-from sojourn.quota.lru import Recent, Room
+from sojourn.quota.lru import Lru, Recent, Room
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
@@ -55,8 +54,8 @@ class WorkloadApi:
         self._identities = identities
         self._audit = audit
         self._clock = clock
-        self._answers: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
-        self._given: OrderedDict[tuple[str, int, int, int, int], None] = OrderedDict()  # JWT-SVIDs, to which processes
+        self._answers: Lru[tuple[object, ...], bytes] = Lru(_ANSWERS_KEPT, by_age=True)
+        self._given: Lru[tuple[str, int, int, int, int], bool] = Lru(JWT_SVIDS_KEPT)  # which JWT-SVIDs, to whom
         self._validated: Recent[str, bytes] = Recent(
             Room(VALIDATIONS_KEPT, VALIDATIONS_KEPT_BYTES), Room(VALIDATIONS_KEPT // 4, VALIDATIONS_KEPT_BYTES // 4)
         )
@@ -117,8 +116,7 @@ class WorkloadApi:
         """Record which process has which JWT-SVID: once, however often it is served the same, if no record was lost."""
         process = peer.process
         given = (svid.claims["jti"], process.pid, process.start_time, peer.uid, self._audit.lost)
-        if given in self._given:
-            self._given.move_to_end(given)
+        if self._given.get(given):
             return
         self._audit.note(
             "jwt_svid_issued",
@@ -130,9 +128,7 @@ class WorkloadApi:
             pid=process.pid,
             uid=peer.uid,
         )
-        self._given[given] = None
-        if len(self._given) > JWT_SVIDS_KEPT:
-            self._given.popitem(last=False)
+        self._given.put(given, True)
 
     async def validate_jwt_svid(self, call: Call, request: pb.ValidateJWTSVIDRequest) -> bytes:
         if not request.audience:
@@ -235,9 +231,8 @@ class WorkloadApi:
         """What `make` makes, the same for all whose answer has this key: each stream holds what it was sent last."""
         answer = self._answers.get(key)
         if answer is None:
-            answer = self._answers[key] = make().SerializeToString(deterministic=True)
-            if len(self._answers) > _ANSWERS_KEPT:
-                self._answers.popitem(last=False)
+            answer = make().SerializeToString(deterministic=True)
+            self._answers.put(key, answer)
         return answer
 
     def _x509_bundles(self, stream: IdentityStream) -> bytes:

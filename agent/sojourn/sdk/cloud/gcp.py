@@ -6,7 +6,6 @@ the exchange gives is what the agent has from Google.
 
 import json
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import LOCAL_SUBJECT_TOKENS
+from sojourn.quota.lru import Lru
 from sojourn.sdk.cloud.protocol import CredentialRequest, EndpointPlace, Lent, check_method
 from sojourn.sdk.task.values import Outside
 
@@ -62,7 +62,7 @@ def environment(outside: Outside, place: EndpointPlace) -> dict[str, str]:
 class GcpForm:
     def __init__(self, lent: Lent) -> None:
         self._lent = lent
-        self._subjects: OrderedDict[str, None] = OrderedDict()
+        self._subjects: Lru[str, bool] = Lru(LOCAL_SUBJECT_TOKENS, by_age=True)
 
     async def answer(self, asked: CredentialRequest) -> Mapping[str, Any]:
         if asked.path == _SUBJECT:
@@ -82,9 +82,7 @@ class GcpForm:
 
     def _subject(self) -> str:
         subject = secrets.token_urlsafe(32)
-        self._subjects[subject] = None
-        while len(self._subjects) > LOCAL_SUBJECT_TOKENS:
-            self._subjects.popitem(last=False)
+        self._subjects.put(subject, True)
         return subject
 
     async def _exchange(self, content: bytes) -> Mapping[str, Any]:
@@ -94,10 +92,8 @@ class GcpForm:
             raise InvalidInput("a token exchange is a form") from error
         if form.get("grant_type") != _EXCHANGE or form.get("requested_token_type", _ACCESS) != _ACCESS:
             raise InvalidInput("this exchanges a subject token for an access token (RFC 8693), and nothing else")
-        subject = form.get("subject_token", "")
-        if subject not in self._subjects:
+        if not self._subjects.drop(form.get("subject_token", "")):
             raise InvalidInput("the subject token is none that was given here, or was used")
-        del self._subjects[subject]
         token, until = await self._lent.lend()
         return {
             "access_token": token.token,

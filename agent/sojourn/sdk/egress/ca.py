@@ -2,7 +2,6 @@
 
 import ipaddress
 import ssl
-from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS, PROXY_HOSTS, TASK_MAX_SECONDS
 from sojourn.net.tls_versions import demand_modern_tls
+from sojourn.quota.lru import Lru
 from sojourn.spiffetls.context import load_pem
 
 _NOTHING = {
@@ -44,7 +44,7 @@ class EgressAuthority:
         now = datetime.now(UTC)
         self._not_before = now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS)
         self._not_after = now + timedelta(seconds=TASK_MAX_SECONDS)
-        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
+        self._contexts: Lru[str, ssl.SSLContext] = Lru(PROXY_HOSTS)
         self._certificate = (
             self._builder(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -60,12 +60,11 @@ class EgressAuthority:
 
     def context(self, host: str) -> ssl.SSLContext:
         """The TLS context of a server that is `host`."""
-        if host not in self._contexts:
-            self._contexts[host] = self._make(host)
-            while len(self._contexts) > PROXY_HOSTS:
-                self._contexts.popitem(last=False)
-        self._contexts.move_to_end(host)
-        return self._contexts[host]
+        context = self._contexts.get(host)
+        if context is None:
+            context = self._make(host)
+            self._contexts.put(host, context)
+        return context
 
     def _make(self, host: str) -> ssl.SSLContext:
         leaf = (

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import SojournError, Unavailable
 from sojourn.jose.jws import PublicKey
 from sojourn.limits import ENDED_TASKS_KEPT, HEARTBEAT_SECONDS, HEARTBEATS_MISSED, LIVE_TASKS
+from sojourn.quota.lru import Lru
 from sojourn.sdk.client.validation import Agent
 from sojourn.workloadapi.messages import jwk_set
 
@@ -41,7 +41,7 @@ class _Tasks:
 
     def __init__(self) -> None:
         self._live: dict[str, TaskKnown] = {}
-        self._ended: OrderedDict[str, TaskKnown] = OrderedDict()
+        self._ended: Lru[str, TaskKnown] = Lru(ENDED_TASKS_KEPT, by_age=True)
 
     def lookup(self, task_id: str) -> TaskKnown | None:
         return self._live.get(task_id) or self._ended.get(task_id)
@@ -56,11 +56,9 @@ class _Tasks:
         least = max(state.version, before.version if before else 0)
         known = TaskKnown(least, state.live, state.reason, state.suspended)
         self._live.pop(state.id, None)
-        self._ended.pop(state.id, None)
+        self._ended.drop(state.id)
         if not known.live:
-            self._ended[state.id] = known
-            while len(self._ended) > ENDED_TASKS_KEPT:
-                self._ended.popitem(last=False)
+            self._ended.put(state.id, known)
         elif len(self._live) < LIVE_TASKS:
             self._live[state.id] = known
         return True

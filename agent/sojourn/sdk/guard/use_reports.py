@@ -5,7 +5,6 @@ The first call of each task is reported at once, those that follow each second, 
 something is heard of the task, as its end.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,6 +16,7 @@ from sojourn.limits import (
     TOKEN_USES_PER_REPORT,
     USED_TASKS_KEPT,
 )
+from sojourn.quota.lru import Lru
 from sojourn.sdk.client.validation import Agent
 from sojourn.sdk.guard.background_reports import REPORT_SECONDS, SEND_SECONDS, Behind
 
@@ -32,7 +32,7 @@ class UseReporter(Behind):
         self._client = client
         self._noted: dict[tuple[str, str], int] = {}
         self._tasks: set[str] = set()  # of what was noted
-        self._known: OrderedDict[str, None] = OrderedDict()  # tasks of which something was reported
+        self._known: Lru[str, bool] = Lru(USED_TASKS_KEPT, by_age=True)  # tasks of which something was reported
 
     def note(self, token: str, action: str, task_id: str = "") -> None:
         """A call for `action` was let through with `token`, of this task."""
@@ -46,9 +46,7 @@ class UseReporter(Behind):
             self._tasks.add(task_id)
             if task_id not in self._known:
                 self._due.set()
-                self._known[task_id] = None
-                while len(self._known) > USED_TASKS_KEPT:
-                    self._known.popitem(last=False)
+                self._known.put(task_id, True)
 
     def heard(self, task_id: str) -> None:
         """Something was heard of a task, or of all (''): what was noted of it is reported at once."""

@@ -6,7 +6,6 @@
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any, Final, Protocol, Self
 from sojourn.errors import InvalidToken, Refused, SojournError, TaskOver, TooLarge
 from sojourn.errors.oauth import DigestNeeded, OutsideTask, SendAgain
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
+from sojourn.quota.lru import Lru
 from sojourn.sdk.request import grant_match
 from sojourn.sdk.request.flow import Flow
 from sojourn.sdk.task.values import AccessToken, Outside
@@ -140,10 +140,10 @@ class Shelf:
 
     def __init__(self, boot: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)) -> None:
         self._boot = boot
-        self._kept: OrderedDict[AskToken, tuple[AccessToken, int, float]] = OrderedDict()
-        self._nonces: OrderedDict[str, str] = OrderedDict()
+        self._kept: Lru[AskToken, tuple[AccessToken, int, float]] = Lru(TOKENS_KEPT, by_age=True)
+        self._nonces: Lru[str, str] = Lru(NONCES_KEPT, by_age=True)
         self._for_one: set[tuple[str, tuple[str, ...]]] = set()
-        self._lacking: OrderedDict[tuple[str, str, str, str], tuple[str, ...]] = OrderedDict()
+        self._lacking: Lru[tuple[str, str, str, str], tuple[str, ...]] = Lru(TOKENS_KEPT, by_age=True)
         self._lock = threading.Lock()
 
     def token(self, ask: AskToken, version: int) -> AccessToken | None:
@@ -161,16 +161,13 @@ class Shelf:
             return
         left = (token.expires_at - datetime.now(UTC)).total_seconds()
         with self._lock:
-            self._kept[ask] = token, version, self._boot() + left - min(TOKEN_RENEWED_SECONDS, left / 4)
-            self._kept.move_to_end(ask)
-            while len(self._kept) > TOKENS_KEPT:
-                self._kept.popitem(last=False)
+            until = self._boot() + left - min(TOKEN_RENEWED_SECONDS, left / 4)
+            self._kept.put(ask, (token, version, until))
 
     def drop(self, refused: AccessToken) -> None:
         """Forget a token that a service does not take any more."""
         with self._lock:
-            for ask in [ask for ask, (token, _, _) in self._kept.items() if token is refused]:
-                del self._kept[ask]
+            self._kept.drop_if(lambda kept: kept[0] is refused)
 
     def nonce(self, resource: str) -> str | None:
         """What the service last asked for."""
@@ -179,10 +176,7 @@ class Shelf:
 
     def keep_nonce(self, resource: str, nonce: str) -> None:
         with self._lock:
-            self._nonces[resource] = nonce
-            self._nonces.move_to_end(resource)
-            while len(self._nonces) > NONCES_KEPT:
-                self._nonces.popitem(last=False)
+            self._nonces.put(resource, nonce)
 
     def for_one_request(self, resource: str, actions: tuple[str, ...]) -> bool:
         """Whether the agent gives tokens for these actions for single requests alone."""
@@ -194,20 +188,17 @@ class Shelf:
     def actions(self, wanted: WantedRequest) -> tuple[str, ...]:
         """What a request is for: what the service said of one like it, if its sender does not say."""
         with self._lock:
-            return wanted.actions or self._lacking.get(_like(wanted), ())
+            return wanted.actions or self._lacking.get(_like(wanted)) or ()
 
     def forget_actions(self, wanted: WantedRequest) -> bool:
         """What the service said of one like it is of no use now. Return whether it had said anything."""
         with self._lock:
-            return not wanted.actions and self._lacking.pop(_like(wanted), None) is not None
+            return not wanted.actions and self._lacking.drop(_like(wanted)) is not None
 
     def note_actions(self, wanted: WantedRequest, actions: tuple[str, ...]) -> None:
         """The service said what requests like this one need."""
         with self._lock:
-            self._lacking[_like(wanted)] = actions
-            self._lacking.move_to_end(_like(wanted))
-            while len(self._lacking) > TOKENS_KEPT:
-                self._lacking.popitem(last=False)
+            self._lacking.put(_like(wanted), actions)
 
 
 def want(

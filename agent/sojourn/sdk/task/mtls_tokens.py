@@ -10,6 +10,7 @@ from typing import Final, Protocol, Unpack
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sojourn.errors import NoIdentity
+from sojourn.quota.lru import Lru
 from sojourn.sdk.client.x509_source import Present, X509Source
 from sojourn.sdk.task.values import AccessToken, TokenOptions
 from sojourn.spiffetls.authorize import Authorize
@@ -48,7 +49,7 @@ class CertificateTokens:
         self._task = task
         self._source = source
         self._now = now
-        self._kept: dict[tuple[str, tuple[str, ...]], CertificateToken] = {}
+        self._kept: Lru[tuple[str, tuple[str, ...]], CertificateToken] = Lru(KEPT, by_age=True)
         self._asking = asyncio.Lock()
 
     async def get(self, resource: str = "", actions: Sequence[str] = (), *, anew: bool = False) -> CertificateToken:
@@ -65,10 +66,8 @@ class CertificateTokens:
                 raise NoIdentity("there is no X.509-SVID: the agent refused, or the source is closed")
             leaf = present.context.default.leaf.public_bytes(Encoding.DER)
             token = await self._task.token(resource, actions, certificate=leaf)
-            self._kept.pop(name, None)
-            while len(self._kept) >= KEPT:
-                del self._kept[next(iter(self._kept))]
-            made = self._kept[name] = CertificateToken(token, present)
+            made = CertificateToken(token, present)
+            self._kept.put(name, made)
             return made
 
     def _good(self, kept: CertificateToken, present: Present) -> bool:

@@ -117,7 +117,7 @@ async def test_for_good(agent: FakeAgent, client: Client) -> None:
 async def test_bounded(agent: FakeAgent, feed: TaskFeed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limits the oldest ended tasks, and further live ones, are unknown."""
     assert (ENDED_TASKS_KEPT, LIVE_TASKS) == (10_000, 100_000)
-    monkeypatch.setattr(feeds, "ENDED_TASKS_KEPT", 2)
+    monkeypatch.setattr(feed._tasks._ended, "room", 2)
     monkeypatch.setattr(feeds, "LIVE_TASKS", 2)
     agent.push("WatchTasks", delta(*(over(f"e{n}") for n in range(3)), *(live(f"l{n}") for n in range(3)), over("z")))
     await until(lambda: feed.lookup("z") is not None)
