@@ -16,6 +16,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 LAYERS = [
     ("limits", "errors", "extras"),
     ("quota", "files", "net", "runtime", "jose", "_pb"),
+    ("httpclient",),
     ("spiffe",),
     ("tasktoken",),
     ("settings", "workloadapi", "audit", "authority"),
@@ -72,15 +73,8 @@ HOMES = {
     "mcp_types": ["sdk.integrations.mcp_client"],
     "httpx2": ["sdk.integrations.mcp_client"],
     "httpx": ["sdk.integrations.httpx_auth", "sdk.task.clients"],
-    "httpcore": [
-        *(
-            "federation.bundle_fetch",
-            "providers.connection_pool",
-            "providers.guarded_connect",
-            "providers.guarded_http",
-        ),
-        *("sdk.egress", "sdk.cloud.vault"),
-    ],
+    "httpcore": ["sdk.egress", "sdk.cloud.vault"],
+    "httpcore2": ["httpclient"],
     "h11": ["sdk.egress"],
     "requests": ["sdk.integrations.requests_auth"],
 }
@@ -298,6 +292,7 @@ class TestDaemon:
             "grpc",
             "h11",
             "httpcore",
+            "httpcore2",
             "httptools",
             "multiprocessing",
             "pygments",
