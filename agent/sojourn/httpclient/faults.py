@@ -15,7 +15,7 @@ class Why(StrEnum):
     NO_ADDRESS = "no_address"  # the name has none
     ADDRESS = "address"  # the name has none that may be connected to
     UNREACHABLE = "unreachable"  # no address accepts a connection, or there is no such socket
-    LISTENER = "listener"  # another user than the owner listens at a Unix socket
+    OWNER = "owner"  # a Unix socket is none, or another user's, or another user listens there: `reason` says which
     CONNECT_LATE = "connect_late"
     CERTIFICATE = "certificate"
     TLS = "tls"  # the handshake failed for another reason than the certificate
