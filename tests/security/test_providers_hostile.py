@@ -424,7 +424,7 @@ class TestSecrets:
         before = logging.getLogger().handlers[:], logging.getLogger().level
         try:
             logs.configure("debug")
-            assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.INFO)
+            assert not logging.getLogger("httpcore2.http11").isEnabledFor(logging.INFO)
         finally:
             structlog.reset_defaults()
             logging.getLogger().handlers[:], level = before

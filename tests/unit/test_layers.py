@@ -73,8 +73,7 @@ HOMES = {
     "mcp_types": ["sdk.integrations.mcp_client"],
     "httpx2": ["sdk.integrations.mcp_client"],
     "httpx": ["sdk.integrations.httpx_auth", "sdk.task.clients"],
-    "httpcore": ["sdk.egress", "sdk.cloud.vault"],
-    "httpcore2": ["httpclient"],
+    "httpcore2": ["httpclient", "sdk.egress", "sdk.cloud.vault"],
     "h11": ["sdk.egress"],
     "requests": ["sdk.integrations.requests_auth"],
 }
@@ -86,7 +85,7 @@ SEES_PROC = [
     "cli.fact_deliver",
 ]
 SDK_SEES = [
-    *("_pb", "errors", "extras", "files", "jose", "limits", "net", "quota", "spiffe", "tasktoken"),
+    *("_pb", "errors", "extras", "files", "httpclient", "jose", "limits", "net", "quota", "spiffe", "tasktoken"),
     *("config.paths", "sdk", "spiffetls", "workloadapi"),
 ]
 NOT_IN_THE_SDK = (
@@ -295,7 +294,6 @@ class TestDaemon:
             "click",
             "grpc",
             "h11",
-            "httpcore",
             "httpcore2",
             "httptools",
             "multiprocessing",

@@ -20,7 +20,7 @@ _FAILURES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AnswerLimits:
-    """Of one answer: bytes of its body, how many headers, and their bytes."""
+    """The most that one answer may have: bytes of its body, headers, and their bytes together."""
 
     body_bytes: int
     headers: int | None = None

@@ -126,9 +126,9 @@ class GuardedHttp:
                 connect_seconds=PROVIDER_CONNECT_SECONDS,
             )
         except HttpFault as fault:
-            error = _unavailable(fault, target)
-            error.step, error.sent = step, fault.sent
-            raise error from fault
+            unavailable = _unavailable(fault, target)
+            unavailable.step, unavailable.sent = step, fault.sent
+            raise unavailable from fault
         return HttpResponse(answer.status, answer.headers, answer.body)
 
 

@@ -18,9 +18,11 @@ class Server:
     def __init__(self) -> None:
         self.behind = b""
         self.connections = 0
+        self.under_way = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.under_way += 1
         try:
             while b"/fast" in await reader.readuntil(b"\r\n\r\n"):
                 writer.write(ANSWER + self.behind)
@@ -29,6 +31,7 @@ class Server:
             return
         finally:
             writer.close()
+            self.under_way -= 1
 
 
 @asynccontextmanager
@@ -36,6 +39,8 @@ async def serving() -> AsyncIterator[tuple[Server, str]]:
     server = Server()
     async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
         yield server, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    while server.under_way:
+        await asyncio.sleep(0.01)
 
 
 class Slow(httpcore2.AnyIOBackend):
