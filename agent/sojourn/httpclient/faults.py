@@ -72,10 +72,10 @@ def tls_fault_of(error: BaseException) -> HttpFault | None:
     """What TLS did not like, if an exception comes of that."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            reason = str(cause.verify_message or cause.reason or "it is not good")
+            reason = str(cause.verify_message or _reason_of(cause) or "it is not good")
             return HttpFault(Why.CERTIFICATE, reason=reason, detail=repr(error))
         if isinstance(cause, ssl.SSLError):
-            return HttpFault(Why.TLS, reason=str(cause.reason or ""), detail=repr(error))
+            return HttpFault(Why.TLS, reason=_reason_of(cause), detail=repr(error))
     return None
 
 
@@ -90,3 +90,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while within is not None:
         yield within
         within = within.__cause__ or within.__context__
+
+
+def _reason_of(error: ssl.SSLError) -> str:
+    """OpenSSL's word for it; empty for an error that OpenSSL did not raise, which has no such attribute."""
+    return str(getattr(error, "reason", None) or "")
