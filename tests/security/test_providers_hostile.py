@@ -186,7 +186,7 @@ class TestConnections:
         made = http()
         for _ in range(2):
             await made.post_form(server.token_endpoint, {"a": "b"}, step="s")
-        assert 1 == made._plain.idle
+        assert 1 == made._plain.pool.idle
         await made.close()
 
 
@@ -426,7 +426,7 @@ class TestSecrets:
         before = logging.getLogger().handlers[:], logging.getLogger().level
         try:
             logs.configure("debug")
-            assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.INFO)
+            assert not logging.getLogger("httpcore2.http11").isEnabledFor(logging.INFO)
         finally:
             structlog.reset_defaults()
             logging.getLogger().handlers[:], level = before
@@ -443,8 +443,8 @@ class TestNothingLeft:
             calls = [made.post_form(server.token_endpoint, {}, step="s") for _ in range(2 * PROVIDER_CALLS_AT_ONCE)]
             failed = await asyncio.gather(*calls, return_exceptions=True)
             assert {ProviderUnavailable} == {type(each) for each in failed}
-            assert (0, PROVIDER_CALLS_AT_ONCE) == (made._secure.idle, made._secure._turns._value)
+            assert (0, 0) == (made._secure.pool.idle, made._secure.pool.busy)
             made._seconds = 20.0
             assert 200 == (await made.get(server.issuer + URL, step="s")).status
             await made.close()
-            assert 0 == made._secure.idle
+            assert 0 == made._secure.pool.idle

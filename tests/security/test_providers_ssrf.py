@@ -11,7 +11,7 @@ import pytest
 from fakes.mints import FakeMint, wanted
 from harness.authserver import AuthServer, redirect
 from harness.tlsplace import TlsPlace
-from sojourn.providers import guarded_connect
+from sojourn.httpclient import lookups
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.guarded_http import GuardedHttp
 from sojourn.providers.loader import load_providers
@@ -65,7 +65,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             for each in found
         ]
 
-    monkeypatch.setattr(guarded_connect.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(lookups.socket, "getaddrinfo", resolve)
 
     def name(host: str, *lists: list[str]) -> list[str]:
         answers[host] = list(lists)

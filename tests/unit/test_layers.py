@@ -18,6 +18,7 @@ LAYERS = [
     ("http2",),
     ("limits", "errors", "extras"),
     ("quota", "files", "net", "runtime", "jose", "_pb"),
+    ("httpclient",),
     ("spiffe",),
     ("tasktoken",),
     ("settings", "workloadapi", "audit", "authority"),
@@ -74,15 +75,7 @@ HOMES = {
     "mcp_types": ["sdk.integrations.mcp_client"],
     "httpx2": ["sdk.integrations.mcp_client"],
     "httpx": ["sdk.integrations.httpx_auth", "sdk.task.clients"],
-    "httpcore": [
-        *(
-            "federation.bundle_fetch",
-            "providers.connection_pool",
-            "providers.guarded_connect",
-            "providers.guarded_http",
-        ),
-        *("sdk.egress", "sdk.cloud.vault"),
-    ],
+    "httpcore2": ["httpclient", "sdk.egress", "sdk.cloud.vault"],
     "h11": ["sdk.egress"],
     "requests": ["sdk.integrations.requests_auth"],
 }
@@ -90,10 +83,11 @@ SEES_PROC = [
     *("agent.process", "attestation", "files.path_owners", "store.boot_id", "testing.attestor_case"),
     *("endpoints.listener.current_call", "endpoints.listener.loop_watchdog"),
     *("sdk.client.connection", "sdk.cloud.peer_socket", "sdk.confinement.network", "spiffetls.context"),
+    "httpclient.unix",
     "cli.fact_deliver",
 ]
 SDK_SEES = [
-    *("_pb", "errors", "extras", "files", "jose", "limits", "net", "quota", "spiffe", "tasktoken"),
+    *("_pb", "errors", "extras", "files", "httpclient", "jose", "limits", "net", "quota", "spiffe", "tasktoken"),
     *("config.paths", "sdk", "spiffetls", "workloadapi"),
 ]
 NOT_IN_THE_SDK = (
@@ -258,8 +252,8 @@ class TestHomes:
         for path in ATTESTORS.rglob("*.py"):
             tree = ast.parse(path.read_text("utf-8"))
             allowed = [
-                *("net.sockets", "errors", "limits", "plugins.attestor", "attestation.selectors"),
-                *("quota", "runtime.single_flight"),
+                *("httpclient", "net.sockets", "net.urls", "errors", "limits", "plugins.attestor"),
+                *("attestation.selectors", "quota", "runtime.single_flight"),
             ]
             assert [] == [name for name in ours(tree) if not inside(name, allowed)]
 
@@ -328,7 +322,7 @@ class TestDaemon:
             "click",
             "grpc",
             "h11",
-            "httpcore",
+            "httpcore2",
             "httptools",
             "multiprocessing",
             "pygments",

@@ -9,18 +9,22 @@ import asyncio
 import os
 import re
 import ssl
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
-import httpcore
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sojourn.errors import BundleNotFetched, CannotStart, InvalidBundle, InvalidInput, SojournError, quoted
 from sojourn.files import trusted
+from sojourn.httpclient.client import AnswerLimits, HttpClient
+from sojourn.httpclient.faults import HttpFault, Why, fault_of
+from sojourn.httpclient.lookups import Lookups
+from sojourn.httpclient.pool import Pool
+from sojourn.httpclient.tcp import TcpTransport
+from sojourn.httpclient.wire import WireLimits
 from sojourn.identity.federation_relationship import Relationship
 from sojourn.jose import strict_json
 from sojourn.jose.jws import RSA_EXPONENT_MAX
@@ -31,9 +35,12 @@ from sojourn.limits import (
     FEDERATION_DEADLINE_SECONDS,
     FEDERATION_LOOKUPS_AT_ONCE,
     PEM_MAX_BYTES,
+    PROVIDER_READ_BYTES,
+    PROVIDER_WIRE_MAX_BYTES,
 )
-from sojourn.net.addresses import is_public
-from sojourn.providers.guarded_connect import Bounded, Lookups, tls_context
+from sojourn.net.addresses import Address, is_public
+from sojourn.net.tls_contexts import web_context
+from sojourn.net.urls import Url
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe.bundle import Bundle
@@ -45,7 +52,9 @@ from sojourn.spiffetls.peer import PeerCheck
 from sojourn.workloadapi.messages import X509Context
 
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
-_HEADERS: Final = [("Accept", "application/json"), ("Accept-Encoding", "identity"), ("User-Agent", "sojourn")]
+_HEADERS: Final = {"user-agent": "sojourn"}
+_LIMITS: Final = AnswerLimits(FEDERATION_BUNDLE_MAX_BYTES)
+_WIRE: Final = WireLimits(PROVIDER_READ_BYTES, PROVIDER_WIRE_MAX_BYTES)
 
 
 class BundleEndpoints:
@@ -55,7 +64,10 @@ class BundleEndpoints:
         """`ca`: a PEM file of the authorities for web certificates, in the place of the system's. Raise CannotStart."""
         self._ca = ca
         self._clock = clock
-        self._network = _Network(public_only=public_only)
+        may_connect = is_public if public_only else _anywhere
+        self._transport = TcpTransport(
+            Lookups(FEDERATION_LOOKUPS_AT_ONCE), may_connect, _WIRE, each_seconds=FEDERATION_CONNECT_SECONDS
+        )
         self._web: tuple[float, ssl.SSLContext] | None = None
         try:
             _authorities(ca)
@@ -77,38 +89,15 @@ class BundleEndpoints:
                 return await asyncio.to_thread(_read, relationship.trust_domain, body)
         except SojournError:
             raise
-        except (TimeoutError, httpcore.TimeoutException) as error:
-            raise BundleNotFetched("the endpoint did not answer in time", reason_code="timeout") from error
         except Exception as error:
-            raise _said(error, relationship) from error
+            raise _not_fetched(fault_of(error), relationship) from error
 
     async def _get(self, url: str, context: ssl.SSLContext) -> bytes:
-        async with (
-            httpcore.AsyncConnectionPool(
-                ssl_context=context, max_connections=1, network_backend=self._network, http2=False
-            ) as pool,
-            pool.stream("GET", url, headers=_HEADERS) as answer,
-        ):
-            if 300 <= answer.status < 400:
-                raise BundleNotFetched(
-                    f"the endpoint answers with a redirect ({answer.status}), which is not followed: give the URL that"
-                    " it leads to",
-                    reason_code="redirect",
-                )
-            if answer.status != 200:
-                raise BundleNotFetched(f"the endpoint answers with status {answer.status}", reason_code="status")
-            coding = {name.lower(): value for name, value in answer.headers}.get(b"content-encoding", b"identity")
-            body = b""
-            async for part in answer.aiter_stream():
-                body += part
-                if len(body) > FEDERATION_BUNDLE_MAX_BYTES:
-                    raise BundleNotFetched(
-                        f"the endpoint's answer is larger than {FEDERATION_BUNDLE_MAX_BYTES} bytes",
-                        reason_code="too_large",
-                    )
-            if coding.lower() != b"identity":
-                raise BundleNotFetched("the endpoint's answer is compressed", reason_code="invalid_bundle")
-            return body
+        async with Pool(context, self._transport, connections=1) as pool:
+            answer = await HttpClient(pool, _LIMITS).ask("GET", _parsed(url), _HEADERS)
+        if answer.status != 200:
+            raise _status(answer.status)
+        return answer.body
 
     async def _web_context(self) -> ssl.SSLContext:
         """For web certificates; authorities that are added to the system, or to the file, count after a while."""
@@ -124,7 +113,7 @@ class BundleEndpoints:
 def _authorities(ca: Path | None) -> ssl.SSLContext:
     """A client's context that verifies web certificates (RFC 6125). Raise InvalidInput for a file that is not good."""
     try:
-        return tls_context(None, None if ca is None else trusted.read(ca, PEM_MAX_BYTES))
+        return web_context(None, None if ca is None else trusted.read(ca, PEM_MAX_BYTES))
     except InvalidInput as error:
         raise InvalidInput(f"{ca}: {error.public}") from error
     except (ssl.SSLError, ValueError) as error:
@@ -231,62 +220,54 @@ def _is_signed_as_it_says(certificate: x509.Certificate) -> bool:
     return der[at : at + 2 + der[at + 1]] in signed
 
 
-def _said(error: Exception, relationship: Relationship) -> BundleNotFetched:
-    """What went wrong below, as we say it."""
-    within: BaseException | None = error
-    detail = repr(error)
-    while within is not None:
-        if isinstance(within, ssl.SSLCertVerificationError):
-            why = str(within.verify_message or within.reason or "it is not good")
-            hint = ""
-            if relationship.endpoint_id is None:
-                hint = ": an endpoint that shows an X.509-SVID has the profile https_spiffe"
-            return BundleNotFetched(
-                f"the endpoint's certificate is refused: {why}{hint}", reason_code="certificate", detail=detail
-            )
-        if isinstance(within, ssl.SSLError):
-            return BundleNotFetched(
-                f"the endpoint speaks no TLS that is accepted: {within.reason or 'the handshake failed'}",
-                reason_code="tls",
-                detail=detail,
-            )
-        if isinstance(within, OSError) and (within.errno or within.__cause__ is None):  # or it sums others up
-            why = os.strerror(within.errno).lower() if within.errno else "no connection"
-            return BundleNotFetched(f"the endpoint cannot be reached: {why}", reason_code="unreachable", detail=detail)
-        within = within.__cause__ or within.__context__
-    return BundleNotFetched("the endpoint broke off, or does not speak HTTP", reason_code="broken", detail=detail)
+def _anywhere(_address: Address) -> bool:
+    return True
 
 
-class _Network(httpcore.AnyIOBackend):
-    """Connects to the addresses of a name, and to no others: those that were looked at are those that are used."""
+def _parsed(url: str) -> Url:
+    parts = urlsplit(url)
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    return Url("https", parts.hostname or "", parts.port or 443, target)
 
-    def __init__(self, *, public_only: bool) -> None:
-        super().__init__()
-        self._public_only = public_only
-        self._lookups = Lookups(FEDERATION_LOOKUPS_AT_ONCE)
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  # its signature is the library's
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            found = await self._lookups.of(host, port)
-        except OSError as error:
-            raise BundleNotFetched(
-                f"the endpoint's name {quoted(host)} has no address", reason_code="unknown_name", detail=str(error)
-            ) from error
-        addresses = [str(each) for each in found if is_public(each) or not self._public_only]
-        if not addresses:
-            raise BundleNotFetched(
-                "the endpoint's address is not a public one, and federation.public_only is set", reason_code="address"
-            )
-        for address in addresses[:-1]:
-            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return Bounded(
-                    await super().connect_tcp(address, port, FEDERATION_CONNECT_SECONDS, local_address, socket_options)
-                )
-        return Bounded(await super().connect_tcp(addresses[-1], port, timeout, local_address, socket_options))
+def _status(status: int) -> BundleNotFetched:
+    return BundleNotFetched(f"the endpoint answers with status {status}", reason_code="status")
+
+
+def _not_fetched(fault: HttpFault, relationship: Relationship) -> BundleNotFetched:
+    """The sentence for a fault, with its code."""
+    if fault.why is Why.REDIRECT:
+        return BundleNotFetched(
+            f"the endpoint answers with a redirect ({fault.status}), which is not followed: give the URL that it leads"
+            " to",
+            reason_code="redirect",
+        )
+    if fault.status not in {0, 200}:
+        return _status(fault.status)
+    said, code = _sentence(fault, relationship)
+    return BundleNotFetched(f"the endpoint{said}", reason_code=code, detail=fault.detail)
+
+
+def _sentence(fault: HttpFault, relationship: Relationship) -> tuple[str, str]:
+    """What is said behind `the endpoint`, and the code."""
+    match fault.why:
+        case Why.NO_ADDRESS:
+            return f"'s name {quoted(urlsplit(relationship.url).hostname or '')} has no address", "unknown_name"
+        case Why.ADDRESS:
+            return "'s address is not a public one, and federation.public_only is set", "address"
+        case Why.CONNECT_LATE | Why.TLS_LATE | Why.LATE:
+            return " did not answer in time", "timeout"
+        case Why.TOO_LARGE:
+            return f"'s answer is larger than {FEDERATION_BUNDLE_MAX_BYTES} bytes", "too_large"
+        case Why.ENCODED:
+            return "'s answer is compressed", "invalid_bundle"
+        case Why.CERTIFICATE:
+            web = relationship.endpoint_id is None
+            hint = ": an endpoint that shows an X.509-SVID has the profile https_spiffe" if web else ""
+            return f"'s certificate is refused: {fault.reason}{hint}", "certificate"
+        case Why.TLS | Why.BROKEN_TLS:
+            return f" speaks no TLS that is accepted: {fault.reason or 'the handshake failed'}", "tls"
+    if fault.errno or fault.why is Why.UNREACHABLE:
+        why = os.strerror(fault.errno).lower() if fault.errno else "no connection"
+        return f" cannot be reached: {why}", "unreachable"
+    return " broke off, or does not speak HTTP", "broken"

@@ -1,30 +1,66 @@
 """HTTP to the outside: guarded, bounded, and never followed elsewhere. Imported when a provider is made."""
 
-import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from ipaddress import ip_network
+from ssl import SSLContext
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import httpcore
-
 from sojourn.errors import InvalidConfig
+from sojourn.httpclient.client import AnswerLimits, HttpClient
+from sojourn.httpclient.faults import HttpFault, Why
+from sojourn.httpclient.lookups import Lookups
+from sojourn.httpclient.pool import Pool
+from sojourn.httpclient.tcp import TcpTransport
+from sojourn.httpclient.wire import WireLimits
 from sojourn.limits import (
+    PROVIDER_ADDRESSES_TRIED,
     PROVIDER_ANSWER_MAX_BYTES,
+    PROVIDER_CALLS_AT_ONCE,
     PROVIDER_CONNECT_SECONDS,
     PROVIDER_HEADERS,
     PROVIDER_HEADERS_MAX_BYTES,
+    PROVIDER_IDLE_CONNECTIONS,
+    PROVIDER_IDLE_SECONDS,
+    PROVIDER_LOOKUPS_AT_ONCE,
+    PROVIDER_READ_BYTES,
+    PROVIDER_WIRE_MAX_BYTES,
 )
+from sojourn.net.addresses import Address, is_loopback, may_connect
+from sojourn.net.tls_contexts import web_context
 from sojourn.net.urls import Url, parse_url
-from sojourn.providers.connection_pool import Pool
-from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.guarded_connect import Guarded, Lookups, tls_context
+from sojourn.providers.errors import At, ProviderUnavailable
 from sojourn.providers.http import HttpResponse
 from sojourn.providers.provider import ProviderTable
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
+_LIMITS: Final = AnswerLimits(PROVIDER_ANSWER_MAX_BYTES, PROVIDER_HEADERS, PROVIDER_HEADERS_MAX_BYTES)
+_WIRE: Final = WireLimits(PROVIDER_READ_BYTES, PROVIDER_WIRE_MAX_BYTES)
+_BROKE_OFF: Final = "broke off"
+_NOT_HTTP: Final = "broke off, or does not speak HTTP"
+_NO_TLS: Final = "does not speak TLS 1.2 or newer at this port"
+# What is said behind the host, and behind the authority.
+_OF_HOST: Final[Mapping[Why, tuple[At, str]]] = {
+    Why.NO_ADDRESS: ("address", "has no address"),
+    Why.CONNECT_LATE: ("address", "did not accept a connection in time"),
+    Why.TLS_LATE: ("tls", "did not answer in TLS in time"),
+    Why.TLS: ("tls", _NO_TLS),
+    Why.BROKEN_HANDSHAKE: ("tls", _NO_TLS),
+}
+_OF_AUTHORITY: Final[Mapping[Why, str]] = {
+    Why.LATE: "did not answer in time",
+    Why.BROKEN: _BROKE_OFF,
+    Why.BROKEN_TLS: _BROKE_OFF,
+    Why.NOT_HTTP: _NOT_HTTP,
+    Why.ENDLESS: _NOT_HTTP,
+    Why.SWITCHING: "wants to speak something else than HTTP",
+    Why.HEADERS: "answered with too many headers",
+    Why.ENCODED: "answered in an encoding that was not asked for",
+    Why.TOO_LARGE: f"answered with more than {PROVIDER_ANSWER_MAX_BYTES} bytes",
+}
 
 
 class GuardedHttp:
@@ -38,12 +74,13 @@ class GuardedHttp:
         """Raise InvalidConfig if `ca` is not a file of certificates."""
         self._seconds = table.timeout.total_seconds()
         try:
-            context = tls_context(table.ca)
+            context = web_context(table.ca)
         except OSError as error:
             raise InvalidConfig([f"ca: {table.ca} is not a PEM file of certificates: {error.strerror}"]) from error
-        lookups, networks = Lookups(), [ip_network(each) for each in table.private_networks]
-        self._secure = Pool(Guarded(lookups, networks, loopback=False), context)
-        self._plain = Pool(Guarded(lookups, (), loopback=True)) if table.plain_http else None
+        lookups = Lookups(PROVIDER_LOOKUPS_AT_ONCE)
+        networks = [ip_network(each) for each in table.private_networks]
+        self._secure = _client(lookups, partial(may_connect, allowed=networks), context)
+        self._plain = _client(lookups, is_loopback, None) if table.plain_http else None
 
     async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
         return await self._ask("GET", url, None, step, headers or {})
@@ -71,89 +108,75 @@ class GuardedHttp:
             target = parse_url(url)
         except ValueError as error:
             raise ProviderUnavailable(f"an address {error}", step=step, at="address") from error
-        pool = self._secure if target.scheme == "https" else self._plain
-        if pool is None:
+        client = self._secure if target.scheme == "https" else self._plain
+        if client is None:
             raise ProviderUnavailable(
                 f"{target.authority} is to be asked over plain http",
                 step=step,
                 at="address",
                 hint="use an https URL; for a loopback address plain_http = true allows it",
             )
-        call = _Call(target, step)
         try:
-            async with asyncio.timeout(self._seconds):
-                return await call.answer(pool, method, content, headers)
-        except TimeoutError:
-            raise call.unavailable("did not answer in time") from None
-        except ProviderUnavailable as error:
-            error.step = step
-            raise
-        except httpcore.TimeoutException as error:
-            raise call.unavailable("did not answer in time") from error
-        except httpcore.ProtocolError as error:
-            raise call.unavailable("broke off, or does not speak HTTP") from error
-        except (httpcore.NetworkError, httpcore.UnsupportedProtocol) as error:
-            raise call.unavailable("broke off") from error
+            answer = await client.ask(
+                method,
+                target,
+                {"user-agent": "sojourn", **headers},
+                content,
+                seconds=self._seconds,
+                connect_seconds=PROVIDER_CONNECT_SECONDS,
+            )
+        except HttpFault as fault:
+            unavailable = _unavailable(fault, target)
+            unavailable.step, unavailable.sent = step, fault.sent
+            raise unavailable from fault
+        return HttpResponse(answer.status, answer.headers, answer.body)
 
 
-class _Call:
-    """One request and its answer."""
+def _client(lookups: Lookups, may: Callable[[Address], bool], context: SSLContext | None) -> HttpClient:
+    pool = Pool(
+        context,
+        TcpTransport(lookups, may, _WIRE, tried=PROVIDER_ADDRESSES_TRIED),
+        connections=PROVIDER_CALLS_AT_ONCE,
+        kept=PROVIDER_IDLE_CONNECTIONS,
+        keep_seconds=PROVIDER_IDLE_SECONDS,
+    )
+    return HttpClient(pool, _LIMITS)
 
-    def __init__(self, url: Url, step: str) -> None:
-        self._url = url
-        self._step = step
-        self._sent = False
 
-    def unavailable(self, why: str, *, hint: str = "") -> ProviderUnavailable:
-        return ProviderUnavailable(f"{self._url.authority} {why}", step=self._step, sent=self._sent, hint=hint)
-
-    async def answer(self, pool: Pool, method: str, content: bytes | None, headers: Mapping[str, str]) -> HttpResponse:
-        url = httpcore.URL(
-            scheme=self._url.scheme, host=self._url.host, port=self._url.port, target=self._url.target.encode()
+def _unavailable(fault: HttpFault, url: Url) -> ProviderUnavailable:
+    """The sentence for a fault, and what to set."""
+    host = url.host
+    if fault.why in _OF_HOST:
+        at, said = _OF_HOST[fault.why]
+        return ProviderUnavailable(f"{host} {said}", at=at, detail=fault.detail)
+    if fault.why is Why.UNREACHABLE:
+        return ProviderUnavailable(f"{host} does not accept connections at port {url.port}", at="address")
+    if fault.why is Why.ADDRESS:
+        return _not_allowed(fault, url)
+    if fault.why is Why.CERTIFICATE:
+        hint = "for an authority of your own, name its PEM file in ca of the provider's table"
+        return ProviderUnavailable(f"the certificate of {host} is not good: {fault.reason}", at="tls", hint=hint)
+    if fault.why is Why.REDIRECT:
+        return ProviderUnavailable(
+            f"{url.authority} redirects{_where(fault.reason)}, which is not followed",
+            hint="set the address that it leads to",
         )
-        # An answer that is packed could unpack to any size; nothing here needs one.
-        fixed = {"host": self._url.authority, "accept": _JSON, "accept-encoding": "identity", "user-agent": "sojourn"}
-        if content is not None:
-            fixed["content-length"] = str(len(content))
-        named = {**fixed, **{name.lower(): value for name, value in headers.items()}}
-        sent = [(name.encode(), value.encode()) for name, value in named.items()]
-        extensions = {"trace": self._trace, "timeout": {"connect": PROVIDER_CONNECT_SECONDS}}
-        request = httpcore.Request(method, url, headers=sent, content=content, extensions=extensions)
-        async with pool.connection(url) as connection:
-            response = await connection.handle_async_request(request)
-            try:
-                return await self._read(response)
-            finally:
-                await response.aclose()
+    return ProviderUnavailable(f"{url.authority} {_OF_AUTHORITY.get(fault.why, _BROKE_OFF)}")
 
-    async def _read(self, response: httpcore.Response) -> HttpResponse:
-        received = self._headers(response.headers)
-        if response.status < 200:
-            raise self.unavailable("wants to speak something else than HTTP")
-        if 300 <= response.status < 400:
-            raise self._redirected(received.get("location", ""))
-        if received.get("content-encoding", "identity").lower() != "identity":
-            raise self.unavailable("answered in an encoding that was not asked for")
-        body = bytearray()
-        async for part in response.aiter_stream():
-            body += part
-            if len(body) > PROVIDER_ANSWER_MAX_BYTES:
-                raise self.unavailable(f"answered with more than {PROVIDER_ANSWER_MAX_BYTES} bytes")
-        return HttpResponse(response.status, received, bytes(body))
 
-    async def _trace(self, event: str, _info: Mapping[str, Any]) -> None:
-        if event == "http11.send_request_headers.started":
-            self._sent = True
+def _not_allowed(fault: HttpFault, url: Url) -> ProviderUnavailable:
+    if url.scheme == "http":
+        told, hint = f"{url.host} is not on this host, and plain http goes no further", "use an https URL"
+    else:
+        shown = ", ".join(str(each) for each in fault.addresses[:3]) or "none"
+        told = f"{url.host} has an address that is not public ({shown})"
+        hint = "if it is meant, name its network in private_networks of the provider's table"
+    return ProviderUnavailable(told, at="address", hint=hint)
 
-    def _headers(self, raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-        size = sum(len(name) + len(value) for name, value in raw)
-        if len(raw) > PROVIDER_HEADERS or size > PROVIDER_HEADERS_MAX_BYTES:
-            raise self.unavailable("answered with too many headers")
-        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
-    def _redirected(self, location: str) -> ProviderUnavailable:
-        try:
-            where = f" to {parse_url(location).authority}"
-        except ValueError:
-            where = ""
-        return self.unavailable(f"redirects{where}, which is not followed", hint="set the address that it leads to")
+def _where(location: str) -> str:
+    """The host of a redirect, and nothing more of it."""
+    try:
+        return f" to {parse_url(location).authority}"
+    except ValueError:
+        return ""

@@ -3,21 +3,27 @@
 Whatever answers there may be slow, wrong, huge or gone: that is an AttestationFailed that says so, and nothing else.
 """
 
-import asyncio
 import errno
 import json
 import os
 import ssl
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, NoReturn
 
-import httpx
 from sojourn.errors import AttestationFailed
+from sojourn.httpclient.client import AnswerLimits, HttpClient
+from sojourn.httpclient.faults import HttpFault, Why
+from sojourn.httpclient.lookups import Lookups
+from sojourn.httpclient.pool import Pool
+from sojourn.httpclient.tcp import TcpTransport
+from sojourn.httpclient.wire import WireLimits
+from sojourn.net.urls import Url
 
 ANSWER_MAX_BYTES: Final = 32 * 1024 * 1024  # 500 pods with all their fields are about 10 MiB
+_WIRE: Final = WireLimits(64 * 1024, 2 * ANSWER_MAX_BYTES)
+_LOOKUPS_AT_ONCE: Final = 2
 _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM})
-_HUNG_UP: Final = (httpx.RemoteProtocolError, httpx.ReadError)
-_CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=30)
 
 
 class NotThere(AttestationFailed):
@@ -32,73 +38,65 @@ class Late(AttestationFailed):
     """There was no whole answer in time."""
 
 
-class HttpClient:
+class KubeletClient:
     """Asks one server. Redirects are not followed; proxies of the environment are not used."""
 
-    def __init__(
-        self,
-        what: str,
-        url: str,
-        *,
-        tls: ssl.SSLContext | None = None,
-        server_name: str = "",
-    ) -> None:
-        """`what` names the server in errors, such as `the kubelet`. `url`: its base. `tls`: how its certificate is
-        checked, and ours shown, for https; `server_name`: whose it must be, if it is not the URL's host.
+    def __init__(self, what: str, host: str, port: int, *, tls: ssl.SSLContext | None = None, name: str = "") -> None:
+        """`what` names the server in errors, such as `the kubelet`. `tls`: how its certificate is checked, and ours
+        shown; None: plain HTTP. `name`: whose the certificate must be, if it is not the host.
         """
         self._what = what
-        self._extensions = {"sni_hostname": server_name} if server_name else {}
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            transport=httpx.AsyncHTTPTransport(
-                verify=tls or ssl.create_default_context(), limits=_CONNECTIONS, trust_env=False
-            ),
-            timeout=None,  # noqa: S113  # the caller's deadline is the only one, and holds for the whole
+        self._scheme, self._host, self._port, self._name = "https" if tls else "http", host, port, name
+        transport = TcpTransport(Lookups(_LOOKUPS_AT_ONCE), lambda _: True, _WIRE)
+        self._client = HttpClient(
+            Pool(tls, transport, connections=8, kept=4, keep_seconds=30), AnswerLimits(ANSWER_MAX_BYTES)
         )
 
     async def get(self, path: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-        """The status and the whole of what is at `path`, within `seconds`. Raise Late or Unwell if there is none."""
-        all_headers = {"accept-encoding": "identity", **(headers or {})}
+        """The status and the whole of what is at `path`, within `seconds`. Raise AttestationFailed, Late or Unwell."""
+        url = Url(self._scheme, self._host, self._port, path)
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._client.stream("GET", path, headers=all_headers, extensions=self._extensions) as answer,
-            ):
-                return answer.status_code, await self._body(answer)
-        except TimeoutError:
-            raise Late(f"{self._what} did not answer within {seconds:.2g} s") from None
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise Unwell(
-                f"{self._what} cannot be asked{self._why(error)}", detail=f"{type(error).__name__}: {reason}"
-            ) from error
+            answer = await self._client.ask("GET", url, headers or {}, seconds=seconds, server_name=self._name)
+        except HttpFault as fault:
+            raise_for(fault, self._what, seconds, ANSWER_MAX_BYTES, self._cannot)
+        return answer.status, answer.body
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
-    def _why(self, error: BaseException) -> str:
+    def _cannot(self, fault: HttpFault) -> str:
         """What is to be seen to, as far as that is clear, behind a colon."""
-        at = f"{self._client.base_url.host}:{self._client.base_url.port}"
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return f": its certificate is not accepted: {cause.verify_message}"
-            if isinstance(cause, ssl.SSLError):
-                return f": no TLS with {at}: {cause.reason or 'it hung up'}"
-            if isinstance(cause, ConnectionRefusedError):
-                return f": nobody listens at {at}"
-            if isinstance(cause, OSError) and cause.errno in _UNREACHABLE:
-                return f": {at} cannot be reached: {os.strerror(cause.errno)}"
-            cause = cause.__cause__ or cause.__context__
-        return f": at {at} nobody speaks HTTP, or they hung up" if isinstance(error, _HUNG_UP) else ""
+        at = f"{self._host}:{self._port}"
+        if fault.why is Why.CERTIFICATE:
+            return f"cannot be asked: its certificate is not accepted: {fault.reason}"
+        if fault.why in {Why.TLS, Why.BROKEN_TLS}:
+            return f"cannot be asked: no TLS with {at}: {fault.reason or 'it hung up'}"
+        if fault.errno == errno.ECONNREFUSED:
+            return f"cannot be asked: nobody listens at {at}"
+        if fault.errno in _UNREACHABLE:
+            return f"cannot be asked: {at} cannot be reached: {os.strerror(fault.errno)}"
+        if fault.why in {Why.BROKEN, Why.NOT_HTTP}:
+            return f"cannot be asked: at {at} nobody speaks HTTP, or they hung up"
+        return "cannot be asked"
 
-    async def _body(self, answer: httpx.Response) -> bytes:
-        body = bytearray()
-        async for part in answer.aiter_raw():  # nothing compressed was asked for: what is, is not unpacked
-            body += part
-            if len(body) > ANSWER_MAX_BYTES:
-                raise AttestationFailed(f"{self._what} answered more than {ANSWER_MAX_BYTES} bytes")
-        return bytes(body)
+
+def raise_for(
+    fault: HttpFault, what: str, seconds: float, body_bytes: int, cannot: Callable[[HttpFault], str]
+) -> NoReturn:
+    """Raise AttestationFailed, Late or Unwell for a fault of a request to `what`, which had `seconds` and might answer
+    `body_bytes`. `cannot`: what is said behind its name if it is unwell.
+    """
+    match fault.why:
+        case Why.LATE | Why.CONNECT_LATE | Why.TLS_LATE:
+            raise Late(f"{what} did not answer within {seconds:.2g} s") from None
+        case Why.TOO_LARGE | Why.ENDLESS:
+            raise AttestationFailed(f"{what} answered more than {body_bytes} bytes") from fault
+        case Why.OWNER:
+            raise AttestationFailed(fault.reason) from fault
+        case Why.REDIRECT | Why.SWITCHING | Why.ENCODED:
+            succeeded(what, fault.status, b"")
+            raise AttestationFailed(f"{what} answered what is not JSON", detail="it is compressed") from fault
+    raise Unwell(f"{what} {cannot(fault)}", detail=fault.detail) from fault
 
 
 def document(what: str, status: int, body: bytes) -> Any:
@@ -115,8 +113,8 @@ def document(what: str, status: int, body: bytes) -> Any:
 
 def succeeded(what: str, status: int, body: bytes) -> None:
     """Raise NotThere, Unwell or AttestationFailed unless that is the status of success."""
-    if status == httpx.codes.NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND:
         raise NotThere(f"{what} knows nothing of it")
-    if status != httpx.codes.OK:
-        kind = Unwell if httpx.codes.is_server_error(status) else AttestationFailed
+    if status != HTTPStatus.OK:
+        kind = Unwell if 500 <= status < 600 else AttestationFailed
         raise kind(f"{what} answered {status}", detail=repr(body[:200]))

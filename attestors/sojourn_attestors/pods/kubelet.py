@@ -17,7 +17,7 @@ from typing import Final
 from sojourn.errors import AttestationFailed
 from sojourn.limits import PEM_MAX_BYTES
 
-from sojourn_attestors.asking.fetching import HttpClient, succeeded
+from sojourn_attestors.asking.fetching import KubeletClient, succeeded
 from sojourn_attestors.pods.facts import NotPods, Pods, parse_pods
 
 REQUEST_SECONDS: Final = 4.0  # leaves time to say so before the attestor's own deadline
@@ -61,7 +61,7 @@ class Kubelet:
     def __init__(self, access: Access, pool: Executor) -> None:
         self._access = access
         self._pool = pool
-        self._client: HttpClient | None = None
+        self._client: KubeletClient | None = None
         self._digest = b""
 
     async def pods(self) -> Pods:
@@ -85,16 +85,15 @@ class Kubelet:
             await self._client.close()
             self._client = None
 
-    async def _client_with(self, shown: _Shown) -> HttpClient:
+    async def _client_with(self, shown: _Shown) -> KubeletClient:
         """A client with the authority and certificate of now; connections with earlier ones are closed."""
         if self._client is None or shown.digest != self._digest:
             await self.close()
             tls = None
             if self._access.ca:
                 tls = await asyncio.get_running_loop().run_in_executor(self._pool, self._tls, shown.authority)
-            host = f"[{self._access.address}]" if ":" in self._access.address else self._access.address
-            url = f"{'https' if tls else 'http'}://{host}:{self._access.port}"
-            self._client = HttpClient(_WHAT, url, tls=tls, server_name=self._access.name)
+            access = self._access
+            self._client = KubeletClient(_WHAT, access.address, access.port, tls=tls, name=access.name)
             self._digest = shown.digest
         return self._client
 

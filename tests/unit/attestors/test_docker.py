@@ -17,7 +17,7 @@ from sojourn.limits import (
     USER_ENGINE_ANSWER_MAX_BYTES,
 )
 from sojourn_attestors.asking.fetching import Late
-from sojourn_attestors.asking.localfetching import SocketFinder
+from sojourn_attestors.asking.localfetching import LocalJsonClient, SocketFinder
 from sojourn_attestors.containers.place import Place
 from sojourn_attestors.docker import DockerAttestor, _keep
 from sojourn_attestors.engines.asking import Engine, Engines
@@ -147,7 +147,9 @@ class TestAUsersOwn:
             for owner, limit in ((1_000, USER_ENGINE_ANSWER_MAX_BYTES), (0, ENGINE_ANSWER_MAX_BYTES)):
                 of_owner = Engine("Podman", str(proxy.path), owner, SocketFinder(pool), lambda: 0.0)
                 assert limit == of_owner._client._limit
-            engine._client._limit = USER_ENGINE_ANSWER_MAX_BYTES
+            engine._client = LocalJsonClient(
+                "Podman", str(proxy.path), me, SocketFinder(pool), answer_max_bytes=USER_ENGINE_ANSWER_MAX_BYTES
+            )
             with pytest.raises(AttestationFailed, match="answered more than"):
                 await engine.container(ID, 5.0)
 

@@ -182,7 +182,7 @@ class TestFolders:
                 go_on.wait(20)
             return os.open("/", os.O_PATH)
 
-        monkeypatch.setattr("sojourn_attestors.asking.localfetching._open", blocking)
+        monkeypatch.setattr("sojourn_attestors.asking.localfetching.open_socket", blocking)
         before = len(os.listdir("/proc/self/fd"))
         waiting = [asyncio.ensure_future(finder.find("/x", uid)) for uid in range(1, USER_SOCKETS_AT_ONCE + 1)]
         await asyncio.sleep(0)

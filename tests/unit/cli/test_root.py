@@ -8,7 +8,7 @@ import pytest
 from sojourn.cli import root
 
 # What takes tens of milliseconds each to import, and no look at the agent needs.
-HEAVY = {"cryptography", "joserfc", "sqlalchemy", "alembic", "structlog", "uvloop", "uvicorn", "starlette", "httpcore"}
+HEAVY = {"cryptography", "joserfc", "sqlalchemy", "alembic", "structlog", "uvloop", "uvicorn", "starlette", "httpcore2"}
 HEAVY |= {"rich", "cedarpy", "prometheus_client", "yaml"}
 
 

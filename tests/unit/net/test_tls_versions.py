@@ -4,8 +4,8 @@ import ssl
 
 import pytest
 from harness.tlsplace import TlsPlace
+from sojourn.net.tls_contexts import web_context
 from sojourn.net.tls_versions import client_context, demand_modern_tls
-from sojourn.providers.guarded_connect import tls_context
 from sojourn.sdk.egress.ca import EgressAuthority
 
 
@@ -21,7 +21,7 @@ def test_a_context_that_takes_everything(protocol):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: tls_context(None), lambda: EgressAuthority(["a.example"]).context("a.example")]
+    "make", [lambda: web_context(None), lambda: EgressAuthority(["a.example"]).context("a.example")]
 )
 def test_those_who_make_one(make):
     """Providers are spoken to so, and so is a command by its egress proxy."""

@@ -16,7 +16,9 @@ from sojourn.sdk.request import grant_match
 from sojourn.sdk.task.values import VAULT_TOKEN, AccessToken, Outside
 
 with extra("http"):
-    import httpcore
+    import httpcore2
+
+    from sojourn.httpclient.pool import Pool
 
 SOCKET: Final = "vault.sock"
 REPLACED: Final = (
@@ -35,7 +37,7 @@ _TIMEOUT: Final = {
     "write": PROXY_CONTENT_SECONDS,
     "pool": PROXY_CONNECT_SECONDS,
 }
-_UNREACHABLE: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
+_UNREACHABLE: Final = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError)
 
 
 def environment(_outside: Outside, place: EndpointPlace) -> dict[str, str]:
@@ -62,7 +64,7 @@ def trusted(environment: Mapping[str, str]) -> ssl.SSLContext:
 class VaultLeg:
     """Sends each request on with the task's token, if it comes without one, and the answer back."""
 
-    def __init__(self, lent: Lent, outside: Outside, pool: httpcore.AsyncConnectionPool) -> None:
+    def __init__(self, lent: Lent, outside: Outside, pool: Pool) -> None:
         self._lent = lent
         self._pool = pool
         self._namespace = outside.details.get("namespace", "").encode()
@@ -110,7 +112,7 @@ class VaultLeg:
         finally:
             await response.aclose()
 
-    def _outward(self, wire: Wire, request: Any, rest: str, token: bytes) -> httpcore.Request:
+    def _outward(self, wire: Wire, request: Any, rest: str, token: bytes) -> httpcore2.Request:
         left_out = _OURS | ({_TOKEN, _AUTHORIZATION} if token else set())
         sent = [pair for pair in forwarded(request.headers.raw_items()) if pair[0].lower() not in left_out]
         headers: list[tuple[bytes, bytes]] = [(b"Host", self._place.authority.encode()), *sent]
@@ -120,13 +122,13 @@ class VaultLeg:
             headers.append((b"X-Vault-Namespace", self._namespace))
         headers += _length(request)
         host, port = grant_match.split_port(self._place.endpoint)
-        url = httpcore.URL(
+        url = httpcore2.URL(
             scheme=self._place.scheme.encode(),
             host=host.strip("[]").encode(),
             port=int(port),
             target=(self._place.target.rstrip("/") + rest).encode(),
         )
-        return httpcore.Request(
+        return httpcore2.Request(
             request.method, url, headers=headers, content=wire.content(), extensions={"timeout": _TIMEOUT}
         )
 
@@ -137,9 +139,9 @@ def vault_token(token: AccessToken) -> str:
     return token.token
 
 
-def connections() -> httpcore.AsyncConnectionPool:
+def connections() -> Pool:
     """As many connections to Vault as there may be of the program to its endpoint."""
-    return httpcore.AsyncConnectionPool(ssl_context=trusted(os.environ), http2=False, max_connections=LOCAL_CONNECTIONS)
+    return Pool(trusted(os.environ), connections=LOCAL_CONNECTIONS)
 
 
 def _errors(why: str) -> dict[str, Any]:

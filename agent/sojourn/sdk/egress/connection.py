@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hmac
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -43,8 +42,11 @@ with extra("http"):
     import anyio
     import anyio.abc
     import h11
-    import httpcore
+    import httpcore2
     from anyio.streams.tls import TLSStream
+
+    from sojourn.httpclient.faults import Why, tls_fault_of
+    from sojourn.httpclient.pool import Pool
 
 USER: Final = "task"
 ACTION_HEADER: Final = b"sojourn-action"
@@ -71,7 +73,7 @@ class ProxiedLeg:
 
     asking: AsyncAsking
     authority: EgressAuthority
-    pool: httpcore.AsyncConnectionPool
+    pool: Pool
     secret: str
     passes: Passes = field(default_factory=Passes)
 
@@ -172,9 +174,9 @@ class ProxiedLeg:
         except SojournError as error:
             again = [(b"Retry-After", b"1")] if isinstance(error, Unavailable) else []
             await wire.say(_status(error), self.refusal(error, request), again)
-        except (httpcore.TimeoutException, TimeoutError):
+        except (httpcore2.TimeoutException, TimeoutError):
             await wire.say(504, self._failure("service_timeout", "the service did not answer in time", request))
-        except (httpcore.ConnectError, httpcore.ProtocolError, httpcore.NetworkError) as error:
+        except (httpcore2.ConnectError, httpcore2.ProtocolError, httpcore2.NetworkError) as error:
             await wire.say(502, self._failure("service_unreachable", _why(error, endpoint), request))
         except Malformed as error:
             await wire.say(error.status, self._failure("invalid_request", str(error), request))
@@ -238,7 +240,7 @@ class ProxiedLeg:
         finally:
             await response.aclose()
 
-    async def _back(self, wire: Wire, response: httpcore.Response) -> bool:
+    async def _back(self, wire: Wire, response: httpcore2.Response) -> bool:
         if response.status == _SWITCHING:
             raise Unavailable("the service wants to change the protocol, which this proxy does not carry")
         hidden = {DPOP_NONCE.lower().encode()}
@@ -247,7 +249,7 @@ class ProxiedLeg:
         try:
             async for part in response.aiter_stream():
                 await wire.part(part)
-        except (httpcore.TimeoutException, httpcore.ProtocolError, httpcore.NetworkError) as error:
+        except (httpcore2.TimeoutException, httpcore2.ProtocolError, httpcore2.NetworkError) as error:
             raise Gone from error  # the answer is cut short, and the command must see it so
         return await wire.end()
 
@@ -312,7 +314,7 @@ async def _next(wire: Wire, idle_seconds: float) -> h11.Request | None:
         return None
 
 
-def _outward(request: h11.Request, wanted: WantedRequest, send: Send, content: "_Content") -> httpcore.Request:
+def _outward(request: h11.Request, wanted: WantedRequest, send: Send, content: "_Content") -> httpcore2.Request:
     """The request as it goes to the service: framed by us, and with our headers in the place of the command's."""
     place = grant_match.UrlPlace.parse(wanted.url)
     assert place is not None  # it is made of a grant's
@@ -323,7 +325,7 @@ def _outward(request: h11.Request, wanted: WantedRequest, send: Send, content: "
 
 def _request(
     request: h11.Request, place: grant_match.UrlPlace, more: list[tuple[bytes, bytes]], content: "_Content"
-) -> httpcore.Request:
+) -> httpcore2.Request:
     host, port = grant_match.split_port(place.endpoint)
     headers = [(b"Host", place.authority.encode()), *more]
     length = len(content.start) if content.whole else _length(request)
@@ -332,8 +334,8 @@ def _request(
     elif length or {b"content-length", b"transfer-encoding"} & {name for name, _ in request.headers}:
         headers.append((b"Content-Length", str(length).encode()))
     target = (place.scheme.encode(), host.strip("[]").encode(), int(port), place.target.encode())
-    url = httpcore.URL(scheme=target[0], host=target[1], port=target[2], target=target[3])
-    return httpcore.Request(
+    url = httpcore2.URL(scheme=target[0], host=target[1], port=target[2], target=target[3])
+    return httpcore2.Request(
         request.method, url, headers=headers, content=content.parts(), extensions={"timeout": _TIMEOUT}
     )
 
@@ -356,7 +358,7 @@ def _actions(request: h11.Request) -> tuple[str, ...]:
     return tuple(sorted({each for value in values for each in value.replace(",", " ").split()}))
 
 
-def _answer(response: httpcore.Response) -> HttpAnswer:
+def _answer(response: httpcore2.Response) -> HttpAnswer:
     def of(wanted: str) -> tuple[str, ...]:
         return tuple(value.decode("latin-1") for name, value in response.headers if name.lower() == wanted.encode())
 
@@ -368,11 +370,9 @@ def _status(error: SojournError) -> int:
 
 
 def _why(error: Exception, endpoint: str) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate of {endpoint} is not trusted: name the file of its authority (--proxy-ca, ca_file)"
-        cause = cause.__cause__ or cause.__context__
+    failed = tls_fault_of(error)
+    if failed is not None and failed.why is Why.CERTIFICATE:
+        return f"the certificate of {endpoint} is not trusted: name the file of its authority (--proxy-ca, ca_file)"
     return f"{endpoint} cannot be reached, or its answer is no good HTTP/1.1"
 
 

@@ -31,7 +31,8 @@ from sojourn.sdk.request.token_fetch import AsyncAsking
 with extra("http"):
     import anyio
     import anyio.abc
-    import httpcore
+
+    from sojourn.httpclient.pool import Pool
 
 # Where programs look for a proxy, and for the authorities that they trust.
 _PROXY_NAMES: Final = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -125,9 +126,7 @@ async def running(
         file = _authority_file(stack, authority.certificate_pem + others, how.user)
         confinement = Confinement(how.user, (file,), namespaces)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610  # no query
-        async with httpcore.AsyncConnectionPool(
-            ssl_context=trusted, max_connections=PROXY_CONNECTIONS, keepalive_expiry=PROXY_IDLE_SECONDS, http2=False
-        ) as pool:
+        async with Pool(trusted, connections=PROXY_CONNECTIONS, keep_seconds=PROXY_IDLE_SECONDS) as pool:
             leg = ProxiedLeg(asking, authority, pool, secret, passes)
             egress = Egress(f"http://{USER}:{secret}@127.0.0.1:{port}", file, confinement)
 
