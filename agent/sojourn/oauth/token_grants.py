@@ -342,9 +342,8 @@ class TokenGrants:
             asker_of(client),
             client.entries[0],
             grant,
+            BeginRequest(parent.type.name, {}, max_seconds=left, svids=asked.svids),
             bond_of(client, runner, waits=False),
-            max_seconds=left,
-            svids=asked.svids,
             jti=str(subject.claims.get("jti", "")),
         )
         return await self._first_token(child, asked, grant.resource, grant.actions)
