@@ -91,7 +91,7 @@ class BeginService:
         try:
             workload = str(rules.entry_for(kind, entries, request.spiffe_id).spiffe_id)
             context = self._engine.known(kind, workload, params=kind.read_params(request.params))
-            principal = Principal(SOME_TASK, kind.name, workload, ACTIVE, 0, 0)
+            principal = Principal(SOME_TASK, kind.name, workload, ACTIVE, 0, 0, 0, ())
             authority = rules.authorize(kind, principal, request.wanted, context)
         except SojournError:
             return True

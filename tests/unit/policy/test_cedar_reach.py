@@ -10,14 +10,15 @@ from sojourn.policy.cedar import Deny, Policy
 from sojourn.policy.cedar_schema import (
     ATTRIBUTES,
     SOME_TASK,
+    UNSAID,
     Context,
     Fields,
     Principal,
     Reading,
     entity,
     inputs_of,
+    some_task,
 )
-from sojourn.policy.questions import Question
 
 
 class TestTasksByName:
@@ -36,7 +37,7 @@ class TestTasksByName:
         """A policy may name a task, wherever in it: then it is for that one, whoever was decided before."""
         policy = task_type(cedar=f'@id("this") permit ({condition};').policy
         answers = [
-            bool(policy.decide(Principal(name, "triage", TRIAGE, "active", 0, 0), "ticket:read", TICKETS, Context()))
+            bool(policy.decide(principal(task_id=name), "ticket:read", TICKETS, Context()))
             for name in ("tsk_b", "tsk_a", "tsk_b", "tsk_a")
         ]
         assert [False, True, False, True] == answers
@@ -178,8 +179,9 @@ class TestAllowed:
     def test_a_question_has_them_too(self):
         """Cases, explanations and a candidate set ask with each of these fields, of a task as it is."""
         one = principal(state="suspended", tokens_issued=3, reported_calls=4, depth=2, uses=(("ticket:read", 1),))
-        asked = Question.of_task(one, "ticket:read", TICKETS).principal(task_type())
-        assert replace(one, task_id=SOME_TASK, task_type=asked.task_type) == asked
+        said = {name: getattr(one, name) for name in UNSAID}
+        assert {each.name for each in fields(Principal)} == {"task_id", "task_type", "workload", *said}
+        assert replace(one, task_id=SOME_TASK) == some_task("triage", TRIAGE, **said)
 
     def test_a_no_is_not_kept(self, policy, asked):
         """What is denied is asked again, each time."""
