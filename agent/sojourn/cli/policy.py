@@ -172,7 +172,7 @@ def explain(
     params, facts = remote.pairs(param), remote.pairs(fact, "fact")
     counts = {"tokens_issued": tokens_issued, "reported_calls": reported_calls, "depth": depth}
     counts |= {f"uses[{action}]": n for action, n in _counts(remote.pairs(uses, "uses")).items()}
-    said = {name: str(number) for name, number in counts.items() if number} | remote.pairs(task, "task")
+    said = {name: str(number) for name, number in counts.items()} | remote.pairs(task, "task")
     workload = option_spiffe_id("--workload", workload)
     if folder is None:
         from sojourn._pb.sojourn.v1 import admin_pb2 as pb
