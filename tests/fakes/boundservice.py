@@ -21,6 +21,7 @@ from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.sender_constraint import JKT, Binding
+from sojourn.tasktoken.task_claim import TaskClaim
 from sojourn.tasktoken.tokens import TaskToken
 
 KEY, HOLDERS, THIEFS = signing_key(), signing_key("holder"), signing_key("thief")
@@ -56,10 +57,7 @@ class Service:
             "issuer": ISSUER,
             "spiffe_id": HOLDER,
             "grant": Grant.parse(audience, ["ticket:read", "ticket:pay"]),
-            "task_id": "t1",
-            "task_type": "triage-ticket",
-            "task_version": 5,
-            "task_class": "normal",
+            "task": TaskClaim("t1", "triage-ticket", 5, "normal"),
             "issued_at": now,
             "expires_at": now + timedelta(seconds=seconds),
         }

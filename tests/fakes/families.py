@@ -8,7 +8,7 @@ from fakes.clock import FakeClock
 from fakes.registrations import entry
 from fakes.task_room import Room, end_all
 from fakes.task_types import TRIAGE, task_type
-from sojourn.tasks.begin import Bond
+from sojourn.tasks.begin import BeginRequest, Bond
 from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.suspension import TaskChanges
 
@@ -42,7 +42,7 @@ class FamilyRoom(Room):
     async def accept(self, ticket: str, worker: int, **changes: Any):
         bond = Bond(holder_of(self.worker), changes.pop("binding", "process"))
         entries = changes.pop("entries", (entry(WORKERS[worker]),))
-        return await self.delegating.accept(self.worker_peer, entries, ticket, changes.pop("spiffe_id", None), bond)
+        return await self.delegating.accept(self.worker_peer, entries, ticket, BeginRequest("", {}, **changes), bond)
 
     async def hand_on(self, task, worker: int, wanted=None, max_seconds: float = 0):
         return await self.accept(await self.ticket(task, worker, wanted, max_seconds), worker)

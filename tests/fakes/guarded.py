@@ -16,6 +16,7 @@ from sojourn.jose.jws import parse_unverified
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.tasktoken import dpop, sender_constraint, tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.task_claim import TaskClaim
 
 KEY = signing_key()
 HELD = signing_key("held")  # the key that a client proves to hold
@@ -105,11 +106,7 @@ def token(
         issuer=ISSUER,
         spiffe_id=HOLDER,
         grant=Grant.parse(AUDIENCE, actions),
-        task_id=task,
-        task_type="triage-ticket",
-        task_version=5,
-        task_class="high" if high else "normal",
-        asks=asks,
+        task=TaskClaim(task, "triage-ticket", 5, "high" if high else "normal", asks=asks),
         issued_at=now,
         expires_at=now + timedelta(seconds=15),
         params={"ticket": "42"} if params is None else params,

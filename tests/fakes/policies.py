@@ -1,19 +1,20 @@
 """A principal, and what tests of policy decide about."""
 
 from fakes.task_types import TRIAGE
-from sojourn.policy.cedar_schema import Fields, Principal
+from sojourn.policy.cedar_schema import UNSAID, Fields, Principal, some_task
+from sojourn.policy.questions import Question
 
 ACTIONS = ["ticket:read", "ticket:write"]
 PARAMS = Fields({"ticket": "string", "level": "long", "urgent": "boolean"})
 
 
 def principal(**changes):
-    fields = {
-        "task_id": "tsk_1",
-        "task_type": "triage",
-        "workload": TRIAGE,
-        "state": "active",
-        "tokens_issued": 0,
-        "reported_calls": 0,
-    }
+    """A task that has just begun, but for the changes."""
+    fields = {"task_id": "tsk_1", "task_type": "triage", "workload": TRIAGE, **UNSAID}
     return Principal(**{**fields, **changes})
+
+
+def question(*what, workload=TRIAGE, task_type="triage", **more):
+    """A question of such a task: what the task is, and what else the question has."""
+    said = {name: more.pop(name) for name in UNSAID if name in more}
+    return Question(some_task(task_type, workload, **said), *what, **more)

@@ -10,6 +10,7 @@ from sojourn.jose.jws import SigningKey
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.task_claim import TaskClaim
 
 ISSUER = "https://agent.example.org"
 AUDIENCE = "https://tickets.example.org"
@@ -40,15 +41,10 @@ def token(
         issuer=ISSUER,
         spiffe_id=HOLDER,
         grant=Grant.parse(audience, actions),
-        task_id=task_id,
-        task_type="triage-ticket",
-        task_version=version,
-        task_class=task_class,
+        task=TaskClaim(task_id, "triage-ticket", version, task_class, bind or {}, tuple(asks)),
         issued_at=now,
         expires_at=now + timedelta(seconds=seconds),
         params=params,
-        bind=bind,
-        asks=tuple(asks),
         steady=steady,
     ).token
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import fields
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of
@@ -94,9 +95,7 @@ class Room:
 
     async def begin(self, name="triage", *, holder=None, peer=None, entries=(TRIAGE_ENTRY,), **arguments):
         request = {
-            key: arguments.pop(key)
-            for key in ("params", "wanted", "spiffe_id", "max_seconds", "key")
-            if key in arguments
+            key: arguments.pop(key) for key in (field.name for field in fields(BeginRequest)) if key in arguments
         }
         return await self.beginning.begin(
             peer or self.peer,

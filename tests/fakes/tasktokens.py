@@ -13,6 +13,7 @@ from sojourn.jose.jws import SigningKey
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.task_claim import TaskClaim
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
@@ -74,10 +75,7 @@ def issue(**changes):
             "issuer": ISSUER,
             "spiffe_id": WEB,
             "grant": Grant.parse(DB, ["write", "read"]),
-            "task_id": "t1",
-            "task_type": "report",
-            "task_version": 3,
-            "task_class": "normal",
+            "task": TaskClaim("t1", "report", 3, "normal"),
             "issued_at": NOW,
             "expires_at": NOW + timedelta(seconds=60),
             **changes,

@@ -350,6 +350,13 @@ def test_explain(own: AgentProcess) -> None:
     shown = own.run(*question).stdout
     assert 'permit read-only: it is for action == Action::"doc:read"' in shown
     assert "with action doc:read: allowed" in shown
+    for said, allowed in (("state=active", True), ("state=suspended", False)):
+        reading = [*question[:6], "doc:read", *question[7:], "--task", said]
+        assert own.json(*reading) == (asked := own.json(*reading, *folder))
+        assert allowed == asked["allowed"]
+    for said in ("mood=odd", "uses[doc:read]=1"):  # there is no such attribute, and the type does not limit the action
+        done = own.run(*question, "--task", said, check=False)
+        assert (1, True) == (done.returncode, "[invalid_input]" in done.stderr)
     toml = own.folder / "types" / "two-places.toml"
     more = (
         f'[approval]\n[delegation]\nto = ["{TRIAGE}/reader"]\n[facts]\nfreeze = {{type = "boolean", max_age = "5m"}}\n'

@@ -22,6 +22,7 @@ from sojourn.sdk.integrations.asgi import Content
 from sojourn.tasktoken import request_digest
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.sender_constraint import X5T, Binding, thumbprint_of
+from sojourn.tasktoken.task_claim import TaskClaim
 from sojourn.tasktoken.tokens import TaskToken
 
 pytestmark = pytest.mark.full
@@ -242,7 +243,9 @@ async def test_what_a_refusal_asks_for(service: Service) -> None:
 
 async def test_a_token_of_class_high_is_claimed_at_the_agent(service: Service) -> None:
     """Whether a token that is good once was used, its agent says; where nobody answers it is not good."""
-    token = service.token(task_class="high", params_digest=request_digest.of_http("DELETE", PATH, b""))
+    token = service.token(
+        task=TaskClaim("t1", "triage-ticket", 5, "high"), params_digest=request_digest.of_http("DELETE", PATH, b"")
+    )
     request = {"method": "DELETE", "path": PATH}
     service.agent.answers["ValidateToken"] = pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK)
     assert isinstance(await service.bearer(token, **request), TaskToken)

@@ -1,6 +1,7 @@
 """Policies as an attack, and attacks on policies: the cases of the policy engine (32 to 36), and its failures."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +21,11 @@ from sojourn.errors import InvalidPolicy, PolicyDenied
 from sojourn.limits import POLICIES_PER_TYPE, POLICY_NESTED_MAX, TASK_TYPES
 from sojourn.policy import task_types
 from sojourn.policy.cedar import Allow, Deny, Policy
-from sojourn.policy.cedar_schema import Context, Fields, Principal
+from sojourn.policy.cedar_schema import Context, Fields, some_task
 
 ACTIONS = ["ticket:read", "ticket:write"]
 PERMIT = '@id("all") permit (principal, action, resource);'
-ASKED = Principal("tsk_a", "triage", TRIAGE, "active", 0, 0)
+ASKED = replace(some_task("triage", TRIAGE), task_id="tsk_a")
 
 
 def decide(cedar: str, context: Context, params: Fields) -> Allow | Deny:
@@ -100,9 +101,9 @@ def test_case_34_code_in_names(text: str) -> None:
     policy = Policy(cedar, ACTIONS, Fields({"ticket": "string"}, ["ticket"]))
     good = Context({"ticket": "T-1"})
     assert policy.decide(ASKED, "ticket:read", TICKETS, good)
-    assert policy.decide(Principal(text, text, TRIAGE, "active", 0, 0), "ticket:read", TICKETS, good)
-    assert not policy.decide(Principal("t", "triage", text, "active", 0, 0), "ticket:read", TICKETS, good)
-    assert not policy.decide(Principal("t", "triage", TRIAGE, text, 0, 0), "ticket:read", TICKETS, good)
+    assert policy.decide(replace(some_task(text, TRIAGE), task_id=text), "ticket:read", TICKETS, good)
+    assert not policy.decide(some_task("triage", text), "ticket:read", TICKETS, good)
+    assert not policy.decide(some_task("triage", TRIAGE, state=text), "ticket:read", TICKETS, good)
     assert not policy.decide(ASKED, text, TICKETS, good)
     assert not policy.decide(ASKED, "ticket:read", text, good)
     assert not policy.decide(ASKED, "ticket:read", TICKETS, Context({"ticket": text}))

@@ -20,6 +20,7 @@ from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.ssf import security_events
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.task_claim import TaskClaim
 
 KEY = signing_key()  # of everybody: what keeps the kinds apart here is nothing but the kinds
 NOW = datetime.now(UTC)
@@ -41,10 +42,7 @@ TASK_TOKEN = tokens.issue(
     issuer=ISSUER,
     spiffe_id=HOLDER,
     grant=Grant.parse(AUDIENCE, ["ticket:read"]),
-    task_id="t1",
-    task_type="triage-ticket",
-    task_version=5,
-    task_class="normal",
+    task=TaskClaim("t1", "triage-ticket", 5, "normal"),
     issued_at=NOW,
     expires_at=LATER,
 ).token

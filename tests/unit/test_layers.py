@@ -68,7 +68,8 @@ HOMES = {
     "typer": ["cli"],
     "pydantic": [
         *("config", "providers", "settings"),
-        *("policy.cases", "policy.params", "policy.task_type_file", "policy.task_types"),
+        *("policy.asked_task", "policy.cases", "policy.cedar_schema", "policy.params"),
+        *("policy.task_type_file", "policy.task_types"),
     ],
     "prometheus_client": ["endpoints"],
     "mcp": ["sdk.integrations.mcp_client", "sdk.integrations.mcp_server"],

@@ -156,6 +156,10 @@ def explain(
         typer.Option("--uses", metavar="ACTION=N", help="Uses of an action that the type limits. May be repeated."),
     ] = None,
     depth: Annotated[int, typer.Option("--depth", min=0, help="How often the task was handed on.")] = 0,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="NAME=VALUE", help="Any attribute of the task, as state. May be repeated."),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="A folder of NAME.toml and NAME.cedar. Default: what the agent has.")
     ] = None,
@@ -165,7 +169,10 @@ def explain(
     """Say what policy answers, which policies decide that, on what, and what would change it."""
     from sojourn.cli import remote
 
-    params, facts, used = remote.pairs(param), remote.pairs(fact, "fact"), _counts(remote.pairs(uses, "uses"))
+    params, facts = remote.pairs(param), remote.pairs(fact, "fact")
+    counts = {"tokens_issued": tokens_issued, "reported_calls": reported_calls, "depth": depth}
+    counts |= {f"uses[{action}]": n for action, n in _counts(remote.pairs(uses, "uses")).items()}
+    said = {name: str(number) for name, number in counts.items()} | remote.pairs(task, "task")
     workload = option_spiffe_id("--workload", workload)
     if folder is None:
         from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -176,15 +183,14 @@ def explain(
             action=action,
             resource=resource,
             params=params,
-            tokens_issued=tokens_issued,
-            reported_calls=reported_calls,
+            task=said,
             facts=facts,
-            depth=depth,
-            uses=used,
         )
         answer = remote.admin(admin_socket, request)
         _explained(answer, _conditions(answer.conditions), output)
         return
+    from sojourn.policy.asked_task import read_texts
+    from sojourn.policy.cedar_schema import some_task
     from sojourn.policy.conditions import conditions
     from sojourn.policy.explanation import explain as explained
     from sojourn.policy.questions import Question
@@ -194,15 +200,11 @@ def explain(
     if kind is None:
         raise UnknownTaskType(f"there is no task type {type_[:64]!r} in {folder}")
     question = Question(
-        workload,
+        some_task(kind.name, workload, **read_texts(said)),
         action,
         resource,
         params,
-        tokens_issued=tokens_issued,
-        reported_calls=reported_calls,
         facts=kind.read_facts(facts),
-        depth=depth,
-        uses=used,
     )
     _explained(explained(kind, question), conditions(kind, kind.approval), output)
 

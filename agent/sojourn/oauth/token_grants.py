@@ -51,7 +51,8 @@ from sojourn.tasks.revoked_svids import remember
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasktoken.sender_constraint import JKT, X5T, Binding, Proven
-from sojourn.tasktoken.tokens import HIGH, TaskToken
+from sojourn.tasktoken.task_claim import HIGH
+from sojourn.tasktoken.tokens import TaskToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,9 +342,8 @@ class TokenGrants:
             asker_of(client),
             client.entries[0],
             grant,
+            BeginRequest(parent.type.name, {}, max_seconds=left, svids=asked.svids),
             bond_of(client, runner, waits=False),
-            max_seconds=left,
-            svids=asked.svids,
             jti=str(subject.claims.get("jti", "")),
         )
         return await self._first_token(child, asked, grant.resource, grant.actions)

@@ -20,7 +20,8 @@ from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import UNKNOWN, Proven, Sender
-from sojourn.tasktoken.tokens import HIGH, TaskToken
+from sojourn.tasktoken.task_claim import HIGH
+from sojourn.tasktoken.tokens import TaskToken
 
 JWT_SVID, TASK = "jwt-svid", "task"
 

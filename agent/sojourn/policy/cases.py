@@ -19,27 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from sojourn.errors import Fault, InvalidInput, InvalidPolicy
 from sojourn.files import trusted
-from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES, DELEGATION_DEPTH
+from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES
+from sojourn.policy.asked_task import TaskTable, attributes_of
 from sojourn.policy.cedar import OWN
+from sojourn.policy.cedar_schema import some_task
 from sojourn.policy.params import texts_of
 from sojourn.policy.questions import PolicyAnswer, Question, ask
-from sojourn.policy.task_type_file import Binding, renamed
+from sojourn.policy.task_type_file import Binding
 from sojourn.policy.task_types import CASES, TaskType, TypeSet, faults_of, not_toml
-
-_Count = Annotated[StrictInt, Field(ge=0)]
-
-
-class _Task(BaseModel):
-    """What the task has done so far."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    state: Literal["active", "suspended", "completed", "revoked", "expired", "cascaded"] = "active"
-    tokens_issued: _Count = 0
-    reported_calls: _Count = 0
-    calls: Annotated[Any, renamed("reported_calls")] = None
-    uses: Mapping[str, _Count] = Field(default_factory=dict)
-    depth: Annotated[StrictInt, Field(ge=0, le=DELEGATION_DEPTH)] = 0
 
 
 class _Asked(BaseModel):
@@ -53,7 +40,7 @@ class _Asked(BaseModel):
     binding: Binding | None = None
     params: Mapping[str, StrictBool | StrictInt | StrictStr] | None = None
     facts: Mapping[str, StrictBool | StrictInt | StrictStr] | None = None  # values; from whom is the type's business
-    task: _Task | None = None
+    task: TaskTable | None = None  # what it has done so far
 
 
 class _Case(_Asked):
@@ -197,18 +184,13 @@ def _made(kind: TaskType, case: _Case, default: _Asked, line: int) -> Case:
         own, of_all = getattr(case, name), getattr(default, name)
         return own if own is not None else of_all if of_all is not None else otherwise
 
-    task = given("task", _Task())
+    workload = given("workload", str(min(kind.allowed_workloads, key=str)))
     question = Question(
-        workload=given("workload", str(min(kind.allowed_workloads, key=str))),
+        some_task(kind.name, workload, **attributes_of(given("task", None))),
         action=given("action", ""),
         resource=given("resource", ""),
         params=texts_of(given("params", {})),
         binding=given("binding", ""),
-        state=task.state,
-        tokens_issued=task.tokens_issued,
-        reported_calls=task.reported_calls,
-        uses=task.uses,
-        depth=task.depth,
         facts=given("facts", {}),
     )
     policies = None if case.policies is None else tuple(sorted(case.policies))

@@ -2,15 +2,18 @@
 
 Each field is named once, here, with its Cedar type. From these fields come Cedar's schema, entity and context, the key
 under which a decision is kept, what the audit has of its inputs, the digest of what an approval is asked for, and what
-an explanation shows: a field that is added cannot be left out of one of them.
+an explanation shows, and what a question may say of its task: a field that is added cannot be left out of one.
 """
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
+from pydantic import AfterValidator, Field, StrictInt
+
+from sojourn.limits import DELEGATION_DEPTH
 from sojourn.policy.clauses import NAMESPACE
 
 Param = str | int | bool
@@ -48,6 +51,7 @@ class Attribute:
     """How a field of the task stands in Cedar. `limited`: the actions whose uses its type limits.
 
     `name` '': it is no attribute, but says which entity the task is. `parent`: of which kind its parent is by it.
+    `said`: as what pydantic reads it where a question says it, which is `unsaid` where it does not; None: it cannot.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Attribute:
     value: Callable[[Any, Sequence[str]], Any] = lambda value, _limited: value
     shown: Callable[[Any, Sequence[str]], Mapping[str, str]] = lambda value, _limited: {"": str(value)}
     parent: str = ""
+    said: Any = None
+    unsaid: Any = None
 
 
 def _is(name: str, kind: str, **more: Any) -> dict[str, Any]:
@@ -70,12 +76,17 @@ def _uses_of(value: tuple[tuple[str, int], ...], limited: Sequence[str]) -> dict
     return {action: used.get(action, 0) for action in limited}
 
 
+_Count = Annotated[StrictInt, Field(ge=0)]
+_Depth = Annotated[StrictInt, Field(ge=0, le=DELEGATION_DEPTH)]
+_State = Literal["active", "suspended", "completed", "revoked", "expired", "cascaded"]
 _USES: Final = {
     _CEDAR: Attribute(
         "uses",
         lambda limited: Fields(dict.fromkeys(limited, "long"), limited).schema(),
         _uses_of,
         lambda value, limited: {f"[{action}]": str(n) for action, n in sorted(_uses_of(value, limited).items())},
+        said=Annotated[Mapping[str, _Count], AfterValidator(lambda uses: tuple(uses.items()))],
+        unsaid=(),
     )
 }
 
@@ -87,11 +98,11 @@ class Principal:
     task_id: str = field(metadata=_is("", ""))
     task_type: str = field(metadata=_is("type", "String", parent="TaskType"))
     workload: str = field(metadata=_is("workload", "Workload", value=_workload, parent="Workload"))  # SPIFFE ID
-    state: str = field(metadata=_is("state", "String"))
-    tokens_issued: int = field(metadata=_is("tokens_issued", "Long"))
-    reported_calls: int = field(metadata=_is("reported_calls", "Long"))
-    depth: int = field(default=0, metadata=_is("depth", "Long"))
-    uses: tuple[tuple[str, int], ...] = field(default=(), metadata=_USES)  # of actions that are counted
+    state: str = field(metadata=_is("state", "String", said=_State, unsaid="active"))
+    tokens_issued: int = field(metadata=_is("tokens_issued", "Long", said=_Count, unsaid=0))
+    reported_calls: int = field(metadata=_is("reported_calls", "Long", said=_Count, unsaid=0))
+    depth: int = field(metadata=_is("depth", "Long", said=_Depth, unsaid=0))
+    uses: tuple[tuple[str, int], ...] = field(metadata=_USES)  # of actions that are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +139,16 @@ SEEN: Final = tuple(each.name for each in fields(Principal))
 ATTRIBUTES: Final[tuple[tuple[str, Attribute], ...]] = tuple(
     (each.name, each.metadata[_CEDAR]) for each in fields(Principal)
 )
+UNSAID: Final[Mapping[str, Any]] = {name: each.unsaid for name, each in ATTRIBUTES if each.said is not None}
 SEEN_OF: Final[Callable[[Principal], tuple[Any, ...]]] = attrgetter(*SEEN)
 _BESIDE: Final[tuple[tuple[str, Callable[[Context], Mapping[str, Any]]], ...]] = tuple(
     (each.name, attrgetter(each.name)) for each in fields(Context) if _CEDAR in each.metadata
 )
+
+
+def some_task(task_type: str, workload: str, **said: Any) -> Principal:
+    """A task that there is not, for a question about it: as one that has just begun, but for what is said."""
+    return Principal(task_id=SOME_TASK, task_type=task_type, workload=workload, **{**UNSAID, **said})
 
 
 def context_key(context: Context) -> tuple[object, ...]:

@@ -47,7 +47,7 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
     """Answer, and say why. `known`: those of the question's facts that are in force, with their ages."""
     answer = ask(kind, question)
     attributes = {
-        **shown(question.principal(kind), sorted(kind.limits)),
+        **shown(question.principal, sorted(kind.limits)),
         "action": question.action,
         "resource": question.resource,
         **{f"context.params.{name}": text_of(value) for name, value in answer.context.params.items()},
@@ -57,7 +57,7 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
     changes = list(_other_requests(kind, question, answer))
     if answer.rule == "policy":
         every = [*OWN, *kind.policy.clauses]
-        principal = question.principal(kind)
+        principal = question.principal
         standings = [
             standing(kind.policy, clause, principal, question.action, question.resource, answer.context)
             for clause in every
@@ -94,7 +94,7 @@ def _other_policies(
 
     def without(left_out: set[str]) -> bool:
         left = compiled([clause for clause in every if clause.id not in left_out])
-        principal = question.principal(kind)
+        principal = question.principal
         return bool(kind.policy.ask(left, principal, question.action, question.resource, answer.context))
 
     for clause in every:
@@ -125,7 +125,10 @@ def _variants(kind: TaskType, question: Question) -> Iterator[tuple[str, Iterato
     """Each thing that a request could have otherwise, with values for it, the nearest first."""
     named = literals([*OWN, *kind.policy.clauses])
     workloads = sorted(str(each) for each in kind.allowed_workloads)
-    yield "workload", ((each, replace(question, workload=each)) for each in workloads if each != question.workload)
+    yield (
+        "workload",
+        ((each, question.of_another(workload=each)) for each in workloads if each != question.principal.workload),
+    )
     actions = [each for each in kind.ceiling.at(question.resource) if each != question.action]
     yield "action", ((each, replace(question, action=each)) for each in actions)
     resources = [each for each in kind.ceiling.resources if each != question.resource]
@@ -149,24 +152,24 @@ def _variants(kind: TaskType, question: Question) -> Iterator[tuple[str, Iterato
         if value is not None:
             yield f"fact {name}", iter([("absent", _with_fact(question, name, None))])
     for name in ("tokens_issued", "reported_calls"):
-        now = getattr(question, name)
+        now = getattr(question.principal, name)
         counts = sorted(
             (each for each in _around(named) if each >= 0 and each != now), key=lambda each: abs(each - now)
         )
-        yield name, ((str(each), replace(question, **{name: each})) for each in counts)  # type: ignore[arg-type]
+        yield name, ((str(each), question.of_another(**{name: each})) for each in counts)
     for action, limit in sorted(kind.limits.items()):
         now = question.uses.get(action, 0)
         counts = sorted({0, limit - 1, limit, *_around(named)}, key=lambda each: abs(each - now))  # at once
         yield (
             f"uses of {action}",
             (
-                (str(each), replace(question, uses={**question.uses, action: each}))
+                (str(each), question.of_another(uses=tuple({**question.uses, action: each}.items())))
                 for each in counts
                 if each >= 0 and each != now
             ),
         )
-    if question.state != ACTIVE:
-        yield "state", iter([(ACTIVE, replace(question, state=ACTIVE))])
+    if question.principal.state != ACTIVE:
+        yield "state", iter([(ACTIVE, question.of_another(state=ACTIVE))])
 
 
 def _texts(rule: ParamRule, named: set[Param], given: str | None) -> list[str]:

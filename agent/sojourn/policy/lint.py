@@ -4,7 +4,7 @@ import re
 
 from sojourn.errors import Fault, InvalidInput
 from sojourn.policy.cedar import OWN
-from sojourn.policy.cedar_schema import SOME_TASK, Context, Param, Principal, Reading
+from sojourn.policy.cedar_schema import Context, Param, Reading, some_task
 from sojourn.policy.clauses import Clause
 from sojourn.policy.params import ParamRule
 from sojourn.policy.task_types import TaskType
@@ -77,7 +77,7 @@ def forbidden_when_over(kind: TaskType) -> bool:
     for state in _OVER:
         facts = {name: Reading(_ANY[rule.type]) for name, rule in kind.facts.items() if rule.required}
         context = Context(params, facts)
-        principal = Principal(SOME_TASK, kind.name, workload, state, 0, 0)
+        principal = some_task(kind.name, workload, state=state)
         for grant in kind.ceiling.grants:
             for action in grant.actions:
                 if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, context).policies:
@@ -110,7 +110,7 @@ def _approval_is_left_out(kind: TaskType) -> bool:
     """Whether the condition of an approval reads a parameter that need not be there, and does not hold without."""
     if kind.need is None or all(kind.params[name].required for name in kind.need.clause.params & set(kind.params)):
         return False
-    principal = Principal(SOME_TASK, kind.name, str(min(kind.allowed_workloads, key=str)), "active", 0, 0)
+    principal = some_task(kind.name, str(min(kind.allowed_workloads, key=str)))
     params = {name: _ANY[rule.type] for name, rule in kind.params.items() if rule.required}
     facts = {name: Reading(_ANY[rule.type]) for name, rule in kind.facts.items() if rule.required}
     return not kind.need.of(principal, kind.ceiling, Context(params, facts))

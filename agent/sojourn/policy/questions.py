@@ -4,52 +4,45 @@ The rules are those that a real request meets, in its order: workload, binding, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sojourn.errors import InvalidInput
 from sojourn.limits import USES_MAX
 from sojourn.policy.cedar import Allow, Deny
-from sojourn.policy.cedar_schema import SEEN, SOME_TASK, Context, Param, Principal, Reading
+from sojourn.policy.cedar_schema import Context, Param, Principal, Reading
 from sojourn.policy.rules import NOT_HANDED_ON, may_hold
 from sojourn.policy.task_types import TaskType
 from sojourn.tasktoken.grants import Authority, Grant
 
 RULES = ("workload", "binding", "params", "ceiling", "limits", "facts", "policy")
 ACTIVE = "active"
-_SEEN = tuple(name for name in SEEN if name not in {"task_id", "task_type"})
 
 
 @dataclass(frozen=True)
 class Question:
-    """May a task of this workload, with these parameters, do `action` at `resource`? `params` are as in a request.
+    """May this task, with these parameters, do `action` at `resource`? `params` are as in a request.
 
-    `facts` are what the type's sources say; `absent` says why others are not there.
+    `principal`: the task that asks; who has it now, if it was handed on. `facts` are what the type's sources say;
+    `absent` says why others are not there.
     """
 
-    workload: str  # SPIFFE ID
+    principal: Principal
     action: str
     resource: str
     params: Mapping[str, str] = field(default_factory=dict)
     binding: str = ""  # '': one that the type allows
-    state: str = ACTIVE
-    tokens_issued: int = 0
-    reported_calls: int = 0
     facts: Mapping[str, Param] = field(default_factory=dict)
-    depth: int = 0  # how often the task was handed on; then `workload` is who has it now
     absent: Mapping[str, str] = field(default_factory=dict)
-    uses: Mapping[str, int] = field(default_factory=dict)  # of actions that the type limits
 
-    @classmethod
-    def of_task(cls, principal: Principal, action: str, resource: str, **rest: Any) -> "Question":
-        """The question that a task asks. `rest`: what else the question has."""
-        seen = {name: getattr(principal, name) for name in _SEEN} | {"uses": dict(principal.uses)}
-        return cls(action=action, resource=resource, **seen, **rest)
+    @property
+    def uses(self) -> dict[str, int]:
+        """Of actions that the type limits."""
+        return dict(self.principal.uses)
 
-    def principal(self, kind: TaskType) -> Principal:
-        """The task that asks, as the type's policies see it."""
-        seen = {name: getattr(self, name) for name in _SEEN} | {"uses": tuple(self.uses.items())}
-        return Principal(task_id=SOME_TASK, task_type=kind.name, **seen)
+    def of_another(self, **changes: Any) -> "Question":
+        """The same, asked by a task with other attributes."""
+        return replace(self, principal=replace(self.principal, **changes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +63,11 @@ class PolicyAnswer:
 
 def ask(kind: TaskType, question: Question, *, limits: bool = True) -> PolicyAnswer:
     """Answer as the agent would, to a task that wants a token for this, or without `limits` to one that may keep it."""
-    if not may_hold(kind, question.workload, question.depth):
-        if question.depth:
+    principal = question.principal
+    if not may_hold(kind, principal.workload, principal.depth):
+        if principal.depth:
             return PolicyAnswer("workload", Deny(NOT_HANDED_ON))
-        return PolicyAnswer("workload", Deny(f"workload {question.workload[:200]!r} may not begin this type"))
+        return PolicyAnswer("workload", Deny(f"workload {principal.workload[:200]!r} may not begin this type"))
     if question.binding and question.binding not in kind.bindings:
         return PolicyAnswer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
     try:
@@ -92,7 +86,6 @@ def ask(kind: TaskType, question: Question, *, limits: bool = True) -> PolicyAns
     for name, why in context.absent.items():
         if kind.facts[name].required:
             return PolicyAnswer("facts", Deny(f"fact {name!r} is {why}"), context)
-    principal = question.principal(kind)
     decision = kind.policy.decide(principal, question.action, question.resource, context)
     asked = Authority((Grant(question.resource, (question.action,)),))
     return PolicyAnswer("policy", decision, context, bool(decision) and kind.needs_approval(principal, asked, context))

@@ -34,7 +34,7 @@ from sojourn.policy.task_type_file import ApprovalRule, DelegationRule, FactRule
 from sojourn.settings.toml_lines import line_numbers
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Grant
-from sojourn.tasktoken.tokens import HIGH, NORMAL
+from sojourn.tasktoken.task_claim import HIGH, NORMAL
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 CASES = ".test.toml"  # files of cases are named so; they are no task types

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from sojourn.errors.oauth import ActionUsedUp
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.grants import Grant
-from sojourn.tasktoken.tokens import NORMAL
+from sojourn.tasktoken.task_claim import NORMAL
 
 
 def check_left(task: Task, actions: Iterable[str]) -> None:

@@ -28,7 +28,9 @@ from sojourn.tasktoken.task_id import new_task_id
 class BeginRequest:
     """What a caller wants to begin. `wanted` None: all that the type allows. `max_seconds` 0: as long as the type.
 
-    A request that is repeated with the same `key` by the same process begins one task.
+    It goes whole to where the task is made. Where a task is handed on, the parent and what it gave say the type, the
+    parameters, what is wanted and for how long. A request that is repeated with the same `key` by the same process
+    begins one task.
     """
 
     type_name: str
@@ -89,7 +91,7 @@ class BeginService:
         try:
             workload = str(rules.entry_for(kind, entries, request.spiffe_id).spiffe_id)
             context = self._engine.known(kind, workload, params=kind.read_params(request.params))
-            principal = Principal(SOME_TASK, kind.name, workload, ACTIVE, 0, 0)
+            principal = Principal(SOME_TASK, kind.name, workload, ACTIVE, 0, 0, 0, ())
             authority = rules.authorize(kind, principal, request.wanted, context)
         except SojournError:
             return True
@@ -186,14 +188,16 @@ class BeginService:
         kind: TaskType,
         entry: Entry,
         peer: Asker,
+        request: BeginRequest,
         params: Mapping[str, Param],
-        max_seconds: float,
         held: HeldBond,
     ) -> Task:
-        """A task that has no authority yet, and that nobody knows of. Raise PolicyDenied if it may not be held so."""
+        """A task that has no authority yet, and that nobody knows of. `params`: in the place of those of the request,
+        as the type reads them. Raise PolicyDenied if it may not be held so.
+        """
         engine = self._engine
         now, boot = engine.clock.now(), engine.clock.boot()
-        life = min(kind.max_duration.total_seconds(), max_seconds or float("inf"))
+        life = min(kind.max_duration.total_seconds(), request.max_seconds or float("inf"))
         task = Task(
             id=new_task_id(),
             type=kind,
@@ -214,6 +218,7 @@ class BeginService:
             heir=held.heir,
         )
         rules.check_binding(kind, task.held_as)
+        task.be_due_to(request.svids)
         held.holder.of = task  # of the heir nobody needs to be told: it is looked at when the holder has gone
         return task
 
@@ -229,8 +234,7 @@ class BeginService:
         kind.params_in_tokens(params)  # now, and not when the first token is needed
         engine.tasks.check_room(owner_of(peer, entry))
         rules.check_life(request.max_seconds)
-        task = self.make(kind, entry, peer, params, request.max_seconds, held)
-        task.be_due_to(request.svids)
+        task = self.make(kind, entry, peer, request, params, held)
         decided = engine.decided(task)
         try:
             given = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)

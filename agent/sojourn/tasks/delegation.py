@@ -6,7 +6,7 @@ it ends with its parent, at the latest.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sojourn.attestation.peer import Peer
@@ -16,7 +16,7 @@ from sojourn.identity.entries import Entry
 from sojourn.limits import DELEGATION_TICKET_SECONDS
 from sojourn.policy import rules
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.begin import BeginService, Bond, HeldBond
+from sojourn.tasks.begin import BeginRequest, BeginService, Bond, HeldBond
 from sojourn.tasks.delegation_tickets import Ticket, digest_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kept_fields import ONE_SHOT
@@ -129,18 +129,19 @@ class DelegationService:
         return change.issued
 
     async def accept(
-        self, peer: Peer, entries: Sequence[Entry], unverified_ticket: str, spiffe_id: SpiffeId | None, bond: Bond
+        self, peer: Peer, entries: Sequence[Entry], unverified_ticket: str, request: BeginRequest, bond: Bond
     ) -> Task:
-        """Begin the task that a ticket is for. Takes ownership of `bond`.
+        """Begin the task that a ticket is for. Takes ownership of `bond`. `request`: what is not the ticket's to say.
 
         Raises NotFound for a ticket that is not this caller's, whatever the reason; and what beginning a task raises.
         """
         engine, beginning = self._engine, self._beginning
         held = beginning.hold(bond, peer.uid)
         try:
-            ticket = self._ticket(entries, unverified_ticket, spiffe_id)
+            ticket = self._ticket(entries, unverified_ticket, request.spiffe_id)
             entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
-            task = self._made(peer, entry, ticket.parent, ticket.authority, ticket.max_seconds, held, more=0)
+            request = replace(request, max_seconds=ticket.max_seconds)
+            task = self._made(peer, entry, ticket.parent, ticket.authority, request, held, more=0)
             # From here to the first await of `start` nobody else has a turn: the ticket is used up, the parent is
             # active, and the task stands among its children, all at once.
             if not engine.tickets.use(ticket):
@@ -166,14 +167,13 @@ class DelegationService:
         asker: Asker,
         entry: Entry,
         grant: Grant,
+        request: BeginRequest,
         bond: Bond,
         *,
-        max_seconds: float,
-        svids: Mapping[tuple[str, str], float],
         jti: str,
     ) -> Task:
         """Begin the task of a service that was given a token of `parent`, for a call of its own. Takes ownership of
-        `bond`. `grant`: what of the token it asks for; `max_seconds`: what is left of the token; `jti`: the token's.
+        `bond`. `grant`: what of the token it asks for, in a `request` for what is left of its life; `jti`: the token's.
 
         Raises what `accept` raises, but NotFound.
         """
@@ -183,8 +183,7 @@ class DelegationService:
             engine.check_active(parent)
             authority = Authority((grant,))
             rules.check_held(parent.authority, authority)
-            task = self._made(asker, entry, parent, authority, max_seconds, held, more=1)
-            task.be_due_to(svids)
+            task = self._made(asker, entry, parent, authority, request, held, more=1)
             parent.count_child()
         except BaseException:
             held.release()
@@ -219,7 +218,7 @@ class DelegationService:
         entry: Entry,
         parent: Task,
         authority: Authority,
-        max_seconds: float,
+        request: BeginRequest,
         held: HeldBond,
         *,
         more: int,
@@ -235,7 +234,7 @@ class DelegationService:
         _check_room(parent, more)
         engine.blocks.check(kind.name, entry.spiffe_id)
         engine.tasks.check_room(owner_of(asker, entry))
-        task = self._beginning.make(kind, entry, asker, parent.params, max_seconds, held)
+        task = self._beginning.make(kind, entry, asker, request, parent.params, held)
         task.stand_under(parent)
         decided = engine.decided(task)
         left = authority.within(parent.authority)

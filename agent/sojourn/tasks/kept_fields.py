@@ -1,4 +1,5 @@
-"""The fields of a task that outlive the agent: one table, from which the journal's document is written and read again.
+"""The fields of a task that outlive the agent: one table, from which the journal's document is written and read again,
+and from which the message comes that tells of a task.
 
 Each is read as what it must be: a file may be damaged, and what cannot be told is not guessed.
 """
@@ -12,6 +13,7 @@ from sojourn.attestation.selectors import Selector, text_of
 from sojourn.errors import InvalidInput
 from sojourn.jose.canonical_json import exactly, texts
 from sojourn.limits import DELEGATION_DEPTH
+from sojourn.policy.params import texts_of
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.spent import NOTHING, Spent, Use
 from sojourn.tasktoken.grants import Authority, Grant
@@ -21,17 +23,26 @@ STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
 
 @dataclass(frozen=True, slots=True)
 class KeptField:
-    """A field of Task: its name there, its member in the document, and how its value is written and read."""
+    """A field of Task: its name there, its member in the document, and how its value is written and read.
+
+    `told`: how it stands in the message of a task, under the member's name; None: it is not told, or not so.
+    """
 
     field: str
     member: str
     written: Callable[[Any], Any]
     read: Callable[[Any], Any]
+    told: Callable[[Any], Any] | None = None
 
 
 def document_of(task: Any) -> dict[str, Any]:
     """The members of a Task's document."""
     return {each.member: each.written(getattr(task, each.field)) for each in FIELDS} | {"depth": task.depth}
+
+
+def told_of(task: Any) -> dict[str, Any]:
+    """The fields of the message that tells of a Task, as far as they are kept ones."""
+    return {each.member: each.told(getattr(task, each.field)) for each in FIELDS if each.told is not None}
 
 
 def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,12 +58,18 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _exact(name: str, kind: type, written: Callable[[Any], Any] = _same) -> KeptField:
-    return KeptField(name, name, written, lambda value: exactly(kind, value))
+def _exact(name: str, kind: type, *, told: bool = False) -> KeptField:
+    return KeptField(name, name, _same, lambda value: exactly(kind, value), _same if told else None)
 
 
 def _moment(name: str) -> KeptField:
-    return KeptField(name, name, datetime.timestamp, lambda value: datetime.fromtimestamp(exactly(float, value), UTC))
+    return KeptField(
+        name,
+        name,
+        datetime.timestamp,
+        lambda value: datetime.fromtimestamp(exactly(float, value), UTC),
+        lambda value: int(value.timestamp()),
+    )
 
 
 def _spiffe_id(value: Any) -> SpiffeId:
@@ -91,7 +108,7 @@ def _spent(value: Mapping[str, Any]) -> Spent:
 
 
 FIELDS: Final = (
-    KeptField("spiffe_id", "spiffe_id", str, _spiffe_id),
+    KeptField("spiffe_id", "spiffe_id", str, _spiffe_id, str),
     _exact("entry_id", str),
     _exact("uid", int),
     KeptField(
@@ -99,8 +116,9 @@ FIELDS: Final = (
         "grants",
         Authority.document,
         lambda value: Authority.of(Grant.parse(each["resource"], each["actions"]) for each in value),
+        Authority.document,
     ),
-    KeptField("params", "params", dict, _params),
+    KeptField("params", "params", dict, _params, texts_of),
     _moment("created_at"),
     _moment("expires_at"),
     _exact("deadline", float),
@@ -109,8 +127,8 @@ FIELDS: Final = (
     _exact("session", bool),
     KeptField("selectors", "selectors", text_of, lambda value: frozenset(Selector.parse(text) for text in value)),
     KeptField("suspensions", "suspensions", dict, lambda value: texts(exactly(dict, value))),
-    _exact("tokens_issued", int),
-    _exact("calls", int),
+    _exact("tokens_issued", int, told=True),
+    _exact("calls", int, told=True),
     KeptField("uses", "uses", lambda uses: [[*of, use.tokens, use.calls] for of, use in uses.items()], _uses),
     KeptField(
         "spent",
@@ -119,7 +137,7 @@ FIELDS: Final = (
         _spent,
     ),
     KeptField("handed_on", "handed_on", _same, _count),
-    _exact("parent_id", str),
+    _exact("parent_id", str, told=True),
     KeptField(
         "ancestors",
         "ancestors",
@@ -127,5 +145,5 @@ FIELDS: Final = (
         lambda value: tuple(_spiffe_id(each) for each in exactly(list, value)),
     ),
     _exact("approved", bool),
-    KeptField("passes", "passes", list, lambda value: tuple(exactly(str, each) for each in exactly(list, value))),
+    KeptField("passes", "passes", list, lambda value: tuple(exactly(str, each) for each in exactly(list, value)), list),
 )

@@ -81,7 +81,7 @@ class Shadow:
     ) -> None:
         kind = types.get(task.type.name)
         facts = read(task, kind).facts if kind is not None else {}
-        question = Question.of_task(
+        question = Question(
             task.principal(),
             action,
             resource,
@@ -99,7 +99,7 @@ class Shadow:
             return
         found = Difference(
             task.type.name,
-            question.workload,
+            question.principal.workload,
             action,
             resource,
             bool(decision),

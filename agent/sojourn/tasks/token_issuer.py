@@ -18,8 +18,9 @@ from sojourn.tasks.task import Task
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.grants import DIGEST, Grant
 from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, X5T, Binding, Proven
+from sojourn.tasktoken.task_claim import HIGH, TaskClaim
 from sojourn.tasktoken.times import steady_origin
-from sojourn.tasktoken.tokens import HIGH, TaskToken
+from sojourn.tasktoken.tokens import TaskToken
 
 APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that someone has agreed to (RFC 9470)
 
@@ -90,10 +91,7 @@ class TokenIssuer:
             spiffe_id=task.subject,
             actors=task.actors,
             grant=grant,
-            task_id=task.id,
-            task_type=task.type.name,
-            task_version=task.version,
-            task_class=task_class,
+            task=_claim(task, grant, task_class),
             issued_at=now,
             expires_at=ends,
             steady=self.steady(),
@@ -102,8 +100,6 @@ class TokenIssuer:
             params_digest=params_digest,
             status=self.lists.claim(task),
             acr=APPROVED if task.approved else "",
-            bind=task.type.bind,
-            asks=tuple(action for action in grant.actions if action in task.type.limits),
         )
         self.signatures.made(token.token, key.public)
         return token
@@ -142,3 +138,16 @@ class TokenIssuer:
     def has_expired(self, token: TaskToken) -> bool:
         """Whether the time of a token is up, or has not come."""
         return tokens.has_expired(token, self._clock.now(), self.steady())
+
+
+def _claim(task: Task, grant: Grant, task_class: str) -> TaskClaim:
+    """What a token for this grant says of the task."""
+    kind = task.type
+    return TaskClaim(
+        task.id,
+        kind.name,
+        task.version,
+        task_class,
+        {action: names for action, names in kind.bind.items() if action in grant.actions},
+        tuple(action for action in grant.actions if action in kind.limits),
+    )

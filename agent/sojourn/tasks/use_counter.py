@@ -12,7 +12,8 @@ from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.single_use import SingleUses
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.tokens import HIGH, TaskToken
+from sojourn.tasktoken.task_claim import HIGH
+from sojourn.tasktoken.tokens import TaskToken
 
 
 class UseCounter:

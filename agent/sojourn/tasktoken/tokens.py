@@ -22,13 +22,12 @@ from sojourn.jose.jws import (
 from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import times
-from sojourn.tasktoken.duties import duties_claimed, read_asks, read_bind
 from sojourn.tasktoken.grants import DIGEST, Grant, from_details
 from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, X5T, Binding, Proven
+from sojourn.tasktoken.task_claim import CLAIM, TaskClaim
 from sojourn.tasktoken.times import AT, check_times
 
 TYP = "at+jwt"
-NORMAL, HIGH = "normal", "high"  # the classes of tasks
 
 
 @dataclass(frozen=True)
@@ -42,24 +41,38 @@ class TaskToken:
     spiffe_id: SpiffeId  # `sub`: the workload that began the first task
     resource: str  # the one audience
     actions: tuple[str, ...]
-    task_id: str
-    task_type: str
-    task_version: int
-    task_class: str  # NORMAL | HIGH
+    task: TaskClaim
     expires_at: datetime
     claims: VerifiedClaims
     actors: tuple[SpiffeId, ...] = ()  # `act`: who acts for the subject, the present one first; none without delegation
     binding: Binding | None = None  # `cnf`; None: whoever holds the token may use it
     params: Mapping[str, str | int | bool] = field(default_factory=dict)  # of the task, as far as tokens carry them
     params_digest: str = ""  # of the one request that it is for; '': it is for more
-    bind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which parameters concern which action
+
+    @property
+    def task_id(self) -> str:
+        return self.task.id
+
+    @property
+    def task_type(self) -> str:
+        return self.task.type
+
+    @property
+    def task_version(self) -> int:
+        return self.task.version
+
+    @property
+    def task_class(self) -> str:
+        return self.task.task_class
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        return self.task.asks
 
     def concerning(self, action: str) -> dict[str, str | int | bool]:
         """The parameters that an action is to be compared with: all, where the task's type does not say which."""
-        names = self.bind.get(action)
+        names = self.task.bind.get(action)
         return {name: value for name, value in self.params.items() if names is None or name in names}
-
-    asks: tuple[str, ...] = ()  # those of its actions whose uses the agent counts: it must be asked about each
 
     @property
     def actor(self) -> SpiffeId:
@@ -81,10 +94,7 @@ def issue(
     issuer: str,
     spiffe_id: SpiffeId,
     grant: Grant,
-    task_id: str,
-    task_type: str,
-    task_version: int,
-    task_class: str,
+    task: TaskClaim,
     issued_at: datetime,
     expires_at: datetime,
     steady: float | None = None,
@@ -94,20 +104,18 @@ def issue(
     params_digest: str = "",
     status: Mapping[str, Any] | None = None,
     acr: str = "",
-    bind: Mapping[str, tuple[str, ...]] | None = None,
-    asks: tuple[str, ...] = (),
 ) -> TaskToken:
     """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
     `steady`: what the agent's steady clock reads; None: it does not say.
 
-    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `bind`: what
-    the type says of which parameters concern which action. `scope` has the actions for those who read no
-    authorization_details. With `asks` it is critical: whoever does not know that must refuse it.
+    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `scope` has the actions
+    for those who read no authorization_details. Of a task that `asks` it is critical: whoever does not know that must
+    refuse it.
     """
     seconds = int(issued_at.timestamp())
-    bind = {action: names for action, names in (bind or {}).items() if action in grant.actions}
-    duties = duties_claimed(bind, asks)
-    began = {} if steady is None else {AT: times.issued_at(steady, issued_at.timestamp())}
+    claim = task.claimed()
+    if steady is not None:
+        claim[AT] = times.issued_at(steady, issued_at.timestamp())
     claims = {
         "iss": issuer,
         "sub": str(spiffe_id),
@@ -118,8 +126,8 @@ def issue(
         "exp": int(expires_at.timestamp()),
         "jti": secrets.token_urlsafe(16),
         "scope": " ".join(grant.actions),
-        "authorization_details": [grant.detail(task_type, params, params_digest)],
-        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class, **began, **duties},
+        "authorization_details": [grant.detail(task.type, params, params_digest)],
+        CLAIM: claim,
     }
     if actors:
         claims["act"] = _act(actors)
@@ -129,24 +137,19 @@ def issue(
         claims["status"] = dict(status)
     if acr:
         claims["acr"] = acr
-    token = key.sign(claims, typ=TYP, critical=ASKS if asks else "")
+    token = key.sign(claims, typ=TYP, critical=ASKS if task.asks else "")
     return TaskToken(
         token,
         spiffe_id,
         grant.resource,
         grant.actions,
-        task_id,
-        task_type,
-        task_version,
-        task_class,
+        task,
         expires_at,
         VerifiedClaims(claims),
         actors,
         binding,
         params or {},
         params_digest,
-        bind,
-        asks,
     )
 
 
@@ -225,12 +228,6 @@ def has_expired(token: TaskToken, now: datetime, steady: float | None) -> bool:
     return False
 
 
-def class_of(claims: Mapping[str, Any]) -> str:
-    """NORMAL if the token of these claims says exactly that; HIGH if it says anything else, or nothing."""
-    task = claims.get("task")
-    return NORMAL if isinstance(task, dict) and task.get("class") == NORMAL else HIGH
-
-
 def read_vouched(
     token: str,
     claims: VerifiedClaims,
@@ -253,21 +250,19 @@ def read_vouched(
 
 
 def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, binding: Binding | None) -> TaskToken:
-    task = claims.get("task")
+    said = claims.get(CLAIM)
     details = claims.get("authorization_details")
-    if not isinstance(task, dict) or not isinstance(details, list):
+    if not isinstance(said, dict) or not isinstance(details, list):
         raise InvalidToken("token names no task or no authorization", reason_code="malformed")
-    task_id, task_type, version = task.get("id"), task.get("type"), task.get("ver")
-    if not isinstance(task_id, str) or not isinstance(task_type, str) or type(version) is not int:
-        raise InvalidToken("token's task is malformed", reason_code="malformed")
+    task = TaskClaim.read(said)
     try:
-        said = from_details(details)
+        detail = from_details(details)
         spiffe_id = _spiffe_id(str(claims.get("sub")))
         actors = _actors(claims)
     except (InvalidInput, InvalidSpiffeId) as error:
         raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
-    grants = said.authority.grants
-    if said.type_name != task_type or len(grants) != 1 or grants[0].resource != audience:
+    grants = detail.authority.grants
+    if detail.type_name != task.type or len(grants) != 1 or grants[0].resource != audience:
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
     if actors and (len({spiffe_id, *actors}) <= len(actors) or claims.get("client_id") != str(actors[0])):
         raise InvalidToken("token's actors are not a chain that ends with its client", reason_code="malformed")
@@ -277,18 +272,13 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, bind
         spiffe_id,
         audience,
         grants[0].actions,
-        task_id,
-        task_type,
-        version,
-        class_of(claims),
+        task,
         expires,
         claims,
         actors,
         binding,
-        said.params,
-        said.params_digest,
-        read_bind(task),
-        read_asks(task),
+        detail.params,
+        detail.params_digest,
     )
 
 

@@ -29,6 +29,7 @@ from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.request_record import Served
 from sojourn.tasktoken.sender_constraint import JKT, Binding, Sender, thumbprint_of
+from sojourn.tasktoken.task_claim import TaskClaim
 
 TRIAGE_ID = SpiffeId.parse(TRIAGE)
 URL = f"{TICKETS}/tickets/42"
@@ -181,10 +182,7 @@ class TestValidate:
             issuer=ISSUER,
             spiffe_id=TRIAGE_ID,
             grant=Grant.parse(TICKETS, ["ticket:read"]),
-            task_id=task.id,
-            task_type="triage",
-            task_version=task.version,
-            task_class="normal",
+            task=TaskClaim(task.id, "triage", task.version, "normal"),
             issued_at=now,
             expires_at=now + timedelta(seconds=60),
         )

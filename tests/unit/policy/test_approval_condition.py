@@ -4,15 +4,16 @@ import pytest
 from fakes.approvals import approve, request_of
 from fakes.delegations import READ
 from fakes.families import FamilyRoom, handed_on, opened
+from fakes.policies import principal, question
 from fakes.task_room import TRIAGE_ENTRY, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import InvalidPolicy, NeedsApproval
 from sojourn.facts.publications import Publication
 from sojourn.policy import cases, lint
-from sojourn.policy.cedar_schema import Context, Principal, Reading
+from sojourn.policy.cedar_schema import Context, Reading
 from sojourn.policy.conditions import conditions
 from sojourn.policy.explanation import explain
-from sojourn.policy.questions import Question, ask
+from sojourn.policy.questions import ask
 from sojourn.policy.task_type_file import OPERATOR
 from sojourn.policy.task_types import TypeSet, parse
 from sojourn.tasks.approval import Approvals
@@ -23,7 +24,7 @@ from sojourn.tasktoken.grants import Authority, Grant
 OVER = "context.params has level && context.params.level > 5"
 RISKY = "context.facts has risk && context.facts.risk > 5"
 BOTH = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")), Grant(WIKI, ("page:read",))))
-TASK = Principal("tsk_1", "asked", TRIAGE, "active", 0, 0)
+TASK = principal(task_type="asked")
 
 
 def conditional(when=OVER, name="asked", **changes):
@@ -78,7 +79,7 @@ class TestNeed:
     def test_what_is_used_counts(self):
         """A condition reads the task as it is, also what the type's policies do not read of it."""
         kind = conditional("principal.depth > 0 || principal.reported_calls > 2")
-        used = Principal("tsk_1", "asked", TRIAGE, "active", 0, 3)
+        used = principal(task_type="asked", reported_calls=3)
         assert (False, True) == (needs(kind), kind.needs_approval(used, BOTH, Context()))
 
 
@@ -214,7 +215,7 @@ class TestHandingOn:
 
 class TestTold:
     def question(self, level, **changes):
-        return Question(TRIAGE, "ticket:read", TICKETS, {"level": level}, **changes)
+        return question("ticket:read", TICKETS, {"level": level}, task_type="asked", **changes)
 
     def test_an_answer(self):
         """Whoever asks what a type answers hears whether somebody must agree; what is denied nobody is asked for."""

@@ -9,16 +9,16 @@ from sojourn.policy import cedar as policy_module
 from sojourn.policy.cedar import Deny, Policy
 from sojourn.policy.cedar_schema import (
     ATTRIBUTES,
-    SEEN,
     SOME_TASK,
+    UNSAID,
     Context,
     Fields,
     Principal,
     Reading,
     entity,
     inputs_of,
+    some_task,
 )
-from sojourn.policy.questions import Question
 
 
 class TestTasksByName:
@@ -37,7 +37,7 @@ class TestTasksByName:
         """A policy may name a task, wherever in it: then it is for that one, whoever was decided before."""
         policy = task_type(cedar=f'@id("this") permit ({condition};').policy
         answers = [
-            bool(policy.decide(Principal(name, "triage", TRIAGE, "active", 0, 0), "ticket:read", TICKETS, Context()))
+            bool(policy.decide(principal(task_id=name), "ticket:read", TICKETS, Context()))
             for name in ("tsk_b", "tsk_a", "tsk_b", "tsk_a")
         ]
         assert [False, True, False, True] == answers
@@ -140,7 +140,7 @@ class TestAllowed:
         assert allowed == bool(policy.decide(principal(**changes), action, resource, self.context(**said)))
         assert 2 == len(asked)
 
-    @pytest.mark.parametrize("name", [each for each in SEEN if each != "task_id"])
+    @pytest.mark.parametrize("name", [each.name for each in fields(Principal) if each.name != "task_id"])
     def test_each_field_of_the_task(self, asked, name):
         """Whatever of the task policies may read, a yes for one value is none for another, and Cedar reads that one."""
         read = dict(ATTRIBUTES)[name].name
@@ -173,14 +173,15 @@ class TestAllowed:
     def test_all_of_them_are_recorded(self):
         """What the audit has the digest of, and what an approval is asked for, has each of these fields."""
         made = inputs_of(principal(), Context({"level": 1}, {"calm": Reading(value=True)}))
-        assert {*SEEN} == made["principal"].keys()
+        assert {each.name for each in fields(Principal)} == made["principal"].keys()
         assert {"principal", "params", "facts"} == made.keys()
 
     def test_a_question_has_them_too(self):
         """Cases, explanations and a candidate set ask with each of these fields, of a task as it is."""
         one = principal(state="suspended", tokens_issued=3, reported_calls=4, depth=2, uses=(("ticket:read", 1),))
-        asked = Question.of_task(one, "ticket:read", TICKETS).principal(task_type())
-        assert replace(one, task_id=SOME_TASK, task_type=asked.task_type) == asked
+        said = {name: getattr(one, name) for name in UNSAID}
+        assert {each.name for each in fields(Principal)} == {"task_id", "task_type", "workload", *said}
+        assert replace(one, task_id=SOME_TASK) == some_task("triage", TRIAGE, **said)
 
     def test_a_no_is_not_kept(self, policy, asked):
         """What is denied is asked again, each time."""

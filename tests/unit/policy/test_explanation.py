@@ -1,13 +1,13 @@
 """explanation.py: why policy answers so, and what would change that; every change that is named does."""
 
 import pytest
+from fakes.policies import question
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.policy.cedar_schema import Reading
 from sojourn.policy.explanation import explain
-from sojourn.policy.questions import Question
 
 CEDAR = """@id("few") permit (
   principal in Sojourn::TaskType::"triage", action == Sojourn::Action::"ticket:read", resource
@@ -20,7 +20,7 @@ KIND = task_type(cedar=CEDAR)
 
 def asked(action="ticket:read", resource=TICKETS, workload=TRIAGE, **more):
     params = more.pop("params", {"level": "5"})
-    return explain(KIND, Question(workload, action, resource, params, **more))
+    return explain(KIND, question(action, resource, params, workload=workload, **more))
 
 
 def changes(found):
@@ -124,7 +124,7 @@ class TestDenied:
             cedar='@id("p") permit (principal, action, resource); @id("f") forbid (principal, action, resource)'
             f" when {{ context.params has level && context.params.level + {2**63 - 1} > 0 }};"
         )
-        found = explain(kind, Question(TRIAGE, "ticket:read", TICKETS, {"level": "1"}))
+        found = explain(kind, question("ticket:read", TICKETS, {"level": "1"}))
         assert (False, True) == (found.allowed, "could not be evaluated" in misses(found, "f")[0])
 
 
@@ -162,8 +162,8 @@ class TestFacts:
     )
 
     def explained(self, facts, absent=None, known=None):
-        question = Question(TRIAGE, "ticket:read", TICKETS, facts=facts, absent=absent or {})
-        return explain(self.KIND, question, known or {})
+        asked = question("ticket:read", TICKETS, facts=facts, absent=absent or {})
+        return explain(self.KIND, asked, known or {})
 
     def test_decided_on(self):
         """Facts are among what was decided on: source and age of those in force, and why others are not there."""

@@ -9,7 +9,7 @@ from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, Polic
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.policy import rules
 from sojourn.policy.cedar import Allow, Deny
-from sojourn.policy.cedar_schema import Context, Principal, Reading
+from sojourn.policy.cedar_schema import UNSAID, Context, Principal, Reading
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -30,9 +30,7 @@ def principal(**changes):
         "task_id": "t",
         "task_type": "triage",
         "workload": TRIAGE,
-        "state": "active",
-        "tokens_issued": 0,
-        "reported_calls": 0,
+        **UNSAID,
     }
     return Principal(**{**fields, **changes})
 

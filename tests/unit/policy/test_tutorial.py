@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from sojourn.policy import cases, lint
+from sojourn.policy.cedar_schema import some_task
 from sojourn.policy.questions import Question, ask
 from sojourn.policy.task_types import load
 from sojourn.spiffe.ids import TrustDomain
@@ -56,8 +57,8 @@ def test_once(folder):
     params = {"order": "O-1001", "cents": "2500"}
 
     def may(action, **done):
-        return bool(ask(kind, Question(workload, action, shop, params, **done)))
+        return bool(ask(kind, Question(some_task(kind.name, workload, **done), action, shop, params)))
 
     assert may("refund:create", reported_calls=9, tokens_issued=9)
-    assert not may("refund:create", uses={"refund:create": 1})
-    assert may("order:read", uses={"refund:create": 1})
+    assert not may("refund:create", uses=(("refund:create", 1),))
+    assert may("order:read", uses=(("refund:create", 1),))

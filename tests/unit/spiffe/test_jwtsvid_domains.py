@@ -13,6 +13,7 @@ from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jwtsvid import ReadTokens
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.task_claim import TaskClaim
 
 
 class TestTrustDomains:
@@ -69,10 +70,7 @@ class TestTokenKinds:
             issuer="https://example.org",
             spiffe_id=WEB,
             grant=Grant.parse("https://db.example", ["read"]),
-            task_id="t1",
-            task_type="report",
-            task_version=1,
-            task_class="normal",
+            task=TaskClaim("t1", "report", 1, "normal"),
             issued_at=NOW,
             expires_at=NOW + timedelta(seconds=60),
         )

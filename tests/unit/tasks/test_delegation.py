@@ -20,7 +20,7 @@ from sojourn.errors import (
 )
 from sojourn.limits import DELEGATION_TICKET_SECONDS, DELEGATION_TICKETS
 from sojourn.policy.task_types import TypeSet
-from sojourn.tasks.begin import Bond
+from sojourn.tasks.begin import BeginRequest, Bond
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.delegation_tickets import digest_of
 from sojourn.tasks.task import CASCADED
@@ -73,8 +73,8 @@ class TestByToken:
     async def exchange(self, room, parent, actions=("ticket:read",), *, worker=0, max_seconds=30.0):
         return await room.delegating.exchange(
             parent, room.worker_peer, entry(WORKERS[worker]), Grant(TICKETS, actions),
-            Bond(holder_of(room.worker), "process"),
-            max_seconds=max_seconds, svids={("x509", WORKER_IDS[worker]): 7.0}, jti="j1",
+            BeginRequest("triage", {}, max_seconds=max_seconds, svids={("x509", WORKER_IDS[worker]): 7.0}),
+            Bond(holder_of(room.worker), "process"), jti="j1",
         )  # fmt: skip
 
     async def test_under_its_parent(self, room):

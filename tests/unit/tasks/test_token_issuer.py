@@ -30,6 +30,7 @@ TYPES = {
     "high": task_type("high", consequence='"high"'),
     "quick": task_type("quick", consequence='"high"', token_ttl='"5s"'),
     "asked": task_type("asked", approval="{}"),
+    "told": task_type("told", bind='{"ticket:read" = ["ticket"], "page:read" = []}'),
     "quiet": task_type("quiet", params='{ticket = "string", note = {type = "string", in_tokens = false}}'),
 }
 
@@ -199,6 +200,12 @@ class TestClaims:
         task = await room.begin("quiet", params={"ticket": "42", "note": "between us"})
         token = await room.engine.token(task, TICKETS, ())
         assert {"ticket": "42"} == verified(room, token).params
+
+    async def test_which_of_them_concern_an_action(self, room):
+        """A token says of its own actions alone which parameters concern them, as the type does."""
+        task = await room.begin("told")
+        token = await room.engine.token(task, TICKETS, ())
+        assert {"ticket:read": ["ticket"]} == token.claims["task"]["bind"]
 
     async def test_too_much_of_them(self, room):
         """Parameters that are too long for tokens together are refused when the task begins, and those that stay not."""

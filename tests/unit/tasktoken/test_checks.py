@@ -9,6 +9,7 @@ from sojourn.errors.oauth import ActionNotAllowed, WrongParams
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import checks, tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.task_claim import TaskClaim
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DIGEST = "a" * 43
@@ -21,10 +22,7 @@ def token(**changes):
         issuer=ISSUER,
         spiffe_id=SpiffeId.parse(TRIAGE),
         grant=Grant(TICKETS, ("ticket:read",)),
-        task_id="tsk_1",
-        task_type="triage",
-        task_version=1,
-        task_class="normal",
+        task=TaskClaim("tsk_1", "triage", 1, "normal"),
         issued_at=NOW,
         expires_at=NOW + timedelta(minutes=1),
         **changes,

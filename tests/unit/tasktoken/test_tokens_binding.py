@@ -13,6 +13,7 @@ from sojourn.errors import InvalidToken
 from sojourn.spiffe import jwtsvid
 from sojourn.tasktoken import sender_constraint, tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.task_claim import TaskClaim
 
 
 class TestIssue:
@@ -55,9 +56,7 @@ class TestIssue:
         """What is issued verifies with the same values."""
         issued = issue(
             grant=Grant.parse(DB, actions),
-            task_id=task_id,
-            task_version=version,
-            task_class="high",
+            task=TaskClaim(task_id, "report", version, "high"),
             expires_at=NOW + timedelta(seconds=life),
         )
         assert issued == verify(issued.token)

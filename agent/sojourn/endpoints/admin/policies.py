@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,8 @@ from sojourn.endpoints.api.workload import seconds
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.limits import OUTCOMES_TOLD
+from sojourn.policy.asked_task import read_texts
+from sojourn.policy.cedar_schema import some_task
 from sojourn.policy.conditions import conditions
 from sojourn.policy.explanation import explain
 from sojourn.policy.questions import Question
@@ -66,16 +68,14 @@ class PolicyApi:
         kind = self._engine.type_named(request.type)
         known = self._engine.known(kind, request.workload)
         given = kind.read_facts(request.facts)
+        said = read_texts(request.task)
+        _check_limited(kind, said["uses"])
         question = Question(
-            request.workload,
+            some_task(kind.name, request.workload, **said),
             request.action,
             request.resource,
             dict(request.params),
-            tokens_issued=request.tokens_issued,
-            reported_calls=request.reported_calls,
-            uses=_limited(kind, request.uses),
             facts={**{name: fact.value for name, fact in known.facts.items()}, **given},
-            depth=request.depth,
             absent=known.absent,
         )
         in_force = {name: fact for name, fact in known.facts.items() if name not in given}
@@ -142,12 +142,11 @@ class PolicyApi:
         )
 
 
-def _limited(kind: TaskType, uses: Mapping[str, int]) -> dict[str, int]:
+def _check_limited(kind: TaskType, uses: Iterable[tuple[str, int]]) -> None:
     """Raise InvalidInput for uses of an action that the type does not limit."""
-    for action in uses:
+    for action, _ in uses:
         if action not in kind.limits:
             raise InvalidInput(f"task type {kind.name!r} does not limit action {action[:64]!r}")
-    return dict(uses)
 
 
 def policy_set(folder: TypeFolder) -> pb.PolicySet:

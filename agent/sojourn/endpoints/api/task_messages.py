@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.credentials.provider_routes import ProviderRoutes
 from sojourn.endpoints.grpc.pages import cut
-from sojourn.policy.params import texts_of
+from sojourn.tasks.kept_fields import told_of
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -20,28 +20,20 @@ class TaskMessages:
         return pb.Task(
             id=task.id,
             type=task.type.name,
-            spiffe_id=str(task.spiffe_id),
             state=task.state,
             reason=task.reason,
             explanation=task.explanation,
             version=task.version,
-            grants=grant_messages(task.authority),
-            created_at=int(task.created_at.timestamp()),
-            expires_at=int(task.expires_at.timestamp()),
             holder_pid=task.holder.pid,
-            tokens_issued=task.tokens_issued,
-            calls=task.calls,
             uses=[pb.Use(**row) for row in task.usage()],
-            parent_id=task.parent_id,
             depth=task.depth,
             actors=map(str, task.actors),
-            params=texts_of(task.params),
             approval=_approval(task),
-            passes=task.passes,
             outside=[
                 pb.Outside(resource=resource, provider=outlet.name, kind=outlet.provider.kind, details=details)
                 for resource, outlet, details in self._outlets.described(task)
             ],
+            **told_of(task),
         )
 
 

@@ -103,7 +103,7 @@ class TasksApi:
         if accept.holder_pid:
             raise InvalidInput("holder_pid has no place here: the task is the stream")
         entries = await self._identities.of(peer)
-        wanted = _spiffe_id(accept.spiffe_id)
+        wanted = _accept_request(accept)
         bond = Bond(peer.process.again(), STREAM, accept.session)
         return await self._delegating.accept(peer, entries, accept.ticket, wanted, bond)
 
@@ -218,7 +218,7 @@ class TasksApi:
 
     async def accept_delegation(self, call: Call, request: pb.AcceptDelegationRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
-        wanted = _spiffe_id(request.spiffe_id)
+        wanted = _accept_request(request)
         holder = await self._holder(call.peer, entries, request.holder_pid)
         bond = Bond(holder, PROCESS, request.session or bool(request.holder_pid))
         return self._message(await self._delegating.accept(call.peer, entries, request.ticket, wanted, bond))
@@ -240,6 +240,11 @@ def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
         request.max_seconds,
         request.idempotency_key,
     )
+
+
+def _accept_request(request: pb.AcceptDelegationRequest) -> BeginRequest:
+    """What the ticket does not say."""
+    return BeginRequest("", {}, spiffe_id=_spiffe_id(request.spiffe_id))
 
 
 def _spiffe_id(text: str) -> SpiffeId | None:

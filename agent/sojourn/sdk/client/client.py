@@ -18,7 +18,7 @@ from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
 from sojourn.sdk.client import facts, task_tokens
 from sojourn.sdk.client.connection import CALL_SECONDS, AgentConnection, not_open
 from sojourn.sdk.client.validation import TokenVerdict, ValidateOptions, validate_token
-from sojourn.sdk.task.options import BeginOptions, begin_request, grant_messages
+from sojourn.sdk.task.options import AcceptOptions, BeginOptions, accept_request, begin_request, grant_messages
 from sojourn.sdk.task.task import HeldTask, OnPending, Task, run_task, until_begun
 from sojourn.sdk.task.values import AccessToken, DelegationTicket, TaskStatus, TokenOptions
 from sojourn.spiffe.ids import SpiffeId
@@ -239,27 +239,23 @@ class Client:
         return DelegationTicket(answer.ticket, datetime.fromtimestamp(answer.expires_at, UTC))
 
     def accept_delegation(
-        self, ticket: DelegationTicket | str, *, spiffe_id: SpiffeId | str | None = None, session: bool = False
+        self, ticket: DelegationTicket | str, **options: Unpack[AcceptOptions]
     ) -> AbstractAsyncContextManager[Task]:
         """Begin the task that a ticket is for: `async with client.accept_delegation(ticket) as task`.
 
-        It ends with the block, and with the task that it was handed on from. Entering raises NotFound if the ticket is
-        not the caller's, is used or over.
+        `options`: `spiffe_id` and `session`, see AcceptOptions. It ends with the block, and with the task that it was
+        handed on from. Entering raises NotFound if the ticket is not the caller's, is used or over.
         """
-        first = tasks_pb2.RunTaskRequest(accept=_accept(ticket, spiffe_id, session))
+        first = tasks_pb2.RunTaskRequest(accept=accept_request(ticket, **options))
         return run_task(self.connection, self, first, self._patience_seconds)
 
     async def begin_delegated(
-        self,
-        ticket: DelegationTicket | str,
-        *,
-        spiffe_id: SpiffeId | str | None = None,
-        session: bool = False,
-        holder_pid: int = 0,
+        self, ticket: DelegationTicket | str, *, holder_pid: int = 0, **options: Unpack[AcceptOptions]
     ) -> HeldTask:
-        """Begin the task that a ticket is for, bound to a process: this one (0), or an ancestor of it."""
-        request = _accept(ticket, spiffe_id, session)
-        request.holder_pid = holder_pid
+        """Begin the task that a ticket is for, bound to a process: this one (0), or an ancestor of it. `options` are
+        those of `accept_delegation`.
+        """
+        request = accept_request(ticket, holder_pid=holder_pid, **options)
         return HeldTask(self, await self._task_call("AcceptDelegation", request))
 
     async def attach_task(self, task_id: str) -> TaskStatus:
@@ -323,13 +319,6 @@ class Client:
         source of this fact.
         """
         await facts.publish(self.connection, name, value, _text(subject), valid_seconds, _text(spiffe_id))
-
-
-def _accept(
-    ticket: DelegationTicket | str, spiffe_id: SpiffeId | str | None, session: bool
-) -> tasks_pb2.AcceptDelegationRequest:
-    text = ticket.ticket if isinstance(ticket, DelegationTicket) else ticket
-    return tasks_pb2.AcceptDelegationRequest(ticket=text, spiffe_id=_text(spiffe_id), session=session)
 
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:

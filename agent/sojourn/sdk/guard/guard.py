@@ -25,7 +25,8 @@ from sojourn.tasktoken.checks import check_action
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, Proven, thumbprint_of
-from sojourn.tasktoken.tokens import NORMAL, TaskToken
+from sojourn.tasktoken.task_claim import NORMAL
+from sojourn.tasktoken.tokens import TaskToken
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 log = logging.getLogger("sojourn.guard")

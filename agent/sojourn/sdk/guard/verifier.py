@@ -18,6 +18,7 @@ from sojourn.tasktoken.checks import check_action, check_concerning, check_diges
 from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served, compared
 from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven, Sender
+from sojourn.tasktoken.task_claim import NORMAL, class_of
 from sojourn.tasktoken.tokens import TaskToken
 
 ASK_SECONDS: Final = 2.0
@@ -132,7 +133,7 @@ class TaskVerifier:
         Raise InvalidToken if it was good once and was used, ActionUsedUp if the action is counted and was used up. What
         is `served` is recorded by the agent in both cases, before this returns.
         """
-        if verified.task_class != tokens.NORMAL or action in verified.asks:
+        if verified.task_class != NORMAL or action in verified.asks:
             try:
                 await self._ask(verified.token, proven, action=action, use=True, served=served)
             except (InvalidToken, ActionUsedUp):
@@ -173,7 +174,7 @@ class TaskVerifier:
     async def _judge(self, token: str, proven: Proven) -> TaskToken:
         if not self.feed.fresh:
             # Whoever writes another class into a token breaks its signature, and the agent finds that.
-            if tokens.class_of(_task_token(token).unverified_claims) == tokens.NORMAL:
+            if class_of(_task_token(token).unverified_claims) == NORMAL:
                 return await self._ask(token, proven)
             if not await self.feed.comes_back(COME_BACK_SECONDS):
                 raise InvalidToken(

@@ -18,7 +18,7 @@ from sojourn.errors import InvalidInput, NotFound, TaskOver
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.sdk.client.sync import SyncClient, SyncTask
-from sojourn.sdk.task.options import TaskOptions
+from sojourn.sdk.task.options import TaskOptions, accept_options
 from sojourn.sdk.task.task import Task
 from sojourn.sdk.task.values import DelegationTicket
 
@@ -37,7 +37,6 @@ class _Running:
 
 
 _OPTIONS = TaskOptions.__annotations__.keys()
-_OF_A_TYPE = ("params", "grants", "max_seconds")  # which a ticket says
 _current: ContextVar[_Running | None] = ContextVar("sojourn_task", default=None)
 
 
@@ -52,8 +51,7 @@ class _Wish:
     def begin(self, client: Client) -> AbstractAsyncContextManager[Task]:
         if self.ticket is None:
             return client.task(self.type, **self.options)
-        spiffe_id, session = self.options.get("spiffe_id"), self.options.get("session", False)
-        return client.accept_delegation(self.ticket, spiffe_id=spiffe_id, session=session)
+        return client.accept_delegation(self.ticket, **accept_options(self.options))
 
 
 class TaskBlock:
@@ -156,10 +154,8 @@ def task(
     unknown = options.keys() - _OPTIONS
     if unknown:
         raise TypeError(f"sojourn.task has no option {min(unknown)!r}")
-    if ticket is not None and (
-        options.get("params") or options.get("grants") is not None or options.get("max_seconds")
-    ):
-        raise InvalidInput("a ticket says what the task is: leave out params, grants and max_seconds")
+    if ticket is not None:
+        accept_options(options)  # said here, and not when the block is entered
     return TaskBlock(_Wish(type, ticket, options), socket, wait_for_agent, on_end, cancel)
 
 

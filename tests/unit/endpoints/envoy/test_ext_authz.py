@@ -10,12 +10,19 @@ from sojourn.endpoints.envoy.ext_authz import ExtAuthzApi
 from sojourn.jose.jws import VerifiedClaims
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasktoken.task_claim import TaskClaim
 from sojourn.tasktoken.tokens import TaskToken
 
 TICKETS = "https://tickets.example.org"
 TRIAGE = SpiffeId.parse("spiffe://example.org/agent/triage")
 TOKEN = TaskToken(
-    "x", TRIAGE, TICKETS, ("ticket:read",), "t1", "triage", 1, "normal", datetime.now(UTC), VerifiedClaims({})
+    "x",
+    TRIAGE,
+    TICKETS,
+    ("ticket:read",),
+    TaskClaim("t1", "triage", 1, "normal"),
+    datetime.now(UTC),
+    VerifiedClaims({}),
 )
 
 

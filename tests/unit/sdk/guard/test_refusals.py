@@ -20,6 +20,7 @@ from sojourn.limits import (
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.guard.refusals import Refusals, RefusedRequest
 from sojourn.tasktoken.request_record import Served
+from sojourn.tasktoken.task_claim import TaskClaim
 from sojourn.tasktoken.tokens import TaskToken
 
 KEY = signing_key()
@@ -28,7 +29,8 @@ KEY = signing_key()
 def good(text: str = "", task_id: str = "t1") -> TaskToken:
     expires = datetime.now(UTC) + timedelta(minutes=1)
     claims = VerifiedClaims({})
-    return TaskToken(text or token(KEY), HOLDER, AUDIENCE, ("read",), task_id, "triage", 5, "normal", expires, claims)
+    task = TaskClaim(task_id, "triage", 5, "normal")
+    return TaskToken(text or token(KEY), HOLDER, AUDIENCE, ("read",), task, expires, claims)
 
 
 def refused(target: str = "/a", *, code: str = "wrong_params", token: TaskToken | None = None, shown: str = "") -> RefusedRequest:  # fmt: skip

@@ -27,6 +27,7 @@ from sojourn.spiffetls.context import SpiffeContext
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.sender_constraint import X5T, Binding, thumbprint_of
+from sojourn.tasktoken.task_claim import TaskClaim
 from sojourn.workloadapi.messages import X509Context, X509SvidWithHint
 
 KEY = signing_key()
@@ -77,10 +78,7 @@ def bound_to(leaf: x509.Certificate) -> dict[str, str]:
         issuer=ISSUER,
         spiffe_id=HOLDER,
         grant=Grant.parse(AUDIENCE, ["ticket:read"]),
-        task_id="t1",
-        task_type="triage-ticket",
-        task_version=5,
-        task_class="normal",
+        task=TaskClaim("t1", "triage-ticket", 5, "normal"),
         issued_at=now,
         expires_at=now + timedelta(seconds=60),
         binding=Binding(X5T, thumbprint_of(leaf.public_bytes(Encoding.DER))),

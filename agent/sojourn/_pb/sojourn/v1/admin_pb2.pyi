@@ -611,8 +611,15 @@ class PolicyConsequence(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., outcome: _Optional[str] = ..., lost: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ExplainPolicyRequest(_message.Message):
-    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "reported_calls", "facts", "depth", "uses")
+    __slots__ = ("type", "workload", "action", "resource", "params", "task", "facts")
     class ParamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class TaskEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -626,34 +633,21 @@ class ExplainPolicyRequest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    class UsesEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: int
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     TYPE_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
-    TOKENS_ISSUED_FIELD_NUMBER: _ClassVar[int]
-    REPORTED_CALLS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
-    DEPTH_FIELD_NUMBER: _ClassVar[int]
-    USES_FIELD_NUMBER: _ClassVar[int]
     type: str
     workload: str
     action: str
     resource: str
     params: _containers.ScalarMap[str, str]
-    tokens_issued: int
-    reported_calls: int
+    task: _containers.ScalarMap[str, str]
     facts: _containers.ScalarMap[str, str]
-    depth: int
-    uses: _containers.ScalarMap[str, int]
-    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., reported_calls: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., depth: _Optional[int] = ..., uses: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., task: _Optional[_Mapping[str, str]] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExplainPolicyResponse(_message.Message):
     __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes", "conditions", "needs_approval")
