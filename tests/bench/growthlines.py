@@ -19,11 +19,12 @@ from sojourn import SyncClient
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Entry
 from sojourn.identity.matcher import EntryIndex
+from sojourn.limits import LIVE_TASKS_PER_UID
 from sojourn.spiffe.ids import SpiffeId
 from worker import TASK_TYPE
 
 ENTRIES = (100, 300, 1_000, 3_000, 10_000)
-TASKS = (10, 100, 1_000, 3_000, 9_900)  # one user may have 10,000
+TASKS = (10, 100, 1_000, 3_000, 9_900)
 AT_ONCE = 8
 CREATED_TOGETHER = 500
 Curve = list[tuple[float, Sequence[float]]]
@@ -126,7 +127,7 @@ def tasks(bench: Bench) -> Iterator[Figure | Growth | str]:
     yield _grown("RSS", "MiB", along, memory)
     if failed := sum(sum(run.failed.values()) for _, each in runs for run in each):
         yield f"{failed:,} exchanges FAILED"
-    yield "one user may have 10,000 live tasks, hence 9,900"
+    yield f"up to {TASKS[-1]:,} of the {LIVE_TASKS_PER_UID:,} tasks that may live for one user"
 
 
 def _exchange(client: SyncClient, socket: str) -> Work:

@@ -139,6 +139,22 @@ class TestTail:
         assert [] == read(lived, "--since", later)
         assert [] == read(lived, "--event", "no_such_event", "--type", "x" * 128)
 
+    def test_pages(self, lived: AgentProcess) -> None:
+        """`audit tail --after SEQ --lines N` has the next N records, and says behind which the following ones are."""
+        every, found, after = events(lived), [], 1
+        while after is not None:
+            page = lived.json("audit", "tail", "--after", str(after), "--lines", "7")
+            assert {"records", "next_after"} == page.keys()
+            assert 7 == len(page["records"]) or page["next_after"] is None
+            found += page["records"]
+            after = page["next_after"]
+        assert [record for record in every if record["seq"] > 1] == found
+        done = lived.run("audit", "tail", "--after", "1", "--lines", "2")
+        assert (2, f"there are more: go on with --after {every[2]['seq']}\n") == (
+            len(done.stdout.splitlines()),
+            done.stderr,
+        )
+
     def test_what_is_refused(self, lived: AgentProcess) -> None:
         """A time that is none, and more than any good search has, is an error with its code."""
         for options, status, code in (

@@ -333,6 +333,15 @@ class TestRevoke:
         assert line in own.run("svid", "revoke", "--entry", "nobody").stdout.splitlines()
         assert ["nobody"] == [each["entry_id"] for each in own.json("svid", "revoked")["identities"]]
 
+    def test_a_spiffe_id_that_nobody_has(self, own: AgentProcess) -> None:
+        """A SPIFFE ID is revoked whatever is known of it, and the answer says if that is nothing, as of a mistyped one."""
+        own.register("/known", "unix:uid:4294")
+        known, typed = (f"spiffe://example.org/{name}" for name in ("known", "knwon"))
+        assert [False, True] == [own.json("svid", "revoke", "--spiffe-id", each)["unknown"] for each in (known, typed)]
+        line = "no such SPIFFE ID is registered, and nothing of it was found: was that its ID?"
+        assert line in own.run("svid", "revoke", "--spiffe-id", typed).stdout.splitlines()
+        assert line not in own.run("svid", "revoke", "--spiffe-id", known).stdout.splitlines()
+
     def test_a_deleted_entry(self, own: AgentProcess) -> None:
         """What an entry earned can be revoked after it was deleted."""
         made = own.register("/gone", ME)["id"]

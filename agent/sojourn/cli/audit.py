@@ -25,7 +25,11 @@ def tail(
     lines: Annotated[
         int | None,
         typer.Option(
-            "--lines", "-n", min=1, max=10_000, help="How many records. Default: 20; all with --after or --since."
+            "--lines",
+            "-n",
+            min=1,
+            max=10_000,
+            help="How many records: the last, or with --after the next. Default: 20; all with --after or --since.",
         ),
     ] = None,
     follow: Annotated[
@@ -43,19 +47,32 @@ def tail(
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Print the last records, oldest first; with --follow each new one too, and with --output json one on each line."""
+    """Print the last records, oldest first; with --follow each new one too, and with --output json one on each line.
+
+    With --after the next records behind that one: `--after SEQ --lines N` is a page, and the next is behind its last.
+    """
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     bounded = bool(after or since)
     wanted = pb.AuditFilter(after_seq=after, events=event or (), task_id=task, type=type_)
     wanted.since_ms = _since(since, datetime.now(UTC)) if since else 0
-    last = lines or (0 if bounded else _LINES)
+    page = lines if after and not follow else None
+    last = 0 if page else lines or (0 if bounded else _LINES)
     request = pb.ReadAuditRequest(filter=wanted, last=last, follow=follow)
     printer = Printer(output, "records", record_lines)
+    room, printed_last = page or 0, 0
 
     def each(part: Any) -> None:
+        nonlocal room, printed_last
         warn_of_unwritten(part.unwritten)
         found = [record_value(record) for record in part.records]
+        if page:
+            found, rest = found[:room], found[room:]
+            room -= len(found)
+            printed_last = found[-1]["seq"] if found else printed_last
+            if rest:
+                printer.add(found)
+                raise _PageFull
         if output is Output.JSON and follow:
             print("\n".join(map(json_line, found)), flush=True)
         else:
@@ -66,8 +83,17 @@ def tail(
     except KeyboardInterrupt:
         if not follow:
             raise
+    except _PageFull:
+        printer.end(next_after=printed_last)
+        if output is Output.PRETTY:
+            print(f"there are more: go on with --after {printed_last}", file=sys.stderr)
+        return
     if not follow:
-        printer.end()
+        printer.end(**({"next_after": None} if page else {}))
+
+
+class _PageFull(Exception):
+    """There are more records than were asked for."""
 
 
 def warn_of_unwritten(count: int) -> None:

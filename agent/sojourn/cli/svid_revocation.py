@@ -93,7 +93,9 @@ def revoke(
         lines = [
             f"all that this {what} was given so far is revoked; tasks ended: {answer.ended_tasks}",
             f"X.509-SVIDs of it in the CRLs: {named}{_left_out(identity)}",
-            _UNKNOWN if answer.unknown else "the identity itself stays: `sojourn entry delete` takes it away",
+            _UNKNOWN.format(what)
+            if answer.unknown
+            else "the identity itself stays: `sojourn entry delete` takes it away",
         ]
     single = _LIST.lines(value["revoked"]) if value["revoked"] else []
     emit(output, value, [*single, *lines])
@@ -125,7 +127,7 @@ def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Outpu
             print("no SVID is revoked")
 
 
-_UNKNOWN = "no such entry is registered, and nothing of it was found: was that its ID?"
+_UNKNOWN = "no such {} is registered, and nothing of it was found: was that its ID?"
 
 
 def _values(revoked: Any) -> list[dict[str, Any]]:

@@ -26,8 +26,8 @@ from sojourn.jose import strict_json
 from sojourn.limits import HEADERS_KEPT, SIGNATURES_KEPT, TOKEN_MAX_BYTES
 
 VerifiedClaims = NewType("VerifiedClaims", dict[str, Any])
-"""Claims whose signature, type, audience and times were checked. Made by jwtsvid.verify, tasks.tokens and
-oversight.secevent only."""
+"""Claims whose signature, type, audience and times were checked. Made by spiffe.jwtsvid, tasktoken.tokens and
+ssf.security_events only."""
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}

@@ -45,7 +45,7 @@ class VerifiedJwtSvid:
     claims: VerifiedClaims
 
     def __repr__(self) -> str:
-        return f"JwtSvid({self.spiffe_id}, aud={list(self.audience)}, exp={self.expires_at.isoformat()})"
+        return f"VerifiedJwtSvid({self.spiffe_id}, aud={list(self.audience)}, exp={self.expires_at.isoformat()})"
 
 
 def issue(

@@ -40,7 +40,7 @@ class IssuedTicket:
     expires_at: datetime
 
     def __repr__(self) -> str:
-        return f"Issued(exp={self.expires_at.isoformat()})"
+        return f"IssuedTicket(exp={self.expires_at.isoformat()})"
 
 
 class HandOn(Transition):

@@ -118,7 +118,10 @@ class RevokingApi:
         """All that an identity was given so far. What is taken away is so before anything is awaited: first its tasks,
         whatever becomes of the list. So it is written, too: no kill in between has it revoked while its tasks go on.
         """
-        registered = kind == NAME or self._registry.get(name) is not None
+        if kind == NAME:
+            registered = bool(self._registry.registered(SpiffeId.parse(name)))
+        else:
+            registered = self._registry.get(name) is not None
         identity = self._revocations.next_identity(kind, name)
         ended = end_of(self._ending, identity)
         self._identities.revoke_identity(identity)

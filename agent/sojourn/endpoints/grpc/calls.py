@@ -27,6 +27,7 @@ from sojourn.quota.rate import Rate
 from sojourn.runtime.background import Background
 
 log = structlog.get_logger()
+_GIVEN_UP: Final = "CANCELLED"  # by whoever called, or since the agent ends
 CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and status.", ["method", "code"])
 Request = TypeVar("Request", bound=Message)
 HEADER = "workload.spiffe.io"
@@ -158,6 +159,9 @@ class Calls:
                 if not stream.answer_now(answer):  # a call whose caller takes no answer is held as streams are
                     with self._streams.one(made.visitor.who):
                         await stream.answer(answer)
+            except asyncio.CancelledError:
+                CALLS.labels(path, _GIVEN_UP).inc()
+                raise
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 self._fail(path, stream, error)
                 return
@@ -181,6 +185,9 @@ class Calls:
                     async with aclosing(answers):
                         async for answer in answers:
                             await stream.send(_serialize(answer))
+            except asyncio.CancelledError:
+                CALLS.labels(path, _GIVEN_UP).inc()
+                raise
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 self._fail(path, stream, error)
                 return
