@@ -23,7 +23,7 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.jose.jws import SigningKey
 from sojourn.oauth.client_auth import Certificate, ClientCredentials, Clients, ClientSender
 from sojourn.oauth.one_shot_holder import Runners

@@ -17,7 +17,7 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.runtime.clock import Alarms
 
 TTL = timedelta(hours=1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 RULES = (
     *("tasktoken/request_digest", "tasktoken/checks", "tasktoken/grants", "policy/clauses", "policy/cedar"),
-    *("policy/conditions", "policy/params", "policy/rules", "policy/task_type_file", "policy/task_types"),
+    *("policy/conditions", "policy/params", "policy/rules", "policy/task_type_tables", "policy/task_types"),
     *("oauth/resource_servers", "oauth/validation"),
     *("tasks/delegation", "tasks/expiry", "tasks/suspension", "tasks/type_sets"),
 )

@@ -69,7 +69,7 @@ HOMES = {
     "pydantic": [
         *("config", "providers", "settings"),
         *("policy.asked_task", "policy.cases", "policy.cedar_schema", "policy.params"),
-        *("policy.task_type_file", "policy.task_types"),
+        *("policy.task_type_tables", "policy.task_types"),
     ],
     "prometheus_client": ["endpoints"],
     "mcp": ["sdk.integrations.mcp_client", "sdk.integrations.mcp_server"],

@@ -31,7 +31,7 @@ from sojourn.identity.identities import Identities
 from sojourn.identity.program_files import Cautions
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
 from sojourn.notices.notifiers import courier_of
 from sojourn.notices.outbox import Notices

@@ -13,7 +13,7 @@ import structlog
 from sojourn.agent import process
 from sojourn.agent.build import Rooms, services_of
 from sojourn.agent.services import Run, Services
-from sojourn.authority.key_renewal import Upkeep
+from sojourn.authority.key_upkeep import Upkeep
 from sojourn.config.model import Config
 from sojourn.config.reload import ConfigReload
 from sojourn.endpoints.admin import attestors, credentials

@@ -21,7 +21,7 @@ from sojourn.authority import crl, key_files, svid_stamps
 from sojourn.authority.bundle_sequence import BundleSequence
 from sojourn.authority.crl import RevokedLeaf
 from sojourn.authority.jwt_keys import JwtKeys, RsaKeys
-from sojourn.authority.key_slots import Slot, Slots
+from sojourn.authority.key_rotation import Slot, Slots
 from sojourn.authority.roots import Roots
 from sojourn.authority.x509_profile import Signer, signer_id
 from sojourn.errors import Bug, CannotStart, InvalidSpiffeId, Unavailable, Unimplemented

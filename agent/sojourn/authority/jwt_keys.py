@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from sojourn.authority.key_slots import Slot, Slots
+from sojourn.authority.key_rotation import Slot, Slots
 from sojourn.jose.jws import PublicKey, SigningKey
 from sojourn.limits import JWT_KEY_KEPT_ENDED_SECONDS, JWT_KEY_OVERLAP_SECONDS, OVERLAP_SHARE, RSA_KEY_BITS
 from sojourn.runtime.clock import Clock

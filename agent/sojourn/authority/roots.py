@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from sojourn.authority.key_slots import Slot, Slots
+from sojourn.authority.key_rotation import Slot, Slots
 from sojourn.authority.x509_profile import Signer, key_id, self_sign
 from sojourn.errors import CannotStart, InvalidInput
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from sojourn.limits import NOTICE_COMMAND_WORDS, NOTICE_DEADLINE_MAX_SECONDS, NOTICE_DEADLINE_SECONDS
-from sojourn.net.addresses import is_loopback, parse_address
+from sojourn.net.allowed_addresses import is_loopback, parse_address
 from sojourn.net.urls import parse_url
 from sojourn.settings.tables import Duration, FilePath, Table, between
 

@@ -22,7 +22,7 @@ from sojourn.facts import readings
 from sojourn.facts.publications import Fact, Key, Publication, Said, StoredFact, check, check_name
 from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_ISSUER, FACTS_PER_WORKLOAD
 from sojourn.policy.cedar_schema import Context, Param
-from sojourn.policy.task_type_file import OPERATOR, FactRule
+from sojourn.policy.task_type_tables import OPERATOR, FactRule
 from sojourn.quota.lru import Lru
 from sojourn.quota.usage import Usage
 from sojourn.runtime.background import Background

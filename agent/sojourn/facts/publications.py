@@ -17,7 +17,7 @@ from sojourn.limits import (
     LONG_MAX,
 )
 from sojourn.policy.cedar_schema import Param
-from sojourn.policy.task_type_file import OPERATOR
+from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.task_id import is_task_id
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sojourn.facts.publications import Fact
 from sojourn.policy.cedar_schema import Context, Param, Reading
-from sojourn.policy.task_type_file import FactRule
+from sojourn.policy.task_type_tables import FactRule
 from sojourn.tasktoken.task_id import is_task_id
 
 Place = tuple[str, str]  # subject, source

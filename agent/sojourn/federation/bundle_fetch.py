@@ -38,7 +38,7 @@ from sojourn.limits import (
     PROVIDER_READ_BYTES,
     PROVIDER_WIRE_MAX_BYTES,
 )
-from sojourn.net.addresses import Address, is_public
+from sojourn.net.allowed_addresses import Address, is_public
 from sojourn.net.tls_contexts import web_context
 from sojourn.net.urls import Url
 from sojourn.runtime.clock import Clock

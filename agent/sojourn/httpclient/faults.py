@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import httpcore2
 
-from sojourn.net.addresses import Address
+from sojourn.net.allowed_addresses import Address
 
 
 class Why(StrEnum):

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 
-from sojourn.net.addresses import Address, parse_address
+from sojourn.net.allowed_addresses import Address, parse_address
 from sojourn.runtime.single_flight import SingleFlight
 
 

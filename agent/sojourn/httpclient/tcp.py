@@ -8,7 +8,7 @@ import httpcore2
 from sojourn.httpclient.faults import HttpFault, Why, errno_of
 from sojourn.httpclient.lookups import Lookups
 from sojourn.httpclient.wire import BoundedStream, WireLimits
-from sojourn.net.addresses import Address
+from sojourn.net.allowed_addresses import Address
 
 
 class TcpTransport(httpcore2.AsyncNetworkBackend):

@@ -23,7 +23,7 @@ from sojourn.identity.revocation_list import ENTRY, RevokedIdentity, RevokedSvid
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.streams import IdentityStream
 from sojourn.identity.subscriptions import Streams
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import UNMATCHED_HOLD_SECONDS
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe import jwtsvid

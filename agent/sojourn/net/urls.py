@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from sojourn.limits import PROVIDER_URL_MAX_BYTES
-from sojourn.net.addresses import parse_address
+from sojourn.net.allowed_addresses import parse_address
 
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://"

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sojourn.errors import AlreadyExists, FailedPrecondition, NotFound, PolicyDenied
-from sojourn.policy.task_type_file import OPERATOR
+from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.tasktoken.grants import Authority
 
 

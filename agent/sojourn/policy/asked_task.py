@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, GetPydanticSchema, ValidationError, 
 
 from sojourn.errors import InvalidInput
 from sojourn.policy.cedar_schema import ATTRIBUTES, UNSAID
-from sojourn.policy.task_type_file import renamed
+from sojourn.policy.task_type_tables import renamed
 
 _SAID: type[BaseModel] = create_model(
     "AskedTask",

@@ -25,7 +25,7 @@ from sojourn.policy.cedar import OWN
 from sojourn.policy.cedar_schema import some_task
 from sojourn.policy.params import texts_of
 from sojourn.policy.questions import PolicyAnswer, Question, ask
-from sojourn.policy.task_type_file import Binding
+from sojourn.policy.task_type_tables import Binding
 from sojourn.policy.task_types import CASES, TaskType, TypeSet, faults_of, not_toml
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sojourn.policy.task_type_file import ApprovalRule
+from sojourn.policy.task_type_tables import ApprovalRule
 from sojourn.policy.task_types import TaskType
 from sojourn.settings.durations import duration_text
 

@@ -15,7 +15,7 @@ from sojourn.policy.clause_verdicts import ClauseVerdict, literals, standing
 from sojourn.policy.clauses import Clause
 from sojourn.policy.params import ParamRule, text_of
 from sojourn.policy.questions import ACTIVE, PolicyAnswer, Question, ask
-from sojourn.policy.task_type_file import FactRule
+from sojourn.policy.task_type_tables import FactRule
 from sojourn.policy.task_types import TaskType
 
 

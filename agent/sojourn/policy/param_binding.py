@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from sojourn.errors import Fault
-from sojourn.policy.task_type_file import TypeFile
+from sojourn.policy.task_type_tables import TypeFile
 
 _TABLE = re.compile(r"\s*\[\s*bind\s*\]")
 _HEADER = re.compile(r"\s*\[")

@@ -30,7 +30,7 @@ from sojourn.policy.cedar import Policy
 from sojourn.policy.cedar_schema import Context, Fields, Param, Principal
 from sojourn.policy.clauses import Clause
 from sojourn.policy.params import ParamRule
-from sojourn.policy.task_type_file import ApprovalRule, DelegationRule, FactRule, TypeFile
+from sojourn.policy.task_type_tables import ApprovalRule, DelegationRule, FactRule, TypeFile
 from sojourn.settings.toml_lines import line_numbers
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Grant

@@ -28,7 +28,7 @@ from sojourn.limits import (
     PROVIDER_READ_BYTES,
     PROVIDER_WIRE_MAX_BYTES,
 )
-from sojourn.net.addresses import Address, is_loopback, may_connect
+from sojourn.net.allowed_addresses import Address, is_loopback, may_connect
 from sojourn.net.tls_contexts import web_context
 from sojourn.net.urls import Url, parse_url
 from sojourn.providers.errors import At, ProviderUnavailable

@@ -22,7 +22,7 @@ from sojourn.jose.canonical_json import digest_of
 from sojourn.policy.approval_request import Approval, ApprovalRequest, Approver, Person
 from sojourn.policy.cedar_schema import SOME_TASK, Context, Principal, inputs_of
 from sojourn.policy.params import texts_of
-from sojourn.policy.task_type_file import ApprovalRule
+from sojourn.policy.task_type_tables import ApprovalRule
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.background import Background
 from sojourn.tasks.break_glass_reviews import Review, Reviews

@@ -109,8 +109,8 @@ def issue(
     `steady`: what the agent's steady clock reads; None: it does not say.
 
     `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `scope` has the actions
-    for those who read no authorization_details. Where the task `asks`, the header is critical: whoever does not know that
-    must refuse the token.
+    for those who read no authorization_details. Where the task `asks`, the header is critical: whoever does not know
+    that must refuse the token.
     """
     seconds = int(issued_at.timestamp())
     claim = task.claimed()

@@ -16,7 +16,7 @@ from sojourn.facts import facts as facts_module
 from sojourn.facts import readings
 from sojourn.facts.facts import Facts
 from sojourn.facts.publications import Publication
-from sojourn.policy.task_type_file import OPERATOR, FactRule
+from sojourn.policy.task_type_tables import OPERATOR, FactRule
 from sojourn.runtime.clock import Alarms
 from sojourn.store.audit import AuditTable
 from sojourn.store.facts import FactTable

@@ -1,4 +1,4 @@
-"""identities.py, svid_manager.py: nothing that made a kept JWT-SVID, or a kept validation, untrue leaves it in use."""
+"""identities.py, svid_issuer.py: nothing that made a kept JWT-SVID, or a kept validation, untrue leaves it in use."""
 
 from dataclasses import replace
 

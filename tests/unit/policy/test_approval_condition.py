@@ -14,7 +14,7 @@ from sojourn.policy.cedar_schema import Context, Reading
 from sojourn.policy.conditions import conditions
 from sojourn.policy.explanation import explain
 from sojourn.policy.questions import ask
-from sojourn.policy.task_type_file import OPERATOR
+from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.policy.task_types import TypeSet, parse
 from sojourn.tasks.approval import Approvals
 from sojourn.tasks.begin import BeginRequest, BeginService

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from fakes.task_types import task_type
 from sojourn.policy.conditions import ApprovalCondition, conditions
-from sojourn.policy.task_type_file import ApprovalRule
+from sojourn.policy.task_type_tables import ApprovalRule
 
 READER = "spiffe://example.org/agent/read"
 GLASS = {

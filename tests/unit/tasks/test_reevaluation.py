@@ -9,7 +9,7 @@ from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import PolicyDenied, StoreFailed, TaskOver
 from sojourn.facts.publications import Publication
 from sojourn.policy import rules
-from sojourn.policy.task_type_file import OPERATOR
+from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks.policy_reload import PolicyReload
 from sojourn.tasks.reevaluation import Reevaluation

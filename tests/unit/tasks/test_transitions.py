@@ -11,7 +11,7 @@ from fakes.registrations import entry
 from fakes.task_types import PERMIT_ALL, TICKETS, task_type
 from sojourn.errors import SojournError, StoreFailed, TaskOver
 from sojourn.facts.publications import Publication
-from sojourn.policy.task_type_file import OPERATOR
+from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks.announcements import Announcements, Place
 from sojourn.tasks.task import ACTIVE

@@ -39,7 +39,7 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.matcher import that_matter, unique_hints
 from sojourn.identity.nodes import name_of
 from sojourn.identity.registry import Registry
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.recent_failures import Failures

@@ -15,7 +15,7 @@ from sojourn.identity.issued_svids import JWT, X509, IssuedSvids
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocation_list import ENTRY, NAME, RevokedIdentity, RevokedSvid
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.limits import AUDITED_TEXT, ENTRY_ID_MAX_BYTES, PAGE_BYTES, REVOCATIONS_LISTED, REVOKED_TOLD
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine

@@ -10,8 +10,8 @@ from sojourn.endpoints.grpc.pages import Pages
 from sojourn.identity import svid_lifetime
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import IdentityStream
-from sojourn.identity.svid_cache import CachedSvid
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_rotation import CachedSvid
 from sojourn.limits import STATUS_ROWS
 from sojourn.spiffe.x509svid import X509Svid
 

@@ -12,7 +12,7 @@ from sojourn.facts.publications import Fact, Key, Publication
 from sojourn.identity.identities import Identities
 from sojourn.limits import FACTS_OTHERWISE_TOLD
 from sojourn.policy.cedar_schema import Param
-from sojourn.policy.task_type_file import OPERATOR
+from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.sdk.client.facts import fact_value
 from sojourn.tasks.reevaluation import Reevaluation
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.identity.entries import Entry
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid

@@ -8,10 +8,10 @@ from sojourn._pb.sojourn.v1 import admin_pb2 as admin
 from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as pb
 from sojourn.audit.journal import Audit
 from sojourn.authority.embedded_ca import JWT, WIT, X509, EmbeddedAuthority
-from sojourn.authority.key_slots import Slot
+from sojourn.authority.key_rotation import Slot
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import FailedPrecondition, InvalidInput
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 
 SERVICE = "spire.api.server.localauthority.v1.LocalAuthority"
 _NAMES = {X509: "X509", JWT: "JWT", WIT: "WIT"}

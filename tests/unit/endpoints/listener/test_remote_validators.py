@@ -20,7 +20,7 @@ from sojourn.endpoints.listener.own_svid import ENTRY_ID, OwnSvid
 from sojourn.endpoints.listener.remote_validators import RemoteDoor
 from sojourn.endpoints.listener.tls import TlsPeer, address_of, bind_tcp
 from sojourn.errors import CannotStart, Refused, SvidExpired, Unavailable
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import X509Svid

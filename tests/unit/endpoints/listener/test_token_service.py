@@ -22,7 +22,7 @@ from sojourn.endpoints.listener.https import ShownSource, WebContext
 from sojourn.endpoints.listener.own_svid import OwnSvid
 from sojourn.endpoints.listener.tls import address_of, bind_tcp
 from sojourn.endpoints.listener.token_service import ClientCheck, HttpsDoor
-from sojourn.identity.svid_manager import SvidIssuer
+from sojourn.identity.svid_issuer import SvidIssuer
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffetls.authorize import authorize_member_of

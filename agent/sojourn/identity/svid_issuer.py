@@ -10,7 +10,7 @@ from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.identity.issued_svids import IssuedSvid
 from sojourn.identity.jwt_svid_cache import JwtSvids
 from sojourn.identity.revocation_list import RevokedSvid
-from sojourn.identity.svid_cache import Svids, wit_signer, x509_signer
+from sojourn.identity.svid_rotation import Svids, wit_signer, x509_signer
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid

@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 import pytest
-from sojourn.net.addresses import is_public, may_connect, parse_address
+from sojourn.net.allowed_addresses import is_public, may_connect, parse_address
 
 NOT_PUBLIC = [
     *("0.0.0.0", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.254", "169.254.169.254"),

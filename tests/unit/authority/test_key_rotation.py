@@ -1,11 +1,11 @@
-"""key_slots.py: prepared, active, old, tainted, revoked; by hand and by time."""
+"""key_rotation.py: prepared, active, old, tainted, revoked; by hand and by time."""
 
 from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sojourn.authority.jwt_keys import JwtKeys
-from sojourn.authority.key_slots import SlotStatus
+from sojourn.authority.key_rotation import SlotStatus
 from sojourn.authority.roots import Roots
 from sojourn.errors import FailedPrecondition, InvalidInput
 from sojourn.spiffe.ids import TrustDomain

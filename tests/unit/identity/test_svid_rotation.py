@@ -1,4 +1,4 @@
-"""svid_cache.py: an SVID is issued at first use and renewed in time while somebody watches."""
+"""svid_rotation.py: an SVID is issued at first use and renewed in time while somebody watches."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -8,8 +8,8 @@ from fakes.authorities import FailingIssuer, authority_in
 from fakes.clock import FakeClock
 from fakes.registrations import entry
 from sojourn.errors import Unavailable
-from sojourn.identity import svid_cache as svids_module
-from sojourn.identity.svid_cache import RETRY_SECONDS, Svids, x509_signer
+from sojourn.identity import svid_rotation as svids_module
+from sojourn.identity.svid_rotation import RETRY_SECONDS, Svids, x509_signer
 from sojourn.limits import ROTATION_JITTER_SHARE
 from sojourn.runtime.clock import Alarms
 
