@@ -51,13 +51,15 @@ class Service:
         """The guard of the service's next process."""
         return Guard(self.verifier, ACTIONS, now=self.clock.now, boot=self.clock.boot, **options)
 
-    def token(self, *, key: SigningKey = KEY, audience: str = AUDIENCE, seconds: int = 60, **fields: Any) -> str:
+    def token(
+        self, *, key: SigningKey = KEY, audience: str = AUDIENCE, seconds: int = 60, task_id: str = "t1", **fields: Any
+    ) -> str:
         now = self.clock.now()
         values: dict[str, Any] = {
             "issuer": ISSUER,
             "spiffe_id": HOLDER,
             "grant": Grant.parse(audience, ["ticket:read", "ticket:pay"]),
-            "task": TaskClaim("t1", "triage-ticket", 5, "normal"),
+            "task": TaskClaim(task_id, "triage-ticket", 5, "normal"),
             "issued_at": now,
             "expires_at": now + timedelta(seconds=seconds),
         }
