@@ -181,6 +181,30 @@ class TestMetrics:
         await ask()
         assert tuple(each + 1 for each in before) == (counted("OK"), counted("NOT_FOUND"), counted("INTERNAL"))
 
+    @pytest.mark.parametrize("kind", ["Unary", "Stream"])
+    async def test_calls_given_up_are_counted(self, server, kind):
+        """A call that its caller gives up is counted as cancelled: of a stream some take one answer and go."""
+        labels = {"method": f"test.Service/{kind}", "code": "CANCELLED"}
+        before = REGISTRY.get_sample_value("sojourn_calls_total", labels) or 0
+        begun = asyncio.Event()
+
+        async def waiting(_call, _request):
+            begun.set()
+            await asyncio.Event().wait()
+
+        async def streaming(_call, request):
+            yield request
+            await waiting(_call, request)
+
+        server.handler = waiting if kind == "Unary" else streaming
+        asking = asyncio.ensure_future(getattr(server, kind.lower())())
+        async with asyncio.timeout(10):
+            await begun.wait()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            while REGISTRY.get_sample_value("sojourn_calls_total", labels) != before + 1:
+                await asyncio.sleep(0.01)
+
 
 class TestCalls:
     async def test_what_a_stream_s_handler_gets(self, server):
