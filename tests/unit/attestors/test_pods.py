@@ -50,10 +50,10 @@ class TestParsing:
         assert 1 == len({repr(parse_pods(text.encode())) for text in texts})
 
     async def test_hundreds_hold_nobody_up(self):
-        """While a list of 500 pods is read in a thread, others have their turns."""
+        """While a list of 1,000 pods is read in a thread, others have their turns."""
         pods = listing()
         pod_of(pods, "web")["metadata"]["annotations"]["filler"] = "x" * 15_000
-        pods["items"] *= 125
+        pods["items"] *= 250
         body = json.dumps(pods).encode()
         with ThreadPoolExecutor(1) as pool:
             reading = asyncio.get_running_loop().run_in_executor(pool, parse_pods, body)
@@ -62,7 +62,7 @@ class TestParsing:
                 await asyncio.sleep(0)
                 turns += 1
         assert len((await reading).claimed_twice) > 0
-        assert turns > 10
+        assert turns > 3  # a call that lets nobody in leaves one before it and one behind it
 
     @pytest.mark.parametrize("items", [None, []])
     def test_no_pods(self, items):
