@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # The tests start hundreds of processes: none is to compile all modules anew, whatever the image that they run in says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-keycloak test test-all test-kubernetes test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check codes codes-check dist lock clean help
+.PHONY: demo demo-keycloak demo-people demo-spire test test-all test-kubernetes test-release test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check codes codes-check reference reference-check metrics metrics-check capacity dist image packages bundle artifacts release audit lock clean help
 
 help:
 	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,15 +21,25 @@ demo: $(VENV)/.agent ## install, then run the whole main job on real processes
 demo-keycloak: $(VENV)/.agent ## a task's token at a real Keycloak, recalled at its end (needs Java 17; Maven to fetch Keycloak once)
 	@$(BIN)/python deploy/demo/keycloak_demo.py
 
+demo-spire: $(VENV)/.agent ## the main job on a node of a real SPIRE server, which goes away, comes back and bans it (needs Go, once, to build it)
+	@$(BIN)/python deploy/demo/spire_demo.py
+
+demo-people: $(VENV)/.frameworks ## alice and bob log in at a real Keycloak, an agent refunds for each of them, alice logs out (needs the same, and the frameworks)
+	@$(BIN)/python deploy/demo/people_demo.py
+
 ##@ Test it
 test: $(VENV)/.test ## install, then see that it works on this machine: under 10 minutes on two cores
 	@SOJOURN_TEST_QUICK=1 SOJOURN_TEST_FORKS=agents,commands $(PYTEST) -n auto -m "not full"
 
-test-all: $(VENV)/.test ## every test, each agent a program of its own; those whose part (root, Docker, Go, ...) is not here are skipped
-	@SOJOURN_TEST_FORKS=commands $(PYTEST) -n auto
+test-all: $(VENV)/.test ## every test, agents of those that `make test` has not as programs that were started (but where marked `forked`); those whose part (root, Docker, Go, ...) is not here are skipped
+	@SOJOURN_TEST_FORKS=commands,"agents that may" $(PYTEST) -n auto -m "not release"
+
+test-release: $(VENV)/.test $(VENV)/.packages ## the tests of what is built for other systems and processors, and twice (as root; 10 minutes)
+	@$(PYTEST) -n 2 -m release tests/integration
 
 test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (as root; builds it once with Go: 10 minutes)
-	@SOJOURN_TEST_KUBERNETES="$$(bash .ci/kubernetes)" $(PYTEST) tests/integration/test_real_kubernetes.py
+	@bash .ci/spire
+	@SOJOURN_TEST_KUBERNETES="$$(bash .ci/kubernetes)" $(PYTEST) tests/integration/test_real_kubernetes.py tests/integration/test_real_kubernetes_node.py
 
 test-quick: $(VENV)/.test ## the everyday loop: the unit tests alone, with a tenth of the examples for properties; under 2 minutes
 	@SOJOURN_TEST_QUICK=1 $(PYTEST) -n auto tests/unit
@@ -37,12 +47,13 @@ test-quick: $(VENV)/.test ## the everyday loop: the unit tests alone, with a ten
 check: lint $(VENV)/.test ## what a change in ROOM concerns: lint, the order of the packages, its tests, and those that import it
 	@SOJOURN_TEST_QUICK=1 $(BIN)/python .ci/check.py $(ROOM)
 
-fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a million broken messages, ten thousand impostors; about 30 minutes
+fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a million broken messages, ten thousand impostors, a million questions to narrower types; about 45 minutes
 	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
 	@SOJOURN_RACE_ROUNDS=10000 $(PYTEST) tests/security/test_programs.py
 	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
+	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) --timeout 1800 -k "nothing_more_is_allowed or nothing_is_granted" tests/unit/policy
 
-mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, quota, http2, door) in small ways, and see which changes no test notices; up to an hour
+mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, tasktoken, policy, oauth, tasks, quota, http2, door) in small ways, and see which changes no test notices; up to an hour
 	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(if $(EVERY),--every $(EVERY)) $(or $(ROOM),spiffe)
 
 ##@ Measure it
@@ -59,10 +70,11 @@ bench-quick: $(VENV)/.test ## a little of each measurement, to see that it runs;
 	@$(BIN)/python tests/bench/bench.py --quick
 
 ##@ Change it
-lint: $(VENV)/.lint $(VENV)/.frameworks ## ruff and mypy, which reads the frameworks that the SDK guards
+lint: $(VENV)/.lint $(VENV)/.frameworks ## ruff, mypy, which reads the frameworks that the SDK guards, and whether docs/reference is what the code says
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python .ci/reference.py --check
 
 proto: $(VENV)/.lint ## generate agent/sojourn/_pb from proto/
 	@$(BIN)/python .ci/stubs.py
@@ -76,14 +88,50 @@ promises: ## write build/promises.md from the tests' docstrings: every promise w
 promises-check: ## fail if a test says nothing, or is of no area
 	@$(PYTHON) .ci/promises.py --check
 
-codes: $(VENV)/.agent ## write docs/codes.md: every error code, audit event, reason and metric, from the code
+codes: $(VENV)/.agent ## write docs/codes.md and docs/operate/logs.md: codes, audit events, reasons, metrics, log events
 	@$(BIN)/python .ci/codes.py
+	@$(BIN)/python .ci/log_page.py
 
-codes-check: $(VENV)/.agent ## fail if docs/codes.md is stale
+codes-check: $(VENV)/.agent ## fail if docs/codes.md or docs/operate/logs.md is stale
 	@$(BIN)/python .ci/codes.py --check
+	@$(BIN)/python .ci/log_page.py --check
+
+metrics: $(VENV)/.agent ## write docs/operate/metrics.md and the dashboard, from the code
+	@$(BIN)/python .ci/metrics.py
+
+metrics-check: $(VENV)/.agent ## fail if one of them, or docs/operate/capacity.md, is stale
+	@$(BIN)/python .ci/metrics.py --check
+	@$(BIN)/python .ci/capacity.py --check
+
+capacity: $(VENV)/.agent ## write docs/operate/capacity.md from the figures of docs/performance.md
+	@$(BIN)/python .ci/capacity.py
+
+reference: $(VENV)/.agent ## write the pages of docs/reference/ that come from the code: commands, configuration, gRPC, HTTP, selectors
+	@$(BIN)/python .ci/reference.py
+
+reference-check: $(VENV)/.agent ## fail if one of them is stale
+	@$(BIN)/python .ci/reference.py --check
 
 dist: $(VENV)/.agent ## build sdist and wheel into dist/, install each into a fresh environment, and run it
 	@bash .ci/dist
+
+image: $(VENV)/.agent ## build the container image of the agent into build/image/ (on Debian or Ubuntu; no engine, no root; ARCH=arm64)
+	@$(BIN)/python deploy/image/build.py $(if $(ARCH),--arch $(ARCH))
+
+packages: $(VENV)/.packages ## build debs for Debian and Ubuntu and rpms into dist/ (ONLY="bookworm trixie", ARCH=arm64)
+	@$(BIN)/python deploy/packages/build.py $(ONLY) $(if $(ARCH),--arch $(ARCH))
+
+bundle: $(VENV)/.agent ## build what `sojourn agent install` needs without a network into dist/ (FOR=3.11: that Python; ARCH=arm64)
+	@$(BIN)/python deploy/packages/bundle.py $(FOR) $(if $(ARCH),--arch $(ARCH))
+
+artifacts: $(VENV)/.packages $(VENV)/.release ## build all files of a release into dist/, here
+	@$(BIN)/python deploy/release/artifacts.py $(if $(IMAGE_PACKAGES),--image-packages $(IMAGE_PACKAGES))
+
+release: ## build a release twice, in two Debians made for it, into dist/release; fail unless all bytes are the same (needs root, debootstrap)
+	@IMAGE_PACKAGES=$(IMAGE_PACKAGES) bash .ci/release
+
+audit: $(VENV)/.release ## ask the index which known faults the libraries have (a report: it fails nothing)
+	@$(BIN)/pip-audit --requirement agent/sojourn/installing/requirements.txt --no-deps --disable-pip || true
 
 lock: ## renew .ci/locks (needs uv)
 	@bash .ci/lock
@@ -115,6 +163,14 @@ $(VENV)/.frameworks: $(VENV)/.test $(LOCKS)/frameworks.txt
 
 $(VENV)/.mutation: $(VENV)/.test $(LOCKS)/mutation.txt
 	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/mutation.txt
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.agent $(LOCKS)/packages.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/packages.txt
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.agent $(LOCKS)/release.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/release.txt
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.agent $(LOCKS)/lint.txt

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from sojourn.audit.events import EVENTS
@@ -23,6 +24,7 @@ CELL_MAX = 300
 CLIENT_SIDE = "(client side) "
 NONE = "-"
 _FAMILY = "MetricFamily"
+_PREFIX = "sojourn_"
 _KINDS = {"counter", "gauge", "histogram", "summary"}
 
 
@@ -128,8 +130,17 @@ def _made(node: ast.Call, kind: str) -> Metric:
     return Metric(name, kind, tuple(ast.literal_eval(labels[0])) if labels else (), _text(node.args[1]))
 
 
+def _is_gauge(parts: list[ast.expr]) -> bool:
+    """Whether these are a gauge of `agent/measuring.py`: its name, what it tells, and what is asked for its value."""
+    match parts:
+        case [ast.Constant(value=str(name)), ast.Constant(value=str()), ast.Lambda() | ast.Attribute()]:
+            return name.startswith(_PREFIX)
+    return False
+
+
+@cache
 def metrics() -> list[Metric]:
-    """Every metric that the agent makes, and every gauge of `agent/run.py`."""
+    """Every metric that the agent makes, and every gauge of `agent/measuring.py`."""
     found = []
     for _, tree in _trees():
         names = _imported(tree)
@@ -137,12 +148,13 @@ def metrics() -> list[Metric]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
                 if isinstance(node.args[0], ast.Constant):
                     found.append(_made(node, names[node.func.id]))
-            elif isinstance(node, ast.Tuple) and len(node.elts) == 3 and isinstance(node.elts[2], ast.Lambda):
+            elif isinstance(node, ast.Tuple) and _is_gauge(node.elts):
                 found.append(Metric(_text(node.elts[0]), "gauge", (), _text(node.elts[1])))
     return sorted(found, key=lambda each: each.name)
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """The lines of a table in Markdown."""
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for row in rows:
@@ -154,6 +166,11 @@ def _sentences(said: Mapping[str, str]) -> list[tuple[str, ...]]:
     return [(f"`{name}`", text) for name, text in sorted(said.items())]
 
 
+def _linked(code: str) -> str:
+    """An error's code, with the way to what helps."""
+    return f"[`{code}`](operate/troubleshooting.md#{code})"
+
+
 def page() -> str:
     """docs/codes.md, whole."""
     codes = [code_of(kind) for kind in kinds()]
@@ -161,7 +178,7 @@ def page() -> str:
         "# Codes",
         "",
         "Every name that Sojourn says and does not change, with one sentence each. `make codes` writes this page from",
-        "the code. [reference.md](reference.md) has what to do about them.",
+        "the code. [troubleshooting.md](operate/troubleshooting.md) has the cause of each error and what helps.",
         "",
         "## Errors",
         "",
@@ -169,36 +186,30 @@ def page() -> str:
         "`POST /events` answers by RFC 8935 instead. What is marked (client side) is raised by the SDK itself, and no",
         "answer of the agent has it.",
         "",
-        *_table(
+        *table(
             ("Code", "Status", "OAuth", "What it means"),
-            ((f"`{each.name}`", each.status and f"`{each.status}`", each.oauth, each.text) for each in codes),
+            ((_linked(each.name), each.status and f"`{each.status}`", each.oauth, each.text) for each in codes),
         ),
         "",
         "## Reasons",
         "",
         "Why a task has ended, has lost authority or is suspended: `reason` of the task.",
         "",
-        *_table(("Reason", "What happened"), _sentences(REASONS)),
+        *table(("Reason", "What happened"), _sentences(REASONS)),
         "",
         "What suspends a task: `cause` of `task_suspended` and `task_resumed`. A task is active when no cause is left.",
         "",
-        *_table(("Cause", "What it waits for"), _sentences(CAUSES)),
+        *table(("Cause", "What it waits for"), _sentences(CAUSES)),
         "",
         "## Audit events",
         "",
         "What the audit journal records: `event` of `sojourn audit tail` and `sojourn task why`.",
         "",
-        *_table(("Event", "What happened"), _sentences(EVENTS)),
+        *table(("Event", "What happened"), _sentences(EVENTS)),
         "",
         "## Metrics",
         "",
-        *_table(
-            ("Metric", "Kind", "Labels", "What it tells"),
-            (
-                (f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.text)
-                for each in metrics()
-            ),
-        ),
+        "[operate/metrics.md](operate/metrics.md) has them, by area.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -211,7 +222,7 @@ def faults(text: str) -> list[str]:
             cells = [each.strip() for each in re.split(r"(?<!\\)\|", line)[1:-1]]
             if any(len(cell) > CELL_MAX for cell in cells):
                 found.append(f"docs/codes.md:{number}: a cell has more than {CELL_MAX} characters: say it shorter")
-            if cells[0].startswith("`") and cells[-1][-1] != ".":
+            if cells[0].lstrip("[").startswith("`") and cells[-1][-1] != ".":
                 found.append(f"docs/codes.md:{number}: {cells[0]} has no sentence: give it one in the code")
     return found
 

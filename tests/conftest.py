@@ -1,5 +1,6 @@
 """What holds for all tests, and what they share in more than one room."""
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +8,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import pytest
-from harness import examples
+from harness import agent as agents
+from harness import examples, forks
 from harness.brokenpromises import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401 - hooks
 from harness.clients import BUILD_SECONDS, TOOLS, missing
 from harness.dockerd import Dockerd
@@ -19,6 +21,13 @@ from harness.lacking import PROGRAMS, lacking, lacking_program
 from harness.podman import Podman
 from sojourn_attestors.containers.place import Containers
 
+if os.environ.get("SOJOURN_TEST_UNIT"):  # before anybody has the names: the agent of these tests is the machine's unit
+    from harness import unitagent
+    from harness.unitinstall import PROGRAM
+
+    forks.PROGRAM = PROGRAM
+    agents.COMMAND = [PROGRAM]
+    agents.AgentProcess = unitagent.UnitProcess  # type: ignore[misc]
 examples.by_default()
 end_with_failures()
 os.environ.pop("PYTHONUNBUFFERED", None)  # an image may set it; a user has none, and output waits in buffers
@@ -35,8 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
 
 
+def pytest_collection_finish() -> None:
+    """What collecting has made stays to the end: no search for garbage is to go through a million objects of it again."""
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that need root, a program, or the toolchain of a language, are skipped without it, but never in CI."""
+    forks.begin_test(programs=bool(item.get_closest_marker("full")) and not item.get_closest_marker("forked"))
     if item.get_closest_marker("root") and os.geteuid() != 0:
         lacking("needs root: acts as other users or in namespaces")
     for program in PROGRAMS:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sojourn.errors import Refused, SojournError, TaskOver
+    from sojourn.errors.people import PersonRefused, WrongPerson
     from sojourn.sdk.client.client import Client
     from sojourn.sdk.client.remote_agent import RemoteAgent
     from sojourn.sdk.client.sync import SyncClient
     from sojourn.sdk.client.x509_source import X509Source
     from sojourn.sdk.guard.verifier import TaskVerifier
     from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
+    from sojourn.sdk.task.acting import acting_for, acting_for_nobody
     from sojourn.sdk.task.current import current_task, task
     from sojourn.sdk.task.task import Task
+    from sojourn.sdk.task.values import PersonToken
     from sojourn.spiffe.ids import SpiffeId, TrustDomain
     from sojourn.spiffetls.authorize import authorize_any, authorize_id, authorize_member_of
     from sojourn.tasktoken.grants import Grant
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "Grant",
+    "PersonRefused",
+    "PersonToken",
     "Refused",
     "RemoteAgent",
     "SojournError",
@@ -35,7 +40,10 @@ __all__ = [
     "TaskTokenMiddleware",
     "TaskVerifier",
     "TrustDomain",
+    "WrongPerson",
     "X509Source",
+    "acting_for",
+    "acting_for_nobody",
     "authorize_any",
     "authorize_id",
     "authorize_member_of",
@@ -46,6 +54,8 @@ __all__ = [
 _HOMES = {
     "Client": "sojourn.sdk.client.client",
     "Grant": "sojourn.tasktoken.grants",
+    "PersonRefused": "sojourn.errors.people",
+    "PersonToken": "sojourn.sdk.task.values",
     "Refused": "sojourn.errors",
     "RemoteAgent": "sojourn.sdk.client.remote_agent",
     "SojournError": "sojourn.errors",
@@ -56,7 +66,10 @@ _HOMES = {
     "TaskTokenMiddleware": "sojourn.sdk.integrations.asgi",
     "TaskVerifier": "sojourn.sdk.guard.verifier",
     "TrustDomain": "sojourn.spiffe.ids",
+    "WrongPerson": "sojourn.errors.people",
     "X509Source": "sojourn.sdk.client.x509_source",
+    "acting_for": "sojourn.sdk.task.acting",
+    "acting_for_nobody": "sojourn.sdk.task.acting",
     "authorize_any": "sojourn.spiffetls.authorize",
     "authorize_id": "sojourn.spiffetls.authorize",
     "authorize_member_of": "sojourn.spiffetls.authorize",

@@ -1,9 +1,11 @@
-"""Every limit of Sojourn, each with its reason.
+"""Every limit of the agent and of the SDK, each with its reason; those of what operates it are in operating_limits.py.
 
 Units stand in the names. What an operator may change is in config.py and starts from here. It is a table, no code, and
 stays one file however long: whoever asks what an attacker can have of anything reads it from top to bottom. What a
 connection of HTTP/2 and its streams may have is beside those, in http2/limits.py.
 """
+
+from sojourn.operating_limits import *  # noqa: F403  # so that all are imported from here
 
 # --- SPIFFE ---------------------------------------------------------------------------------------------------------
 SPIFFE_ID_MAX_BYTES = 2048  # SPIFFE ID 2.3: no longer ones are generated
@@ -61,6 +63,7 @@ PUBLIC_REQUEST_MAX_BYTES = 256 * 1024  # two tokens, or the node of an Envoy
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # answers, as clients take them
 ADMIN_MESSAGE_MAX_BYTES = 32 * 1024 * 1024  # ten thousand entries in one answer
 LISTEN_BACKLOG = 1024
+HELD_WAITING_MAX = 65_536  # more than wait in a socket of systemd's: its Backlog=, and net.core.somaxconn
 PATH_LINKS_MAX = 40  # that lead to a socket, one to the other: as many as the kernel follows
 SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
@@ -70,6 +73,7 @@ HTTP_PIPELINE = 8  # requests sent ahead on a connection
 HTTP_REQUESTS_AT_ONCE = 32  # of one user, workload or address: others wait for no more than these
 HTTP_REQUESTS_WAITING = 10_000  # of one as well, behind those; each is about 8 KiB
 HTTP_REQUEST_SECONDS = 10.0  # for a request to arrive whole
+ACCEPTED_CALLS_SECONDS = 0.1  # at a stop, for the requests of those that were accepted, where others may wait in line
 DRAIN_SECONDS = 5.0  # for what must be written before the end
 GRACE_SECONDS = 1.0  # for calls that are under way
 JWT_SVIDS_KEPT = 10_000  # ready to be served again; each is about 2 KiB with its claims
@@ -78,6 +82,39 @@ JWT_SVIDS_KEPT_PER_ENTRY = 1_000  # so that who asks for ever other audiences do
 JWT_SVIDS_KEPT_PER_ENTRY_BYTES = 2 * 1024 * 1024
 JWT_AUDIENCES_ANEW = 100  # that the configuration names
 SVIDS_UNWATCHED_KEPT = 10_000  # with keys, that nobody watches: a fleet's past identities; each is about 10 KiB
+SIGNATURE_SECONDS = 10.0  # for one that is asked of others, once it has its place
+SIGNATURE_WAIT_SECONDS = 10.0  # for a caller to wait for one, with the time until it has its place
+SIGNATURES_AT_ONCE = 64  # under way, of each kind of SVID; others wait for their turn
+PREFETCHED_AT_ONCE = 32  # before anybody asks: half of the places, so that whoever does ask waits for none of them
+SIGNATURES_AT_ONCE_PER_ENTRY = 16  # so that one that does not answer for an entry leaves places to the others
+JWT_SIGNATURES_PER_ENTRY = 100  # that are waited for: who asks for ever other audiences fills no memory
+SIGNATURE_RETRY_SECONDS = 1.0  # after the first failure; each further pause is twice as long
+SIGNATURE_RETRY_MAX_SECONDS = 30.0  # so that a signer that is back is soon asked again
+ROOT_SECONDS = 15.0  # for one signature of a root that has to be waited for: hardware, or a service elsewhere
+ROOT_START_SECONDS = 5.0  # that a start waits for its first intermediate; it comes behind it otherwise
+UPSTREAM_ROOTS = 100  # of an upstream authority: each is looked at, and goes out to every workload
+UPSTREAM_CHAIN = 32  # certificates that are looked at for a chain: some tell one twice, and the root
+ISSUER_LIVES = 3  # of the longest SVID's, that an intermediate of an upstream authority has at the least
+LEAD_SHARE = 1 / 4  # of an intermediate's life, that its root may be published before it signs
+ROOT_RETRY_SECONDS = 1.0  # after the first failure; each further pause is twice as long
+ROOT_RETRY_MAX_SECONDS = 300.0  # what is signed by a root lives for hours, and is asked for at half of that
+KEY_OPEN_SECONDS = 30.0  # for the key process to start, load the vendor's library, and log in to the token
+KEY_ANSWER_SECONDS = 10.0  # for one signature in the token: less than ROOT_SECONDS, so that it is told who is silent
+KEY_SERVICE_CONNECTIONS = 8  # of agents to a key process that is a service: one has one, and a restart two
+KEY_LOOK_SECONDS = 10.0  # between two looks whether the token is there
+KEY_RETRY_SECONDS = 1.0  # after a failed start of the key process; each further pause is twice as long
+KEY_RETRY_MAX_SECONDS = 60.0
+KEY_PROCESSES_STUCK = 4  # that cannot be ended, since they wait for a device: then no other is started
+KEY_PROCESS_MEMORY_BYTES = 512 * 1024 * 1024
+KEY_PROCESS_FILE_BYTES = 16 * 1024 * 1024  # of one file: a token that lies in files has some KB for each key
+KEY_MESSAGE_MAX_BYTES = 8 * 1024 * 1024  # the draft of a list of REVOKED_SVIDS has some 130 bytes for each, as base64
+KEYS_OF_NODE_IN_TOKEN = (
+    64  # of one node, also of roots that are gone: more are made by a node that keeps losing its data
+)
+ROOT_SIGNATURES_AN_HOUR = 20  # by the keys in a token: some ten starts, and what is revoked meanwhile
+ROOT_TESTS_AN_HOUR = 60  # beside these: they certify nothing
+ROOT_LISTS_AN_HOUR = 12  # of these, so that lists leave room for intermediates
+REISSUE_WAIT_SECONDS = 30.0  # for whoever has SVIDs replaced; those that take longer are replaced behind it
 REISSUED_AT_ONCE = 20  # X.509-SVIDs, before others have a turn: about 5 ms
 REVOKED_SVIDS = (
     20_000  # of a kind, that have not ended; in CRLs, also of what has: 40 bytes each, which fit into an answer
@@ -123,6 +160,7 @@ CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 
 METRICS_CONNECTIONS = 16  # of scrapers, of which there are one or two
 METRIC_TYPES = 1_000  # of tasks, each with some time series of its own: as many as there may be at once
+HEALTH_ANSWER_MAX_BYTES = 64 * 1024  # that the command reads of whoever stands at the agent's socket: six small answers
 METRICS_SECONDS = 10.0  # for a request to come and its answer to be taken, as long as Prometheus waits
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -165,6 +203,7 @@ PROGRAM_DIGESTS_KEPT = 4_096
 CONTAINERS_NESTED_MAX = 8  # containers in containers: the folders of all are looked at
 CONTAINER_CGROUPS_MAX = 2_000  # that a container made in its own: more take longer to look through than others may wait
 CONTAINER_PROCESSES_MAX = 20_000  # more cannot be looked through within the time that an attestor has
+ACCOUNT_FILE_MAX_BYTES = 16 * 1024 * 1024  # of the machine's /etc/passwd and /etc/group: some 200,000 users
 MOUNT_TABLE_MAX_BYTES = 8 * 1024 * 1024  # of a process: some 40,000 mounts; anyone may make 100,000
 PROGRAM_SETTLED_SECONDS = 2.0  # a file changed less than that ago is read anew: old file systems count whole seconds
 PROGRAM_READ_SECONDS = 4.0  # of ATTESTOR_DEADLINE_SECONDS: what else is known of the process is told then
@@ -264,11 +303,13 @@ FORGOTTEN_SPANS = (
 FORGOTTEN_GAP_SECONDS = 60  # between two that ended: within it they are in one span
 
 GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
+ORIGINS_KEPT = 1_024  # of tasks, at about 500 bytes each: where a task comes from, as others have it alike
+LIVES_KEPT = 64  # of tasks that live as long as others: one for each length
 SPIFFE_IDS_SIGNED_KEPT = 4_096  # that are SPIFFE IDs, of those that the authority signed last
 SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
 HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
 SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
-TOKENS_READ_KEPT = 256  # of those that came back with a good signature, as they were read; about 3 KiB each
+TOKENS_READ_KEPT = 256  # of those that came back with a good signature, as they were read; about 4 KiB each
 TASK_SIGNATURES_KEPT = 2_048  # of task tokens that the agent signed or saw last, at about 1 KiB each
 JWT_SVIDS_READ_KEPT = 2_048  # whose signature was good, of those that the agent saw last; about 3 KiB each, read
 JWT_SVIDS_READ_KEPT_BYTES = 4 * 1024 * 1024  # of those, as text
@@ -291,6 +332,7 @@ STATUS_LIST_AGE_SECONDS = 15  # after which it is not to be believed
 STATUS_LIST_REMADE_SECONDS = 0.2  # after a change, at the earliest: signing and packing take half a millisecond
 PROOF_URL_MAX = 8_192  # characters of the URL of a request that a proof is made for
 PROOF_METHOD_MAX = 32  # characters
+PERSON_SUBJECT_MAX_BYTES = 255  # OpenID Connect Core 2: no issuer's `sub` is longer
 
 # --- proofs of possession -------------------------------------------------------------------------------------------
 DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
@@ -333,6 +375,9 @@ USES_MAX = 1_000_000  # of an action that a task type limits
 
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000
+TYPE_DIGEST_SHOWN = (
+    16  # hex digits of a type's digest, in each record of a task: 64 bits tell an operator's files apart
+)
 KEPT_TYPES_MAX_BYTES = 16 * 1024 * 1024  # of the last good set in the database; types are some KiB each
 GRANTS_PER_TASK = 50
 ACTIONS_PER_GRANT = 50
@@ -352,6 +397,10 @@ POLICY_MAX_BYTES = 8 * 1024  # of one policy: Cedar's parser takes stack for eac
 POLICY_NESTED_MAX = 50  # brackets in one policy; some hundreds overflow the parser's stack
 ENTITIES_KEPT = 32  # of each task type, at about 1 KiB: those that are decided again together are much alike
 ALLOWED_KEPT = 256  # questions of each task type to which policy said yes: token after token asks the same
+CLAIMS_PER_TYPE = 50  # of the person whom a task is for, as parameters
+PERSON_CHOICES = 100  # issuers, groups, and ways to log in that a type names: those of a company's departments
+PERSON_TASKS = 1_000  # live ones of one type for one person: as many as a batch has that somebody starts by hand
+LOGIN_AGE_MAX_SECONDS = 30 * 86_400  # the longest session that identity providers commonly keep
 
 # --- facts ----------------------------------------------------------------------------------------------------------
 FACTS_PER_TYPE = 50
@@ -395,21 +444,27 @@ APPROVAL_PARAM_LISTED = 200  # characters of a parameter in a list; a single req
 TASK_WAIT_SECONDS = 30.0  # that a call waits for a pending task; then its caller calls again
 REVIEWS_OWED = 1_000  # one of each task type
 REVIEW_FINDING_MAX = 2_000  # characters
+OWNER_MAX = 255  # characters of an owner or a sponsor, as of an OpenID subject
+REVIEW_EVERY_MIN_SECONDS, REVIEW_EVERY_MAX_SECONDS = 1, 3_660 * 86_400  # ten years: nobody reviews what is rarer
 BREAK_GLASS_MAX_SECONDS = 3_600
 
 # --- live tasks and the feed ----------------------------------------------------------------------------------------
 IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 100_000  # of one user or SPIFFE ID half of what others leave (shares.py): two do not take all there is.
-# Each is about 1 KiB, and a bare exchange's lives as long as its token: 1,666 a second for 60 s.
+# Each is about half a KiB, and a bare exchange's lives as long as its token: 1,666 a second for 60 s.
 LIVE_TASKS_PER_UID = 50_000  # 833 a second, if tokens live for 60 s
 TASKS_ENDED_AT_ONCE = 25  # at about 0.1 ms each, before others are answered
 REMOTE_TASKS_PER_ID = 25_000  # of one SPIFFE ID on other machines, which all replicas of a workload share
 SVIDS_PER_TASK = 1_000  # that its tokens were given for and that have not ended: it ends if one is revoked
 TASK_BLOCKS = 1_000  # kill switches that are off
+PEOPLE_BLOCKED_BY_SIGNALS = 2_000  # beside those, by signed events: the list is written whole each time, in 400 KB
 ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead
 REATTACH_SECONDS = 10.0  # after a start of the agent: for holders to come back to their tasks
 REATTACH_TRIED_SECONDS = 20.0  # by a holder whose agent has gone: it must stop and start before it can be found
+PERSON_EXPIRES_TOLD_SECONDS = 60  # ahead: a front end has its person logged in again, or refreshed, in this time
 ANCESTORS_WALKED = 64  # from a caller up to its task's holder
+PEOPLE_NAMED_KEPT = 16  # of whom was asked last what they are called: a beginning asks several times of one
+PERSON_HOLDERS_KEPT = 256  # processes of which is kept what they descend from, at about 500 bytes each
 HEARTBEAT_SECONDS = 1.0
 HEARTBEATS_MISSED = 3  # then a validator's knowledge is stale
 FEEDS_PER_CALLER = 1_000  # of one user or SPIFFE ID: each takes a heartbeat a second, and one that is slow some 45 KiB
@@ -428,30 +483,80 @@ SIGNAL_AGE_MAX_SECONDS = 86_400  # of an event that may still be handed in: so l
 SIGNALS_REMEMBERED = 20_000  # of one issuer: 30 a second at 10 minutes; when full, events are refused, none forgotten
 SIGNALS_PER_UID_PER_SECOND = 200  # handed in: checking a signature takes a tenth of a millisecond and more
 SIGNAL_JTI_MAX = 256  # characters
+SIGNAL_JTI_TOLD_MAX = 2_048  # of one that is refused for its length, and told so: 200 KiB for 100 of them
 SIGNAL_TEXT_MAX = 200  # characters of a value that becomes a fact
 EVENTS_PER_SIGNAL = 20  # transmitters send one
+SIGNAL_POLL_MAX_SECONDS = 3_600  # between two polls
+SIGNAL_POLL_PAUSE_SECONDS = 60.0  # at most, after polls that failed
+SIGNAL_STREAM_LOOK_SECONDS = 300.0  # between two looks whether the transmitter has paused the agent's stream
+SIGNAL_STREAMS_READ = 100  # of those that a transmitter lists
+SIGNALS_PER_POLL = 100  # of a KiB each: an answer has 256 KiB at most
+SIGNAL_POLLS_IN_A_ROW = 5  # without a pause, while there is more: 100 events a second at 5 s
+SIGNAL_POLL_TRIES = 20  # of an event that cannot be taken, before others may go ahead of it for good
 SIGNAL_RETRY_SECONDS = 5  # for a transmitter to come again after, when the agent could not take an event
 
-# --- what operators are shown ---------------------------------------------------------------------------------------
-LISTED_AT_ONCE = 2_000  # things that are looked through for a page, at about 1 us each, before others have a turn
-PAGE_ITEMS = 200  # of a list in one answer: ten milliseconds and less, however many there are
-PAGE_BYTES = 256 * 1024  # of one answer, a sixteenth of what clients take; one thing alone may have more
-PAGE_TOKEN_MAX = 16 * 1024  # characters: two SPIFFE IDs and a name, in base64
-LISTED_TEXT = 200  # characters of a workload's text in a list; one thing alone is shown whole
-OUTCOMES_TOLD = 500  # of a change of many tasks; the rest is counted
-STATUS_ROWS = 100  # of streams and of SVIDs in a status; lists of them have all
+# --- people ---------------------------------------------------------------------------------------------------------
+PEOPLE_ISSUERS = 16  # whose tokens are taken: a company's own, and its partners'
+PERSON_PRESENTERS = 100  # tables of one issuer
+PERSON_AUDIENCES = 100  # of one table, of each kind
+PERSON_CLAIMS = 20  # of one issuer that are read for policies
+PERSON_CLAIM_MAX_BYTES = 1_024  # of the value of one
+PERSON_GROUPS = 500  # of one person: issuers stop at 200 (Entra), and more do not fit into a header
+PERSON_TEXT_MAX_BYTES = 255  # of `sid`, `acr`, a method or a group; OpenID Connect Core 2 has it of `sub`
+PERSON_TOLD_MAX_BYTES = 4_096  # of their claims in a token for a service: servers take lines of 8 KiB in a header
+PERSON_SCOPES = 200  # of one issuer that are mapped to actions, and that one token has
+PERSON_SCOPE_ACTIONS = 200  # that one of them lets be done
+PERSON_PREFIX_MAX_BYTES = 64  # of an issuer's, before the subjects of its people
+PERSON_METHODS = 20  # in `amr`
+PERSON_TOKEN_MAX_SECONDS = 86_400  # the most that `longest` and `fresh` may be: a working day
+PERSON_RECHECKS_AT_ONCE = 16  # questions to one issuer whether tokens are active
+PERSON_TOKENS_UNUSED = 200  # of one workload, that were verified just now and by which nothing has begun
+PERSON_TOKEN_UNUSED_SECONDS = 30.0  # after which such a one is forgotten: nothing takes so long to begin
+OPAQUE_TOKEN_MIN_BYTES = 22  # of an access token: 128 bits as base64url, so that its digest in records tells nothing
+OPAQUE_TOKEN_MAX_BYTES = 4_096
+OPAQUE_TOKENS_PER_SECOND = 20  # of one workload: the issuer is asked about each, and anybody can make one up
+PERSON_RECHECK_ENDS_AFTER = 10  # times the grace without an answer: the task ends
+ID_JAG_MAX_SECONDS = 300  # an assertion is for one request at once, and its `jti` is remembered so long
+PUBLISHED_KEYS = 100  # of one issuer
+PUBLISHED_KEYS_SECONDS = 300.0  # that fetched keys are in force before they are fetched anew behind
+PUBLISHED_KEYS_KEPT_SECONDS = 3_600.0  # at most, while they cannot be: a key that was taken away is forgotten by then
+PUBLISHED_KEYS_ANEW_SECONDS = 30.0  # between two fetches for a key ID that is not known: anybody can make one up
+PUBLISHED_KEYS_PAUSE_SECONDS = 2.0  # after a fetch that failed, while there are no keys
+LOGOUT_TOKEN_AGE_SECONDS = 600  # of `iat`: an issuer sends one as soon as somebody logs out, and once
+LOGOUT_TOKENS_REMEMBERED = 10_000  # by `jti`: one that is forgotten, and comes again, ends nothing more
+LOGOUT_CONNECTIONS = 200  # of issuers that say who has logged out: each has one or two
+LOGOUT_CONNECTIONS_PER_ADDRESS = 50
+LOGOUT_CONNECTIONS_PER_SECOND = 50  # new ones of one address: a handshake takes a millisecond
+LOGOUT_REQUESTS_PER_SECOND = 200  # of one address: checking a signature takes a tenth of a millisecond and more
+LOGOUT_DESCRIPTORS_SHARE = 0.02  # of the descriptors; a connection takes one
+PENDING_DELIVERIES_OF_ISSUER = 100  # logouts, or events, of keys that are not known: a rotation meets a few
+PENDING_DELIVERIES = 1_000  # of all issuers: 4 MB
+PENDING_DELIVERY_MAX_BYTES = 4_096  # of one: issuers write 1 to 2 KiB
+PENDING_DELIVERY_SECONDS = 600.0  # that one is kept while the keys are not to be had: so old a logout token may be
+PENDING_DELIVERY_PAUSE_SECONDS = 2.0  # between two looks whether they are
+ENDED_SESSIONS = 50_000  # that are remembered, in 15 MB: 14 logouts a second where tokens are good for an hour
+ENDED_SESSIONS_DROPPED_SHARE = 0.01  # of those, once there are too many: so that not each further one looks for one
+ENDED_SESSIONS_EVENTS = 2_000  # records of the audit that wait while the disk fails: the newest
+ENDED_SESSIONS_KEPT_SECONDS = 3_600  # after the last token of one has ended: a clock may be set back by less unnoticed
+ENDED_SESSIONS_LOOK_SECONDS = 60.0  # between two looks for those that can be forgotten
 
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_PER_COMMIT = 256
 WRITES_WAITING = 10_000
+STORE_LOOK_SECONDS = 5.0  # between looks whether the store takes writes: so soon a disk that was mended is noticed
+STORE_IDLE_SECONDS = 30.0  # without a write, after which a small one is made to see whether the disk takes it
+STORE_STUCK_SECONDS = 10.0  # that a commit may take before the store counts as one that refuses
 AUDIT_LISTED = 10_000
 AUDIT_SCANNED = 5_000  # records that one read looks at: some 3.5 MB, in about 10 ms
+AUDIT_BLOCKS = 512  # of the journal's index that one read goes through, a million records: some 5 ms
 AUDIT_PAGE = 200  # records that one read finds
 AUDIT_PAGE_BYTES = 128 * 1024  # of one message of them, which is made in about 10 ms
 AUDIT_FOLLOWERS = 8  # of one operator's uid
 AUDIT_FOLLOW_SECONDS = 0.5  # between two looks for what is new
 AUDIT_EVENTS_WANTED = 32
 AUDIT_WANTED_TEXT = 128  # characters of an event, a task's ID or a type that is searched for
+AUDIT_WANTED_ID = 2_048  # characters of a SPIFFE ID, or of who else it was
+AUDIT_SEARCHED = 100  # records of a page that is searched for
 AUDIT_MAX_BYTES = 8 * 1024**3  # of the database: a year of some 30,000 records a day, at about 700 bytes each
 AUDIT_MAX_BYTES_LEAST = 16 * 1024 * 1024  # that an operator may set
 AUDIT_DISK_SHARE = 0.5  # of the data folder's file system, if that is less
@@ -460,9 +565,8 @@ AUDIT_LOOK_SECONDS = 30.0  # in which one workload adds some 60 MiB
 AUDIT_PRUNED_SHARE = 0.05  # of the most, by which it is less afterwards
 AUDIT_PRUNED_AT_ONCE = 1_000  # records in one write, which others wait for: about 20 ms
 AUDIT_PRUNE_PAUSE_SECONDS = 0.05  # between two such writes
-FAILURES_KEPT = 100  # kinds and subjects, for `sojourn status`
-FAILURE_TEXT_MAX = 500  # characters
 AUDITED_TEXT = 200  # characters of a caller's text that go into a record
+AUDITED_AUDIENCES = 5  # of one JWT-SVID, in its record
 
 # --- what a task sends, by the SDK's clients and through the egress proxy -------------------------------------------
 REQUEST_TARGET_MAX_BYTES = 16 * 1024  # path and query; servers take 8 KiB
@@ -505,6 +609,7 @@ FEDERATION_RETRY_SECONDS = 5.0  # after the first failure; then twice as long ea
 FEDERATION_JITTER_SHARE = 0.2  # by which a pause is shorter, so that a fleet does not ask as one, and none is late
 FEDERATION_DEADLINE_SECONDS = 10.0  # of one fetch, its name's resolution and TLS included
 FEDERATION_CONNECT_SECONDS = 3.0  # for each address of an endpoint to accept, so that the next one has its turn
+REFRESH_HINT_SECONDS = 300  # that a bundle document tells others to fetch it anew after
 FEDERATION_BUNDLE_MAX_BYTES = 256 * 1024  # some 150 certificates; bundles have a few
 FEDERATION_FETCHES_AT_ONCE = 16  # on their own; partners that are dead hold no more than these
 FEDERATION_ASKED_AT_ONCE = 16  # that an operator waits for, beside those
@@ -563,3 +668,87 @@ PROVIDER_METADATA_MIN_SECONDS = 60.0
 PROVIDER_METADATA_MAX_SECONDS = 86_400.0
 PROVIDER_METADATA_KEPT_SECONDS = 86_400.0  # at most, while they cannot be fetched anew
 PROVIDER_SCOPES = 100  # that a task type asks for, of one resource
+
+# --- a SPIRE server above this node ---
+UPSTREAM_CALL_SECONDS = 30.0  # of one call, as spire-agent has it
+UPSTREAM_MESSAGE_MAX_BYTES = 64 << 20  # a page of entries, or a batch of SVIDs: of 500 with what each may have at most
+UPSTREAM_BATCH = 500  # X.509-SVIDs that are asked for at once: a server's rate limit refuses more
+UPSTREAM_ENTRIES = 100_000  # that a server may give this node: what it is told must fit into memory
+UPSTREAM_FILE_MAX_BYTES = 1 << 20  # of a bundle, a certificate, a key or a token
+UPSTREAM_ENTRIES_IN_A_STEP = 200  # of the loop, which that keeps for some 10 ms
+UPSTREAM_AWAY_TOLD_SECONDS = 30.0  # for which no server has answered: a restart of one takes less
+UPSTREAM_BEHIND_SECONDS = 30.0  # and no fewer than so many polls, without a sync that succeeds, until that is told:
+UPSTREAM_BEHIND_POLLS = 6
+UPSTREAM_SERVERS = 16  # names of servers that a node may be given
+UPSTREAM_PREFETCH = 500  # entries whose SVIDs are signed before anybody asks: what one call has signed
+UPSTREAM_PREFETCH_MAX = 10_000  # each is signed twice in its life, asked for or not
+UPSTREAM_CHALLENGES = 8  # that a server may ask before it has attested a node
+UPSTREAM_START_SECONDS = 10.0  # that a start waits for a server that nothing is kept of; then it goes on without
+UPSTREAM_LEAVE_SECONDS = 15.0  # that a stop waits for an SVID of the node's own: a service manager kills after 20
+UPSTREAM_CLOCK_BEHIND_SECONDS = 86_400.0  # of the server's, by which this machine's clock may be for a node to join
+UPSTREAM_JOIN_WRITE_SECONDS = 30.0  # for which `agent join` tries to write what the server gives once
+UPSTREAM_WRITE_AGAIN_SECONDS = 0.5  # between two tries of that
+UPSTREAM_TWIN_SECONDS = 900.0  # after attesting: who is not active any more by then has a twin
+UPSTREAM_TWIN_MAX_SECONDS = 300.0  # between two attestations then: less than the time that tells twins
+UPSTREAM_POLL_MAX_SECONDS = 30.0  # between two syncs that fail: a server that is back is seen soon
+UPSTREAM_POLL_JITTER_SHARE = 0.1  # by which a pause is longer or shorter
+UPSTREAM_SYNC_AGAIN_SECONDS = 1.0  # between two syncs that are asked for out of turn: a server's own cache is no faster
+UPSTREAM_LOOKUP_SECONDS = 5.0  # for the addresses of a name: others may have some
+UPSTREAM_MOVE_SECONDS = 2.0  # at most, before the next server is asked in the place of one that does not answer
+UPSTREAM_RETRY_SECONDS = 1.0  # after joining or renewing has failed first; each further pause is twice as long
+UPSTREAM_RETRY_MAX_SECONDS = 30.0  # so that a server that is back is soon asked again
+UPSTREAM_REFUSED_SECONDS = 60.0  # until a server that has said no is asked again: somebody has to do something first
+UPSTREAM_BANNED_SECONDS = 60.0  # the same for a node that is banned
+UPSTREAM_FEDERATED_AT_ONCE = 10  # bundles of other trust domains that are asked for at once
+UPSTREAM_LEFT_OUT_TOLD = 10  # entries, or keys, that one line of the log names
+UPSTREAM_GATHER_SECONDS = 0.003  # that a signature waits for others to go with it
+UPSTREAM_SIGN_SECONDS = 10.0  # of a call for signatures: whoever waits for one has given up by then
+UPSTREAM_SIGN_WAITING = 10_000  # signatures that wait for their call
+UPSTREAM_KEPT_WAIT_SECONDS = 2.0  # for an SVID in the place of one of an earlier run that should be renewed
+UPSTREAM_KEEP_SECONDS = 1.0  # until a change is on disk, so that many are written at once
+UPSTREAM_KEPT_SVIDS = 10_000  # of workloads that are kept over restarts, at about 1.5 KiB each
+
+# --- a server, and the nodes below it ---
+NODE_CONNECTIONS = 12_000  # of nodes: each has one, and another while it renews
+NODE_CONNECTIONS_PER_ID = 8  # of one node
+NODE_DESCRIPTORS_SHARE = 0.6  # of the descriptors: nobody else connects to a server; a connection takes one
+NODE_STREAMS_PER_ID = 64  # calls under way of one node, or of those who show no SVID from one network
+NODE_REQUEST_MAX_BYTES = 4 << 20  # a batch of certificate requests with the largest keys
+NODE_BATCH = 500  # X.509-SVIDs in one call, as SPIRE's nodes ask for them
+NODE_ENTRIES_PAGE = 500  # entries, or their revisions, in one message: SPIRE's page
+NODE_SIGNATURES_PER_SECOND = 500  # for one node in the long run, X.509-SVIDs and JWT-SVIDs: a sixth of a core
+NODE_SIGNATURES_BURST = 2_000  # a node that begins has many entries
+NODE_SIGNATURES_WAIT_SECONDS = 5.0  # for one's turn, before a node is told to come again: it waits for longer than that
+NODE_SIGNED_IN_A_STEP = 10  # X.509-SVIDs, before others have a turn: about 5 ms
+NODE_ENTRIES_IN_A_STEP = 100  # entries that are made messages of, before others have a turn: about 5 ms
+NODES_ATTESTED_PER_SECOND = 20  # of one network, behind whose address there may be a whole fleet
+NODES_ATTESTED_BURST = 200
+NODES_ATTESTING = 64  # at once, of one network
+NODE_CHANGES_PER_SECOND = 1  # of what is on disk of one node: renewals, and what it says of itself
+NODE_CHANGES_BURST = 20
+NODE_CHALLENGE_SECONDS = 10.0  # for the answer to a challenge
+NODE_VERSION_MAX = 255  # characters of what a node says of its own release, as SPIRE has it
+NODE_NAME_MAX = 64  # characters of a name that an operator gives a node
+NODES_PER_PAGE = 500  # of a list, where nobody asks for fewer
+JOIN_TOKENS = 10_000  # that are not used yet and have not ended
+JOIN_TOKEN_MAX_BYTES = 255  # of one that an operator has made up; it stands in the node's ID
+JOIN_TOKEN_MAX_SECONDS = 7 * 86_400
+BOUND_KEY_MESSAGE_MAX_BYTES = 4_096  # of what a node says of its bound key: a tenth of that
+X509POP_PAYLOAD_MAX_BYTES = 256 * 1024  # five certificates with the largest keys are a tenth of that
+X509POP_INTERMEDIATES = 4  # as SPIRE has it
+X509POP_RSA_MAX_BITS = 8_192  # likewise: checking by a larger one costs too much
+K8S_PSAT_PAYLOAD_MAX_BYTES = 32 * 1024  # a token has one or two KiB
+K8S_PSAT_SECONDS = 10.0  # for all that is asked about one token: a spire-agent waits for 30
+K8S_CLUSTERS = 100  # whose tokens one server takes
+K8S_ALLOWED = 100  # service accounts, audiences or keys of labels, each of one cluster
+K8S_NAME_MAX = 253  # characters of a name: RFC 1123, as Kubernetes has it
+K8S_FILE_MAX_BYTES = 1024 * 1024  # of a kubeconfig, and of what it names
+K8S_ANSWER_MAX_BYTES = 4 << 20  # an object of etcd has 1.5 MiB at most
+K8S_HEADERS = 100
+K8S_HEADERS_MAX_BYTES = 64 * 1024
+K8S_READ_BYTES = 64 * 1024  # at once
+K8S_WIRE_MAX_BYTES = K8S_ANSWER_MAX_BYTES + 1024 * 1024  # of one answer with what is around its body
+K8S_CALLS_AT_ONCE = 16  # to one cluster's API, of however many nodes that begin
+K8S_IDLE_CONNECTIONS = 2
+K8S_IDLE_SECONDS = 30.0
+K8S_CONNECT_SECONDS = 5.0

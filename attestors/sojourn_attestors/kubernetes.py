@@ -32,6 +32,7 @@ from sojourn_attestors.pods.paths import made_by_kubelet
 WAIT_SECONDS: Final = ATTESTOR_DEADLINE_SECONDS - 0.5  # in all, so that the reason is told before the deadline
 LOOK_SECONDS: Final = (0.1, 0.2, 0.3, 0.5)  # between lists while a container is waited for; then as the last
 _FIRST_PROCESSES_KEPT: Final = 4_096
+_LOOPBACK: Final = "127.0.0.1"
 _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # where Kubernetes gives pods what is theirs
 
 
@@ -55,7 +56,8 @@ Host = Annotated[str, AfterValidator(_host)]
 class KubernetesSettings(Table):
     """`[attestors.k8s]`. What files hold is read again for each request."""
 
-    kubelet_address: Host = "127.0.0.1"
+    kubelet_address: Host | None = None  # default: 127.0.0.1
+    kubelet_address_env: Annotated[str, Field(min_length=1)] | None = None  # or the variable that has it
     kubelet_secure_port: Port = 10_250
     kubelet_read_only_port: Port | None = None  # plain HTTP, which proves nothing about who answers; off unless set
     kubelet_ca_path: Path | None = None  # PEM: who vouches for its certificate; default: the service account's
@@ -74,6 +76,8 @@ class KubernetesSettings(Table):
             raise ValueError("certificate_path and private_key_path go together")
         if self.node_name is not None and self.node_name_env is not None:
             raise ValueError("node_name and node_name_env: one of them is enough")
+        if self.kubelet_address is not None and self.kubelet_address_env is not None:
+            raise ValueError("kubelet_address and kubelet_address_env: one of them is enough")
         shown = ("kubelet_ca_path", "kubelet_name", "token_path", "certificate_path")
         useless = [name for name in shown if getattr(self, name) is not None]
         if self.kubelet_read_only_port is not None and useless:
@@ -82,18 +86,27 @@ class KubernetesSettings(Table):
 
     def access(self, node: str) -> Access:
         """How the kubelet of the node with that name, if it is known, is reached."""
+        address = self.kubelet_address or self._address_of_environment() or _LOOPBACK
         if self.kubelet_read_only_port is not None:
-            return Access(self.kubelet_address, self.kubelet_read_only_port)
+            return Access(address, self.kubelet_read_only_port)
         token = "" if self.certificate_path is not None else f"{_ACCOUNT}/token"
         return Access(
-            self.kubelet_address,
+            address,
             self.kubelet_secure_port,
-            self.kubelet_name or node or self.kubelet_address,
+            self.kubelet_name or node or address,
             self.kubelet_ca_path or f"{_ACCOUNT}/ca.crt",
             self.token_path or token,
             self.certificate_path or "",
             self.private_key_path or "",
         )
+
+    def _address_of_environment(self) -> str:
+        """The address that the variable has, '' if none is named. Raise InvalidConfig if that is none."""
+        found = _of_environment("kubelet_address_env", self.kubelet_address_env)
+        try:
+            return _host(found) if found else ""
+        except ValueError as error:
+            raise InvalidConfig([f"kubelet_address_env: {self.kubelet_address_env} {error}"]) from error
 
 
 class KubernetesAttestor:
@@ -101,7 +114,7 @@ class KubernetesAttestor:
 
     def __init__(self, settings: Mapping[str, Any], pool: Executor) -> None:
         read = read_settings(KubernetesSettings, settings)
-        self._node = read.node_name or _of_environment(read.node_name_env)
+        self._node = read.node_name or _of_environment("node_name_env", read.node_name_env)
         self._cgroup_root = read.cgroup_root
         self._max_age = read.max_age.total_seconds()
         self._kubelet = Kubelet(read.access(self._node), pool)
@@ -223,10 +236,10 @@ def _missed(place: Place, listing: Listing | None) -> str:
     return f"the kubelet does not list the process's pod{unread}"
 
 
-def _of_environment(name: str | None) -> str:
+def _of_environment(key: str, name: str | None) -> str:
     if name is None:
         return ""
     value = os.environ.get(name, "")
     if not value:
-        raise InvalidConfig([f"node_name_env: the environment has no {name}"])
+        raise InvalidConfig([f"{key}: the environment has no {name}"])
     return value

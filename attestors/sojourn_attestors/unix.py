@@ -3,9 +3,10 @@
 Selector values, named as SPIRE names them: `uid:N gid:N user:NAME group:NAME supplementary_gid:N
 supplementary_group:NAME path:/ABSOLUTE/PATH sha256:HEX`, and our own `cgroup:/PATH` and `cgroup:CONTROLLER:/PATH`.
 
-Ids are the kernel's record of the connect. `path` is given only if the process runs the very file that this host has at
-that path and shares our mount namespace: otherwise a user can bind another program over the path in a namespace of
-their own. `sha256` is of the file that runs, read through the kernel's own link, whatever its name.
+Ids are the kernel's record of the connect. `path` is given only if the process runs the very file that this machine has
+at that path and is in the mount namespace of the machine's first process: otherwise a user can bind another program
+over the path in a namespace of their own. `sha256` is of the file that runs, read through the kernel's own link,
+whatever its name. Names are those of the machine's users, also for an agent in a container.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from sojourn.limits import (
 )
 from sojourn.plugins.attestor import Answer, Subject, Table, parse_cgroups, read_settings
 
+from sojourn_attestors.asking.accounts import names_doubt, of_the_machine
 from sojourn_attestors.asking.names import Kind, Names
 from sojourn_attestors.kernel.programs import Found, Programs
 
@@ -62,7 +64,8 @@ class UnixAttestor:
             sha256=self._settings.sha256,
             max_bytes=self._settings.sha256_max_bytes,
         )
-        self._names = Names(pool)
+        self._names = Names(pool, of_the_machine())
+        self._names_doubt = names_doubt()
         self._all_ids_mapped = _all_ids_mapped()
         self._sees_whole_cgroups = _namespace("cgroup") == _INITIAL_CGROUP_NAMESPACE
 
@@ -104,6 +107,9 @@ class UnixAttestor:
         wanted = [("user", Kind.USER, subject.uid), ("group", Kind.GROUP, subject.gid)]
         wanted += [("supplementary_group", Kind.GROUP, number) for number in sorted(subject.groups)]
         wanted = [each for each in wanted if self._told(each[2])]
+        if self._names_doubt:
+            found.withheld.update({word: self._names_doubt for word, _, _ in wanted})
+            return
         keys = dict.fromkeys((kind, number) for _, kind, number in wanted)
         names = await self._names.of(keys, NAMES_WAITED_FOR_SECONDS, subject.uid)
         for word, kind, number in wanted:

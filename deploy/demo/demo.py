@@ -131,9 +131,8 @@ class Demo:
         )
         return target
 
-    def start(self, role: str, *arguments: str) -> Process:
-        program = self.folder / role / "bin" / role
-        environment = {
+    def role_environment(self) -> dict[str, str]:
+        return {
             **self.environment,
             # The copied interpreter finds its library and our packages where the original does.
             "PYTHONPATH": os.pathsep.join(
@@ -143,7 +142,12 @@ class Demo:
                 filter(None, [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")])
             ),
         }
-        process = Process([str(program), str(self.roles), role, *arguments], environment, self.folder / f"{role}.log")
+
+    def start(self, role: str, *arguments: str) -> Process:
+        program = self.folder / role / "bin" / role
+        process = Process(
+            [str(program), str(self.roles), role, *arguments], self.role_environment(), self.folder / f"{role}.log"
+        )
         self.processes.append(process)
         return process
 

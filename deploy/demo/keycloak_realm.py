@@ -45,7 +45,7 @@ class Realm:
         context = ssl.create_default_context(cafile=ca) if self.base.startswith("https:") else None
         secure = urllib.request.HTTPSHandler(context=context) if context else urllib.request.HTTPHandler()
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure)
-        self._login = {"grant_type": "password", "client_id": "admin-cli", "username": admin, "password": password}
+        self.admin_login = {"grant_type": "password", "client_id": "admin-cli", "username": admin, "password": password}
 
     @property
     def issuer(self) -> str:
@@ -58,6 +58,10 @@ class Realm:
             self._ask("POST", "/realms", wanted)
         else:
             self._ask("PUT", f"/realms/{self.name}", wanted)
+
+    def bring_in(self, representation: dict[str, Any]) -> None:
+        """The realm as a file has it that the admin console takes, with its users and clients. It must not be there."""
+        self._ask("POST", "/realms", {**representation, "realm": self.name})
 
     def trust(self, trust_domain: str, bundle_endpoint: str) -> None:
         """The trust domain, whose keys are at a SPIFFE bundle endpoint: https, or on this host."""
@@ -163,7 +167,7 @@ class Realm:
             return None
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
-        login = urllib.parse.urlencode(self._login).encode()
+        login = urllib.parse.urlencode(self.admin_login).encode()
         token = self._send("POST", f"{self.base}/realms/master/protocol/openid-connect/token", login, {})[
             "access_token"
         ]

@@ -12,6 +12,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 240.0  # 14 s on an idle machine
 STOP_SECONDS = 15.0
 ADMIN = "admin"
-# The one feature that its clients need for SPIFFE is built into it by .ci/keycloak.
+# The features that its clients need are built into it by .ci/keycloak.
 HEAP = "-Xms64m -Xmx384m"
 
 
@@ -49,14 +50,16 @@ class Keycloak:
         key: Path | None = None,
         trusted: Path | None = None,
         heap: str = HEAP,
+        options: Sequence[str] = (),
     ) -> None:
         """With `certificate` and `key` it speaks https too, at `secure_base`. `trusted`: a PEM file with authorities of
-        servers that it believes, such as of the agent's bundle endpoint. `heap`: options of the JVM.
+        servers that it believes, such as of the agent's bundle endpoint. `heap`: options of the JVM. `options`: more
+        of its own.
         """
         self.admin_password = secrets.token_urlsafe(18)
         self._folder = folder
         self._port, self._secure_port = _free_port(), _free_port()
-        self._certificate, self._key, self._heap = certificate, key, heap
+        self._certificate, self._key, self._heap, self._options = certificate, key, heap, tuple(options)
         self._log = folder / "keycloak.log"
         self._prepare(home)
         if trusted is not None:
@@ -97,6 +100,7 @@ class Keycloak:
             "--hostname-strict=false",
             f"--https-port={self._secure_port}",
             "--http-management-port=0",
+            *self._options,
         ]
         if self._certificate is not None:
             options += [f"--https-certificate-file={self._certificate}", f"--https-certificate-key-file={self._key}"]

@@ -4,8 +4,10 @@ A repetition puts each subject under the load once, one after another, and every
 round: what disturbs the machine for a while, or what a subject leaves behind, does not always fall on the same one.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, median
 from typing import Any, TypeVar
 
 from figures import Figure, ratios
@@ -48,6 +50,17 @@ class Run:
         """From what the load clients print."""
         failed = told.get("failed") or {}
         return cls(told["calls"], told["rate"], told["p50"], told["p99"], told.get("client_cpu", 0.0), failed)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Run]") -> "Run":
+        """Of parts of the same length, one after another: the median of their p50, and the worst p99."""
+        failed: Counter[str] = Counter()
+        for part in parts:
+            failed.update(part.failed)
+        calls = sum(part.calls for part in parts)
+        client = sum(part.client_cpu_seconds * part.calls for part in parts) / max(1, calls)
+        rate, p50 = fmean(part.rate for part in parts), median(part.p50_ms for part in parts)
+        return cls(calls, rate, p50, max(part.p99_ms for part in parts), client, failed)
 
     def microseconds(self, daemon: str = "") -> float:
         """CPU time for each call: of one daemon, or of all."""

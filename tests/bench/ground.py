@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import pytest
+from figures import Missing
 from harness.agent import AgentProcess
 from harness.callers import Caller
 from sojourn._pb.sojourn.v1 import admin_pb2
@@ -37,6 +39,15 @@ class Effort:
 
 FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150, alternations=3, load_seconds=1.0)
 QUICK = Effort(starts=1, repetitions=1, seconds=0.15, tries=6, calls=20, alternations=2, load_seconds=0.15)
+
+
+@contextlib.contextmanager
+def needed() -> Iterator[None]:
+    """What a test would be skipped for is a part that is missing here."""
+    try:
+        yield
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        raise Missing(str(error)) from None
 
 
 class Helper(Caller):

@@ -40,6 +40,11 @@ HELD: Final = {
     54: "bursts of seconds beside tasks that are there already",
     55: "held for 300 s: each exchange begins a task that lives as long as its token, 60 s: five lives of it",
     56: "held for 60 s, three lives of the JWT-SVIDs, which are of 20 s here: 300 s by default, and remembered as long",
+    62: _NOTHING,
+    73: "until a backlog of 200,000 records is taken: what a sink has had leaves a cursor and nothing else",
+    64: "bursts of seconds, for the ratio of the two: what an exchange leaves behind, line 55 holds for five lives of it",
+    65: _NOTHING,
+    80: "bursts of seconds, for the ratio of the two: a root's signature leaves a record and nothing else",
 }
 
 

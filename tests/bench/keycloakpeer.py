@@ -26,7 +26,7 @@ from tokenground import ACCESS_TOKEN, EXCHANGE, SVID_SECONDS, TokenGround
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 WORKLOAD, SERVICE = "agent", "orders"  # clients of the realm
 WORKLOAD_PATH, SERVICE_PATH = "/agent/orders", "/service/orders"
-FRESH_SECONDS = 60.0
+FRESH_SECONDS = 20.0
 SCOPE = "orders.read"
 TOKEN_SECONDS = 900
 JAVA_LEAST = 17

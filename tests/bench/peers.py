@@ -78,8 +78,8 @@ SPIRE = Peer("SPIRE", _find_spire, lambda: _run("bash", str(ROOT / ".ci" / "spir
 
 def _find_keycloak() -> tuple[Path, ...] | None:
     """The folder into which `bash .ci/keycloak` puts its distribution, if there is a Java that runs it."""
-    found = sorted(CACHE.glob("keycloak-*/bin/kc.sh"))
-    return (found[-1].parent.parent,) if found and shutil.which("java") else None
+    found = sorted((each.parents[1] for each in CACHE.glob("keycloak-*/bin/kc.sh")), key=lambda each: each.name)
+    return (found[-1],) if found and shutil.which("java") else None
 
 
 def _keycloak_version(found: tuple[Path, ...]) -> str:

@@ -93,7 +93,15 @@ def questions(count: int) -> list[Question]:
     made = []
     for number in range(count):
         principal = Principal(
-            f"tsk_{number:022d}", "many", TRIAGE_ID, "active", chance.randrange(50), number, chance.randrange(3), ()
+            f"tsk_{number:022d}",
+            "many",
+            TRIAGE_ID,
+            "active",
+            chance.randrange(50),
+            number,
+            chance.randrange(3),
+            (),
+            user=None,
         )
         params = {"level": chance.randrange(110), "tainted": chance.random() < 0.2}
         made.append(Question(principal, chance.choice(ACTIONS), Context(params=params)))

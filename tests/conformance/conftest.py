@@ -12,7 +12,9 @@ from conformance.ground import Issued, Registered, WorkloadWire, issued_in
 from fakes.ca import FakeCa
 from fakes.fake_agent import FakeAgent
 from harness.agent import AgentProcess
+from harness.nodeagent import AGENTS, NODE, NodeAgent, admin_of, node_agent, server_jwt_key
 from harness.raw import Admin, module_agent
+from harness.reading import header
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.authority.jwt_keys import JwtKeys
 from sojourn.jose.jws import SigningKey
@@ -22,17 +24,27 @@ from sojourn.sdk.client.client import Client
 # --- the real agent -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def agent() -> Iterator[AgentProcess]:
-    """One agent for all rows. The user who runs the tests is /me there."""
-    with module_agent() as running, Admin(running.admin_socket) as admin:
+@pytest.fixture(scope="session", params=AGENTS)
+def agent(request: pytest.FixtureRequest) -> Iterator[AgentProcess]:
+    """One agent for all rows, and one that is a node of a SPIRE server. The user who runs the tests is /me there."""
+    made = node_agent if request.param == NODE else module_agent
+    with made() as running, admin_of(running) as admin:
         admin.register("/me", f"unix:uid:{os.getuid()}", hint="main", jwt_svid_ttl=3_600)
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _of_this_agent(request: pytest.FixtureRequest) -> None:
+    """What is the server's to keep is told of who signs alone."""
+    marker = request.node.get_closest_marker("own_authority")
+    callspec = getattr(request.node, "callspec", None)
+    if marker is not None and callspec is not None and callspec.params.get("agent") == NODE:
+        pytest.skip(marker.args[0])
+
+
 @pytest.fixture(scope="session")
 def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
+    with admin_of(agent) as admin:
         yield admin
 
 
@@ -58,8 +70,10 @@ def registered(admin: Admin) -> Registered:
 
 
 @pytest.fixture(scope="session")
-def jwt_key(agent: AgentProcess) -> SigningKey:
-    """The agent's own JWT key, to sign what the agent would not."""
+def jwt_key(agent: AgentProcess, token: str) -> SigningKey:
+    """The key that signs its JWT-SVIDs, to sign what nobody would."""
+    if isinstance(agent, NodeAgent):
+        return server_jwt_key(agent.server, header(token)["kid"])
     return JwtKeys(agent.data_dir / "keys" / "jwt.pem", SystemClock(), timedelta(days=30)).active.key
 
 

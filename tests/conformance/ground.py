@@ -10,8 +10,10 @@ from conformance.rows import ROWS
 from cryptography import x509
 from fakes.ca import FakeCa
 from grpc_reflection.v1alpha import reflection_pb2
+from harness.agent import AgentProcess
+from harness.nodeagent import NodeAgent
 from harness.raw import BUNDLE_API, WORKLOAD_API, Admin, Wire
-from harness.reading import certificates
+from harness.reading import certificates, listening
 from sojourn._pb import workload_pb2 as pb
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as bundle_api
 from sojourn._pb.spire.api.types import types_pb2 as types
@@ -68,6 +70,11 @@ def issued_in(svid: pb.X509SVID) -> Issued:
     leaf, issuer = certificates(svid.x509_svid)
     [root] = certificates(svid.bundle)
     return Issued(svid, leaf, issuer, root)
+
+
+def sockets_of(agent: AgentProcess) -> tuple[list[str], list[str]]:
+    """The paths of the Unix sockets that it listens on, and its internet sockets but those to its own server."""
+    return listening(agent.pid, agent.server.node_port if isinstance(agent, NodeAgent) else None)
 
 
 def reflected(wire: Wire, **asked: str) -> Any:

@@ -23,7 +23,8 @@ HEAD = """\
 Generated from `tests/conformance/rows.py` and the tests beside it: `cd tests && python -m conformance.table`. Do not
 edit. The standards are those of github.com/spiffe/spiffe at commit 665a28f3253e (2026-07-01); the broker's
 endpoint is not in it yet. The level is the standard's word; small letters: it says so without one. Who: I issuer, V validator,
-S server, C client, B publisher of a bundle, K its reader.
+S server, C client, B publisher of a bundle, K its reader. Each test of an agent runs on one of its own authority, and once more
+on a node of a real SPIRE server, which signs there; but for what only who signs itself can be asked, and WIT-SVIDs.
 """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from conformance.ground import REQUESTS, STREAMS, WorkloadWire, reflected, services
+from conformance.ground import REQUESTS, STREAMS, WorkloadWire, reflected, services, sockets_of
 from fakes.ca import FakeCa
 from fakes.fake_agent import Fail, FakeAgent, x509_response
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -21,7 +21,6 @@ from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
 from harness.looking import until
 from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, refusal
-from harness.reading import listening
 from sojourn._pb import workload_pb2 as pb
 from sojourn.config.paths import public_socket
 from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable, Unreachable
@@ -47,13 +46,13 @@ def test_WEP_01_local(agent: AgentProcess) -> None:
     """The endpoint is a socket in this host's file system, which every local user may connect to."""
     mode = os.stat(agent.socket).st_mode
     assert (True, 0o222) == (stat.S_ISSOCK(mode), mode & 0o222)
-    assert agent.socket in [path.removesuffix(".new") for path in listening(agent.pid)[0]]
+    assert agent.socket in [path.removesuffix(".new") for path in sockets_of(agent)[0]]
 
 
 @pytest.mark.root
 def test_WEP_02_one_host(agent: AgentProcess) -> None:
     """No other host can reach the agent: it listens on file system sockets alone."""
-    unix, internet = listening(agent.pid)
+    unix, internet = sockets_of(agent)
     assert ([], []) == (internet, [path for path in unix if not path.startswith("/")])
     assert len(unix) >= 2
 
@@ -83,7 +82,7 @@ def test_WEP_05_no_tcp(agent: AgentProcess, wire: WorkloadWire) -> None:
     """The API is not served over TCP or UDP: the agent has no such socket, also while it serves."""
     stream = wire.x509_stream()
     assert 1 <= len(next(stream).svids)
-    assert [] == listening(agent.pid)[1]
+    assert [] == sockets_of(agent)[1]
     stream.cancel()
 
 

@@ -26,7 +26,8 @@ from harness.federating import follow, friend, roots
 from harness.raw import Wire
 from harness.tlsplace import TlsPlace
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import JWT, X509
+from sojourn.authority.embedded_ca import JWT
+from sojourn.authority.key_steps import X509
 from sojourn.errors import BundleNotFetched, InvalidSvid
 from sojourn.federation.bundle_fetch import BundleEndpoints
 from sojourn.federation.bundle_refresh import Federating

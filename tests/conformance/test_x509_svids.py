@@ -153,6 +153,7 @@ def test_X509_11_leaf_has_no_ca(issued: Issued) -> None:
     assert not extension(issued.leaf, x509.BasicConstraints).value.ca
 
 
+@pytest.mark.own_authority("a permission, of which a SPIRE server makes no use")
 def test_X509_12_path_length(issued: Issued) -> None:
     """Each signing certificate says how many more may follow: none below the issuer, one below the root."""
     assert [0, 1] == [extension(each, x509.BasicConstraints).value.path_length for each in issued.authorities]

@@ -32,7 +32,7 @@ def authority_in(folder: Path, clock: FakeClock, **changes: Any) -> EmbeddedAuth
 @contextmanager
 def forging() -> Iterator[None]:
     """Within it authorities sign whatever they are asked for, as an attacker's does; ours signs for itself alone."""
-    with mock.patch.object(embedded_ca, "_check_signable"):
+    with mock.patch.object(embedded_ca, "check_signable"):
         yield
 
 

@@ -16,12 +16,12 @@ from sojourn.limits import DPOP_AGE_SECONDS, DPOP_SKEW_SECONDS
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard, HttpRequest
-from sojourn.sdk.guard.routes import APPROVED, Action
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.tasktoken import dpop, tokens
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.sender_constraint import JKT, Binding
-from sojourn.tasktoken.task_claim import TaskClaim
+from sojourn.tasktoken.task_claim import APPROVED, TaskClaim
 from sojourn.tasktoken.tokens import TaskToken
 
 KEY, HOLDERS, THIEFS = signing_key(), signing_key("holder"), signing_key("thief")

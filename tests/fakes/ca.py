@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -76,6 +76,25 @@ class FakeCa:
             entry = x509.RevokedCertificateBuilder().serial_number(svid.leaf.serial_number).revocation_date(now).build()
             builder = builder.add_revoked_certificate(entry)
         return builder.sign(self.intermediate_key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+_MALFORMED = x509.UnrecognizedExtension(ExtensionOID.AUTHORITY_KEY_IDENTIFIER, b"\xff\xff")
+
+
+def odd_certificate(malformed: x509.UnrecognizedExtension = _MALFORMED) -> x509.Certificate:
+    """One that leads nowhere, and has no extension but a malformed one."""
+    key, now, name = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC), _name("odd")
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(malformed, critical=False)
+        .sign(key, hashes.SHA256())
+    )
 
 
 def _authority(

@@ -86,7 +86,7 @@ class RecallingProvider(ScriptedProvider):
         self.recalling += 1
         self.most_recalls = max(self.most_recalls, self.recalling)
         try:
-            mint("https://provider.example.org")
+            await mint("https://provider.example.org")
             if self.hanging is not None:
                 await self.hanging.wait()
             answer = self.answers.pop(0) if self.answers else self.down

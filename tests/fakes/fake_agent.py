@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from fakes.ca import FakeCa
 from sojourn._pb import workload_pb2
-from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
+from sojourn._pb.sojourn.v1 import admin_pb2, tasks_pb2, validation_pb2
 from sojourn.spiffe.x509svid import X509Svid
 
 
@@ -90,7 +90,7 @@ class FakeAgent:
         self.metadata.append(dict(context.invocation_metadata()))
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        w, t, v = workload_pb2, tasks_pb2, validation_pb2
+        w, t, v, a = workload_pb2, tasks_pb2, validation_pb2, admin_pb2
         services = {
             "SpiffeWorkloadAPI": {
                 "FetchX509SVID": self._streamed("FetchX509SVID", w.X509SVIDRequest),
@@ -109,6 +109,12 @@ class FakeAgent:
                 "CreateProof": self._one("CreateProof", t.CreateProofRequest),
                 "CompleteTask": self._one("CompleteTask", t.CompleteTaskRequest),
                 "WaitTask": self._one("WaitTask", t.WaitTaskRequest),
+            },
+            "sojourn.v1.Admin": {
+                "ListReviews": self._one("ListReviews", a.ListReviewsRequest),
+                "ListReviewItems": self._one("ListReviewItems", a.ListReviewItemsRequest),
+                "UnsetFact": self._one("UnsetFact", a.UnsetFactRequest),
+                "ReadAudit": self._streamed("ReadAudit", a.ReadAuditRequest),
             },
             "sojourn.v1.Validation": {
                 "ValidateToken": self._one("ValidateToken", v.ValidateTokenRequest),

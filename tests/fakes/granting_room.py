@@ -10,6 +10,7 @@ from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
+from fakes.persons import ScriptedTokens
 from fakes.providers import HandingRoom
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.revocations import FakeRevocationStore
@@ -23,13 +24,15 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_issuer import Signers, SvidIssuer
 from sojourn.jose.jws import SigningKey
 from sojourn.oauth.client_auth import Certificate, ClientCredentials, Clients, ClientSender
 from sojourn.oauth.one_shot_holder import Runners
+from sojourn.oauth.person_subjects import PersonSubjects
 from sojourn.oauth.resource_servers import Audiences, Service
 from sojourn.oauth.token_grants import TokenGrants
 from sojourn.oauth.token_request import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
+from sojourn.oauth.verified_request import RequestVerification
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import BeginRequest, Bond
@@ -37,6 +40,7 @@ from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasks.person_renewal import PersonRenewal
 from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.revoked_svids import end_due_to
 from sojourn.tasks.signing_keys import TokenKeys
@@ -56,8 +60,12 @@ SERVICES = (Service(TICKETS, frozenset({WEB_ID})), Service(WIKI, frozenset({STOR
 class Room:
     """A caller that is the triage agent, and the service that it asks."""
 
-    def __init__(self, folder, types=None, providers=None, *, clock=None, revoked=None, epoch=1):
-        """`clock`, `revoked` (the store) and `epoch`: those of a next run."""
+    def __init__(
+        self, folder, types=None, providers=None, *, clock=None, revoked=None, epoch=1, people=None, used=None
+    ):
+        """`clock`, `revoked`, `used` (the stores) and `epoch`: those of a next run. `people` makes what verifies their
+        tokens from the engine; None: a script.
+        """
         self.clock = clock or FakeClock()
         self.alarms = Alarms(self.clock)
         self.store = FakeTaskStore()
@@ -65,14 +73,8 @@ class Room:
         entries = FakeEntryStore([entry("/agent/triage"), entry("/web", "unix:uid:5"), entry("/store", "unix:uid:6")])
         self.registry = registry = Registry(entries, TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.audit = audit = Audit(self.store, self.clock)
-        self.issuing = issuing = SvidIssuer(
-            self.authority,
-            self.clock,
-            self.alarms,
-            audit,
-            x509_ttl=timedelta(hours=1),
-            jwt_ttl=timedelta(minutes=5),
-        )
+        signers = Signers.at_once(self.authority, timedelta(hours=1), timedelta(minutes=5))
+        self.issuing = issuing = SvidIssuer(self.authority, signers, self.clock, self.alarms, audit)
         self.revocations = Revocations(
             revoked or FakeRevocationStore(), self.authority, self.clock, self.alarms, epoch=epoch
         )
@@ -98,22 +100,24 @@ class Room:
         )
         self.beginning = beginning_of(self.engine, self.store, audit)
         attaching = Reattachment(self.engine, TaskChanges(self.engine), identities)
-        self.used = FakeAssertionStore()
+        self.used = used or FakeAssertionStore()
         clients = Clients(identities, self.used, ISSUER, self.clock)
         delegating = DelegationService(self.engine, self.beginning)
         self.runners = Runners(identities)
+        self.people = people(self.engine) if people is not None else ScriptedTokens()
+        self.renewal = PersonRenewal(self.engine, TaskChanges(self.engine), self.people)
         self.handing = HandingRoom(self.engine, audit, providers or {})
+        subjects = PersonSubjects(self.engine, self.people, self.renewal)
+        self.verification = RequestVerification(self.engine, identities, clients, Audiences(SERVICES), self, subjects)
         self.granting = TokenGrants(
             self.engine,
             TaskTokenSource(self.engine, self.handing.handing),
             self.beginning,
             attaching,
             delegating,
-            identities,
-            clients,
+            self.verification,
             self.runners,
-            Audiences(SERVICES),
-            self,
+            subjects,
             self.clock,
         )
         self.proofs = {}

@@ -16,6 +16,7 @@ from sojourn.jose.jws import parse_unverified
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.tasktoken import dpop, sender_constraint, tokens
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.person_claims import PersonClaims
 from sojourn.tasktoken.task_claim import TaskClaim
 
 KEY = signing_key()
@@ -95,6 +96,8 @@ def token(
     x5t: str = "",
     high: bool = False,
     asks: tuple[str, ...] = (),
+    person: PersonClaims | None = None,
+    approved: bool = False,
 ) -> str:
     """A token for AUDIENCE, by default for ticket 42."""
     now = datetime.now(UTC)
@@ -106,12 +109,13 @@ def token(
         issuer=ISSUER,
         spiffe_id=HOLDER,
         grant=Grant.parse(AUDIENCE, actions),
-        task=TaskClaim(task, "triage-ticket", 5, "high" if high else "normal", asks=asks),
+        task=TaskClaim(task, "triage-ticket", 5, "high" if high else "normal", asks=asks, approved=approved),
         issued_at=now,
         expires_at=now + timedelta(seconds=15),
         params={"ticket": "42"} if params is None else params,
         params_digest=digest,
         binding=binding,
+        person=person,
     ).token
 
 

@@ -17,6 +17,7 @@ class FakeHeld:
 
     id, type, state, why, ended, grants = "t1", "triage", "active", "", False, (GRANT,)
     outside: tuple[Outside, ...] = ()
+    person: Any = None
     version = 1
 
     def __init__(self, *failures: BaseException | None) -> None:

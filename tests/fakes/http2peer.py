@@ -27,6 +27,8 @@ from harness.http2 import (
     frame,
     literal,
     message,
+    setting,
+    window,
 )
 from hypothesis import strategies as st
 
@@ -131,7 +133,7 @@ class Script:
 
     def window(self, which: int, more: int) -> bytes:
         number = self._any(which)
-        return frame(WINDOW_UPDATE, 0, number, more.to_bytes(4, "big")) if number else b""
+        return window(number, more) if number else b""
 
     def _any(self, which: int) -> int:
         """A stream that it has opened; 0: there is none."""
@@ -145,10 +147,6 @@ def in_frames(number: int, content: bytes, ended: int) -> bytes:
         frame(DATA, ended if at + FRAME_BYTES >= len(content) else 0, number, content[at : at + FRAME_BYTES])
         for at in cuts
     )
-
-
-def setting(name: int, value: int) -> bytes:
-    return frame(SETTINGS, body=name.to_bytes(2, "big") + value.to_bytes(4, "big"))
 
 
 # What should not be, or means nothing to a server.
@@ -188,7 +186,7 @@ MOVES: st.SearchStrategy[Any] = st.one_of(
     st.tuples(st.just(Script.trailers), WHICH),
     st.tuples(st.just(Script.reset), WHICH),
     *[st.tuples(st.just(Script.window), WHICH, INCREMENTS)] * 2,
-    st.builds(lambda more: frame(WINDOW_UPDATE, 0, 0, more.to_bytes(4, "big")), INCREMENTS),
+    st.builds(window, st.just(0), INCREMENTS),
     st.builds(setting, st.just(FIRST_WINDOW), st.sampled_from([0, 1, 100, 20_000, WINDOW_BYTES, 1 << 20])),
     st.just(frame(PING, body=b"12345678")),
 )

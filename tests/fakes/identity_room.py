@@ -17,7 +17,7 @@ from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_issuer import Signers, SvidIssuer
 from sojourn.runtime.clock import Alarms
 
 TTL = timedelta(hours=1)
@@ -27,28 +27,25 @@ WEB = entry("/web")
 class Room:
     """A caller that is `unix:uid:1000`, and everything that its identity hangs on."""
 
-    def __init__(self, folder, entries):
+    def __init__(self, folder, entries, signers=lambda _authority: None):
+        """`signers`: makes what signs instead of the authority itself."""
         self.clock = FakeClock()
         self.alarms = Alarms(self.clock)
         self.attestor = FakeAttestor({"uid:1000", "gid:1000"})
         self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.authority = authority_in(folder, self.clock)
         self.audit = FakeAuditStore()
-        self.issuing = SvidIssuer(
-            self.authority,
-            self.clock,
-            self.alarms,
-            Audit(self.audit, self.clock),
-            x509_ttl=TTL,
-            jwt_ttl=timedelta(minutes=5),
-        )
+        self.auditing = Audit(self.audit, self.clock)
+        signing = signers(self.authority) or Signers.at_once(self.authority, TTL, timedelta(minutes=5))
+        self.issuing = SvidIssuer(self.authority, signing, self.clock, self.alarms, self.auditing)
+        self.revocations = Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms)
         self.foreign = ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, self.registry)
         self.identities = Identities(
             Attestation({"unix": self.attestor}, self.clock),
             self.registry,
             self.authority,
             self.issuing,
-            Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms),
+            self.revocations,
             self.foreign,
             self.clock,
         )

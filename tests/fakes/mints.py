@@ -21,7 +21,9 @@ class FakeMint:
         self._spiffe_id = spiffe_id
         self._numbers = itertools.count(1)
 
-    def __call__(self, audience: str, *, algorithm: str = "ES256", claims: Mapping[str, Any] | None = None) -> str:
+    async def __call__(
+        self, audience: str, *, algorithm: str = "ES256", claims: Mapping[str, Any] | None = None
+    ) -> str:
         now = int(datetime.now(UTC).timestamp())
         said = {"iss": "https://sojourn.example.org", "sub": str(self._spiffe_id), "aud": audience, "iat": now}
         said |= {"exp": now + 60, "jti": f"svid-{next(self._numbers)}", **(claims or {})}

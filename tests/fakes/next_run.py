@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+from fakes.persons import ISSUERS
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore
 from fakes.task_room import EPOCH, ISSUER, KEY, TRIAGE_ENTRY, end_all, writing
 from sojourn.audit.journal import Audit
@@ -30,7 +31,19 @@ class FakeIdentities:
 class NextRun:
     """The next run, with the types of the one before if no others are given."""
 
-    def __init__(self, room, *, types=None, entries=(TRIAGE_ENTRY,), holders=20, epoch=EPOCH + 1, blocks=()):
+    def __init__(
+        self,
+        room,
+        *,
+        types=None,
+        entries=(TRIAGE_ENTRY,),
+        holders=20,
+        epoch=EPOCH + 1,
+        blocks=(),
+        issuers=ISSUERS,
+        sessions=None,
+        pseudonyms=None,
+    ):
         self.clock = room.clock
         self.store = room.store
         self.alarms = Alarms(room.clock)
@@ -46,11 +59,13 @@ class NextRun:
             room.clock,
             self.alarms,
             self.holders,
+            pseudonyms=pseudonyms or room.engine.pseudonyms,
         )
         self.engine.blocks.replace(blocks)
+        self.engine.standing.sessions = sessions
         self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], room.clock, self.alarms)
         self.recovery = Recovery(
-            self.engine, MassEnd(self.engine), self.registry, self.holders, room.store, self.audit, self.alarms
+            self.engine, MassEnd(self.engine), self.registry, self.holders, room.store, self.audit, self.alarms, issuers
         )
         self.changing = TaskChanges(self.engine)
         self.identities = FakeIdentities(entries)

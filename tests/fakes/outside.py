@@ -60,7 +60,7 @@ class FakeMint:
         self.works = works
         self.asked = []
 
-    def __call__(self, audience, *, algorithm="ES256", claims=None):
+    async def __call__(self, audience, *, algorithm="ES256", claims=None):
         if not self.works:
             raise Unavailable("there is no key")
         self.asked.append((audience, algorithm, claims))

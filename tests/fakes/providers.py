@@ -146,7 +146,10 @@ class FakeAssertions:
     """Mints of workloads, which sign nothing."""
 
     def of(self, spiffe_id):
-        return lambda audience, **_: f"{spiffe_id} for {audience}"
+        async def mint(audience, **_):
+            return f"{spiffe_id} for {audience}"
+
+        return mint
 
 
 class HandingRoom:

@@ -14,6 +14,7 @@ class FakeRevocationStore:
         self.rows = {each.key: each for each in revoked}
         self.events: list[Event] = []
         self.times = Times()
+        self.svids_from = StoredRevocations().svids_from
         self.failure: SojournError | None = None
 
     @property
@@ -25,7 +26,7 @@ class FakeRevocationStore:
         return [each for each in self.rows.values() if isinstance(each, RevokedIdentity)]
 
     def load(self) -> StoredRevocations:
-        return StoredRevocations(self.svids, self.identities, self.times)
+        return StoredRevocations(self.svids, self.identities, self.times, self.svids_from)
 
     async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
         if self.failure is not None:

@@ -96,14 +96,14 @@ WSGI_ACTIONS = {"POST /tickets/{ticket}": "ticket:read", "DELETE /tickets/{ticke
 
 
 @contextmanager
-def wsgi_service(path: Path) -> Iterator[WsgiService]:
+def wsgi_service(path: Path, **options: Any) -> Iterator[WsgiService]:
     """In a thread for each request."""
     from socketserver import ThreadingMixIn
 
     class Server(ThreadingMixIn, WSGIServer):
         daemon_threads = True
 
-    app = TaskTokenWsgi(_wsgi_app, actions=WSGI_ACTIONS, audience=AUDIENCE, socket=str(path))
+    app = TaskTokenWsgi(_wsgi_app, actions=WSGI_ACTIONS, audience=AUDIENCE, socket=str(path), **options)
     server = make_server("127.0.0.1", 0, app, Server, _Quiet)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -131,6 +131,7 @@ def _ticket_type() -> Any:
 
 Ticket = _ticket_type()
 SERVICE = "/tickets.v1.Tickets/"
+OPEN = [SERVICE + "Open"]
 GRPC_ACTIONS = {
     **dict.fromkeys((SERVICE + "Read", SERVICE + "Follow", SERVICE + "Collect", SERVICE + "Chat"), "ticket:read"),
     SERVICE + "Delete": "ticket:delete",
@@ -262,10 +263,10 @@ def grpc_server(guard: Any, svid: Any, root: bytes) -> Iterator[int]:
 
 
 @contextmanager
-def grpc_service(path: Path) -> Iterator[GrpcService]:
+def grpc_service(path: Path, **options: Any) -> Iterator[GrpcService]:
     """On threads."""
     guard = TaskTokenInterceptor(
-        actions=GRPC_ACTIONS, audience=AUDIENCE, socket=str(path), open_methods=[SERVICE + "Open"]
+        **{"actions": GRPC_ACTIONS, "audience": AUDIENCE, "socket": str(path), "open_methods": OPEN, **options},
     )
     with grpc_plain(guard) as service:
         yield service
@@ -288,11 +289,11 @@ def grpc_plain(guard: TaskTokenInterceptor) -> Iterator[GrpcService]:
 
 
 @contextmanager
-def grpc_aio_service(path: Path) -> Iterator[GrpcService]:
+def grpc_aio_service(path: Path, **options: Any) -> Iterator[GrpcService]:
     """On an event loop, in a thread of its own."""
     portal = Portal()
     guard = AioTaskTokenInterceptor(
-        actions=GRPC_ACTIONS, audience=AUDIENCE, socket=str(path), open_methods=[SERVICE + "Open"]
+        **{"actions": GRPC_ACTIONS, "audience": AUDIENCE, "socket": str(path), "open_methods": OPEN, **options},
     )
 
     async def start() -> tuple[Any, int]:
@@ -369,7 +370,7 @@ MCP_TOOLS = {
 
 
 @contextmanager
-def mcp_service(path: Path) -> Iterator[McpService]:
+def mcp_service(path: Path, **options: Any) -> Iterator[McpService]:
     """On uvicorn, in a thread of its own."""
     import uvicorn
     from mcp.server import MCPServer
@@ -394,7 +395,7 @@ def mcp_service(path: Path) -> Iterator[McpService]:
         return f"said {ticket} {text}"
 
     inner = server.streamable_http_app(stateless_http=True, json_response=True)
-    guarded = McpGuard(inner, tools=MCP_TOOLS, audience=AUDIENCE, socket=str(path))
+    guarded = McpGuard(inner, tools=MCP_TOOLS, audience=AUDIENCE, socket=str(path), **options)
     with serving_asgi(guarded, uvicorn) as port:
         yield McpService(port)
 

@@ -8,10 +8,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.jws import joined
 from sojourn.errors import SojournError
 from sojourn.jose.jws import SigningKey
+from sojourn.ssf.caep import PersonAct
+from sojourn.ssf.subjects import PeopleIssuer
 
 IDP = "https://idp.example.net/"
 AUDIENCE = "https://sojourn.example.org"
 CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
+RISC = "https://schemas.openid.net/secevent/risc/event-type/"
 RISK = f"{CAEP}risk-level-change"
 WEB = "spiffe://example.org/web"
 TASK = "tsk_5LqS9n1TnYFvQ3vJ9nXb2w"
@@ -29,6 +32,19 @@ def jwks(*keys: SigningKey, **members: Any) -> str:
 
 def uri(spiffe_id: str) -> dict[str, str]:
     return {"format": "uri", "uri": spiffe_id}
+
+
+def iss_sub(issuer: str, subject: str) -> dict[str, str]:
+    return {"format": "iss_sub", "iss": issuer, "sub": subject}
+
+
+def in_session(issuer: str, subject: str, session: str) -> dict[str, Any]:
+    """A session of a person, as Keycloak names it."""
+    return {
+        "format": "complex",
+        "user": iss_sub(issuer, subject),
+        "session": {"format": "opaque", "id": session},
+    }
 
 
 def risk(level: str = "HIGH", **members: Any) -> dict[str, Any]:
@@ -75,6 +91,36 @@ class FakeFacts:
         self.known[place] = publication
         return True
 
+    def find(self, key: tuple[str, str, str]) -> Any:
+        return self.known.get(key)
+
     def value(self, name: str = "risk_level", subject: str = WEB, source: str = IDP) -> Any:
         known = self.known.get((name, subject, source))
         return None if known is None else known.value
+
+
+class FakePeople:
+    """Does to people what events say. `failure` is raised in the place of the next ones, `unfit` by the check."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[PeopleIssuer, PersonAct, str]] = []
+        self.failure: SojournError | None = None
+        self.unfit: SojournError | None = None
+
+    def check(self, people: PeopleIssuer, acts: Any, tasks: Any) -> None:
+        if self.unfit is not None:
+            raise self.unfit
+
+    def pseudonym_of(self, people: PeopleIssuer, subject: str) -> str:
+        return f"psn_of_{subject}"
+
+    async def apply(self, people: PeopleIssuer, act: PersonAct, source: str, by: Any) -> None:
+        assert {"by_uid", "by_pid", "signal"} <= set(by)
+        self.done.append((people, act, source))
+        if self.failure is not None:
+            raise self.failure
+
+    @property
+    def deeds(self) -> list[tuple[str, str, str]]:
+        """What was done, to whom, and in which of their sessions."""
+        return [(act.deed, act.whose.subject, act.whose.session) for _, act, _ in self.done]

@@ -1,8 +1,9 @@
 """A task engine with fakes around it, and a real process that is the caller."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import fields
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -11,9 +12,15 @@ from fakes.facts import FakeFactStore
 from fakes.journals import FakeReviewStore, FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
-from sojourn.audit.journal import Audit
+from sojourn.audit.journal import Audit, Record
+from sojourn.errors import SojournError
+from sojourn.evidence.decisions import Decisions
+from sojourn.evidence.faults import Faults
 from sojourn.facts.facts import Facts
 from sojourn.jose.jws import SigningKey
+from sojourn.oversight.controls.exported_types import ExportedTypes
+from sojourn.oversight.controls.fold import ControlFold
+from sojourn.oversight.controls.query import Journal, Replayed
 from sojourn.runtime.clock import Alarms
 from sojourn.tasks.approval import Approvals
 from sojourn.tasks.begin import BeginRequest, BeginService, Bond
@@ -55,9 +62,9 @@ def beginning_of(engine, store, audit):
 
 
 class Room:
-    """An engine with fakes around it. `store` may be a real one."""
+    """An engine with fakes around it. `store` may be a real one. What the disk does not take is soon tried again."""
 
-    def __init__(self, clock, types, *, store=None, epoch=EPOCH):
+    def __init__(self, clock, types, *, store=None, epoch=EPOCH, retry_seconds=0.01):
         self.clock = clock
         self.alarms = Alarms(clock)
         self.store = store or FakeTaskStore()
@@ -67,7 +74,17 @@ class Room:
         self.holders = Holders(2 * HOLDERS)  # half of them for a uid
         keys = TokenKeys(self.alarms, first=KEY)
         self.engine = TaskEngine(
-            types, self.store, self.audit, keys, ISSUER, epoch, clock, self.alarms, self.holders, self.facts
+            types,
+            self.store,
+            self.audit,
+            keys,
+            ISSUER,
+            epoch,
+            clock,
+            self.alarms,
+            self.holders,
+            self.facts,
+            retry_seconds=retry_seconds,
         )
         self.review_store = FakeReviewStore(self.store)
         self.reviews = Reviews(self.review_store, [], self.audit)
@@ -80,12 +97,21 @@ class Room:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Room"]:
-        """Itself, with its journal written in the background; all its tasks end with the block."""
+        """Itself, with its journal written in the background; all its tasks end with the block.
+
+        Whatever a test did, each decision of it that is recorded is replayed from the records, and none of them speaks
+        against a claim of the control map.
+        """
         try:
             async with writing(self.engine):
                 yield self
+                with suppress(SojournError):  # a test may have the disk fail
+                    await self.audit.flush()
         finally:
             self.end_everything()
+        decisions, wrong = self.replayed()
+        assert ([], {}) == (wrong, dict(decisions.unknown))
+        assert {} == self.spoken_against()
 
     def add(self, context):
         return self._closing.enter_context(context)
@@ -103,6 +129,24 @@ class Room:
             BeginRequest(name, **{"params": {}, **request}),
             Bond(holder_of(holder or self.process), "process", **arguments),
         )
+
+    def replayed(self):
+        """What a check of the records finds of decisions, and what is wrong with them."""
+        faults = Faults()
+        decisions = Decisions(faults)
+        for seq, each in enumerate(getattr(self.store, "events", ()), 1):
+            decisions.read(Record(seq, each.at_ms, each.event, each.fields, ""))
+        return decisions, [f"{each.code} at {each.seq}" for each in faults.found]
+
+    def spoken_against(self):
+        """By the query of the control map, the records that speak against its claim. They may go on behind those of an
+        earlier run, and no file of a type is here.
+        """
+        fold = ControlFold()
+        for seq, each in enumerate(getattr(self.store, "events", ()), 2):
+            fold.read(seq, each.at_ms, each.event, json.loads(each.fields))
+        answers = fold.answers(Journal(looked_at=True), Replayed(), ExportedTypes({}.__getitem__))
+        return {name: each.seqs for name, each in answers.items() if each.exceptions and name != "policy_sets_kept"}
 
     async def ended(self, task):
         """Return once `task` has ended."""

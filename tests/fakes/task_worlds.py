@@ -6,6 +6,7 @@ from typing import Any
 
 from fakes.clock import FakeClock
 from fakes.families import WORKERS, FamilyRoom
+from fakes.persons import ISSUERS
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
 from fakes.task_room import EPOCH, TRIAGE_ENTRY
 from sojourn.errors import StoreFailed
@@ -61,7 +62,7 @@ class World(FamilyRoom):
     """`before`: the world whose disk this one starts from, as it is now; its processes live on."""
 
     def __init__(self, types: Any, before: "World | None" = None, *, epoch: int = EPOCH) -> None:
-        super().__init__(before.clock if before else FakeClock(), types=types, epoch=epoch)
+        super().__init__(before.clock if before else FakeClock(), types=types, epoch=epoch, retry_seconds=0)
         if before is not None:
             self.store.rows, self.store.documents = dict(before.store.rows), dict(before.store.documents)
             self.store.events = list(before.store.events)
@@ -75,7 +76,7 @@ class World(FamilyRoom):
         self.reloading.on_applied(self.redeciding.reloaded)
         self.registry = Registry(FakeEntryStore(ENTRIES), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.recovery = Recovery(
-            self.engine, MassEnd(self.engine), self.registry, self.holders, self.store, self.audit, self.alarms
+            self.engine, MassEnd(self.engine), self.registry, self.holders, self.store, self.audit, self.alarms, ISSUERS
         )
         self.attaching = Reattachment(self.engine, self.changing, _EveryIdentity())
 

@@ -19,7 +19,7 @@ from harness.keeper import keep
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "deploy" / "samples"
 COMMAND = [forks.PROGRAM]
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 
 
 class AgentProcess:
@@ -101,7 +101,7 @@ class AgentProcess:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(timeout=20)
+        status = self.process.wait(timeout=60)
         if self.process.stdout is not None:
             self.process.stdout.close()
         return status
@@ -144,6 +144,11 @@ class AgentProcess:
     def trust(self) -> str:
         """ADDRESS:PORT of the listener for those who are to trust it."""
         return self.ready_line.partition(", TRUST ")[2].partition(", ")[0].strip()
+
+    @property
+    def people(self) -> str:
+        """ADDRESS:PORT of the listener for issuers of people's tokens."""
+        return self.ready_line.partition(", PEOPLE ")[2].partition(", ")[0].strip()
 
     @property
     def environment(self) -> dict[str, str]:

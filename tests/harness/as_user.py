@@ -4,9 +4,7 @@ Usage: as_user.py UID /path/to/sojourn ARGUMENTS…
 """
 
 import ctypes
-import importlib
 import os
-import pkgutil
 import sys
 from pathlib import Path
 
@@ -28,43 +26,34 @@ def _reach() -> None:
     """Have this checkout's files be read by way of a descriptor: folders above it, such as /root, may be closed to the user."""
     checkout = str(Path(__file__).resolve().parents[2])
     opened = os.open(checkout, os.O_PATH | os.O_DIRECTORY)
-    sys.path[:] = [
-        f"/proc/self/fd/{opened}{each.removeprefix(checkout)}" if each.startswith(f"{checkout}/") else each
-        for each in sys.path
-    ]
 
+    def reached(paths: list[str]) -> list[str]:
+        return [
+            f"/proc/self/fd/{opened}{each.removeprefix(checkout)}" if each.startswith(f"{checkout}/") else each
+            for each in paths
+        ]
 
-def _imported(name: str) -> None:
-    """Import a module, unless it is for an extra that is not installed."""
-    from sojourn.errors import FailedPrecondition
-
-    try:
-        importlib.import_module(name)
-    except FailedPrecondition as error:
-        if not isinstance(error.__cause__, ModuleNotFoundError):
-            raise
+    sys.path[:] = reached(sys.path)
+    for module in list(sys.modules.values()):  # in a fork: packages that import more of themselves later
+        if isinstance(paths := getattr(module, "__path__", None), list):
+            paths[:] = reached(paths)
 
 
 def main() -> None:
     _reach()
-    import concurrent.futures.thread
-    import encodings.ascii
-    import encodings.idna
-    import sqlite3
-
+    sys.path[0] = os.path.dirname(sys.path[0])  # it was the folder of this file
     import alembic.command
     import alembic.config
     import cedarpy
-    import sojourn.agent.run
-    import sojourn_attestors.unix
     import sqlalchemy.dialects.sqlite
-    import uvloop
+
+    from harness.wholeprogram import load
+
+    del sys.path[0]
+    load()
     from sojourn.cli.main import run
 
-    for each in pkgutil.walk_packages(sojourn.__path__, "sojourn."):  # what is imported only where it is used, too
-        if not each.name.endswith("__main__"):
-            _imported(each.name)
-    del concurrent, encodings, sqlite3, alembic, cedarpy, sqlalchemy, uvloop, sojourn, sojourn_attestors
+    del alembic, cedarpy, sqlalchemy
     uid = int(sys.argv[1])
     os.setgroups([])
     os.setgid(uid)

@@ -43,7 +43,8 @@ async def main(name, settings):
                 print(json.dumps({}), flush=True)
                 continue
             print(json.dumps(await answer(attestor, asked)), flush=True)
-        await attestor.close()
+        if hasattr(attestor, "close"):
+            await attestor.close()
 
 
 if __name__ == "__main__":

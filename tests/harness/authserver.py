@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
+from harness.httpserver import HttpServer
+
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
@@ -59,6 +61,9 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         text = self.rfile.read(int(self.headers.get("content-length", "0"))).decode()
+        if self.headers.get("content-type") == "application/json":
+            self.owner.serve(self, {"json": text})
+            return
         self.owner.serve(self, {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()})
 
     def answer(self, status: int, body: object, **headers: str) -> None:
@@ -171,25 +176,8 @@ def redirect(location: str, code: int = 307) -> Deed:
     return status(code, location=location)
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 1024
-    context: ssl.SSLContext | None = None
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if self.context is not None:
-            try:
-                request = self.context.wrap_socket(request, server_side=True)
-            except OSError:
-                return  # the client did not like the certificate, or did not speak TLS
-        with contextlib.suppress(OSError):
-            super().finish_request(request, client_address)
-        if self.context is not None:
-            request.close()
-
-
 class AuthServer:
-    """The server. Use as a context manager. Endpoints: metadata, token, revoke, introspect."""
+    """The server. Use as a context manager. Endpoints: metadata, jwks, token, revoke, introspect."""
 
     def __init__(self, *, tls: Certified | None = None, host: str = "127.0.0.1", path: str = "") -> None:
         """`path`: of the issuer, such as /realms/x. `host`: as its URLs have it."""
@@ -200,6 +188,7 @@ class AuthServer:
         self.max_age = 3600
         self.always: dict[str, Deed] = {}
         self.metadata_changes: dict[str, object] = {}
+        self.jwks: Mapping[str, object] = {"keys": []}
         self.changes: Mapping[str, object] = {}
         self.mute = False
         self.ending = threading.Event()
@@ -209,24 +198,21 @@ class AuthServer:
         self._lock = threading.Lock()
         self._tokens: dict[str, dict[str, Any]] = {}
         handler = type("Handler", (Exchange,), {"owner": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server = HttpServer(("127.0.0.1", 0), handler)
         if tls is not None:
             self._server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._server.context.load_cert_chain(tls.chain, tls.key)
         self.port = self._server.server_address[1]
         self.origin = f"{'http' if tls is None else 'https'}://{host}:{self.port}"
         self.issuer = self.origin + path
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> "AuthServer":
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.ending.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.end()
 
     @property
     def token_endpoint(self) -> str:
@@ -240,7 +226,7 @@ class AuthServer:
         return time.time() + self.clock_off
 
     def script(self, endpoint: str, *deeds: Deed) -> None:
-        """What to do with the next calls of an endpoint: metadata, token, revoke or introspect."""
+        """What to do with the next calls of an endpoint: metadata, jwks, token, revoke or introspect."""
         self._scripts[endpoint] += deeds
 
     def calls(self, endpoint: str) -> list[Call]:
@@ -288,6 +274,8 @@ class AuthServer:
                 f"/.well-known/oauth-authorization-server{self._path}",
             )
             return (200, self._metadata()) if path in ours else (404, {})
+        if endpoint == "jwks":
+            return 200, self.jwks
         if endpoint == "token":
             return self._grant(form)
         with self._lock:

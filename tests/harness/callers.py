@@ -11,7 +11,7 @@ from typing import Any
 from harness import forks
 from harness.agent import clean_environment
 
-ANSWER_SECONDS = 15.0
+ANSWER_SECONDS = 45.0
 
 
 class Caller:

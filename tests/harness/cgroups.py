@@ -44,7 +44,8 @@ class CgroupAgent(AgentProcess):
         (plugins / "cgroup_attestor.py").write_text(_PLUGIN)
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: cgroup-attestor\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text("[sojourn.attestors]\ncgroup = cgroup_attestor:CgroupAttestor\n")
-        self.extra_environment = {"PYTHONPATH": str(plugins)}
+        also = os.environ.get("PYTHONPATH")
+        self.extra_environment = {"PYTHONPATH": os.pathsep.join(filter(None, [str(plugins), also]))}
 
 
 class Cgroup:

@@ -26,7 +26,7 @@ def keys_of(value: Any) -> set[str]:
 
 
 TASK_KEYS = {
-    "outside", "passes",
+    "outside", "passes", "person",
     "id", "type", "spiffe_id", "state", "reason", "explanation", "grants", "params", "cut", "created_at", "expires_at", "holder_pid",
     "tokens_issued", "version", "calls", "refused", "refusals", "uses", "parent_id", "depth", "actors",
 }  # fmt: skip

@@ -133,6 +133,18 @@ def failing(agent: AgentProcess) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def taken_away(agent: AgentProcess) -> Iterator[None]:
+    """The agent's writes to its database are refused, because its file was moved away; it is put back afterwards."""
+    path = agent.data_dir / "sojourn.db"
+    away = path.with_name("away")
+    path.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(path)
+
+
+@contextlib.contextmanager
 def small_disk_again(agent: AgentProcess, size: str) -> Iterator[None]:
     """What the agent has kept so far is on a small file system now (needs root). The agent is stopped before, and runs within."""
     kept = agent.data_dir.with_name("kept")

@@ -1,19 +1,19 @@
 """A service behind a proxy: answers each request with what has reached it."""
 
-import http.server
 import json
-import threading
 from typing import Any
 
+from harness.loopback import LoopbackServer, QuietHandler
 
-class Echo:
+
+class Echo(LoopbackServer):
     """A plain HTTP service on loopback. Use as a context manager; `seen` are the requests that reached it."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
         seen = self.seen
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def answer(self) -> None:
@@ -30,22 +30,4 @@ class Echo:
 
             do_GET = do_POST = do_PUT = do_DELETE = answer
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-
-    @property
-    def port(self) -> int:
-        return self._server.server_address[1]
-
-    def __enter__(self) -> "Echo":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)

@@ -134,7 +134,7 @@ class Engine(abc.ABC):
                 assert self._namespace.stdin is not None
                 self._remove_cgroups()
                 self._namespace.stdin.close()
-                self._namespace.wait(timeout=20)
+                self._namespace.wait(timeout=60)
                 self._namespace = None
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -195,11 +195,9 @@ class Engine(abc.ABC):
         roots = [self.cgroup_root] if self.v2 else [self.cgroup_root, *self.cgroup_root.iterdir()]
         for root in roots:
             for parent in self.cgroup_parents:
-                folder = root / parent.lstrip("/")
-                below = sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else []
-                for each in [*(path for path in below if path.is_dir()), folder]:
+                for folder, _, _ in os.walk(root / parent.lstrip("/"), topdown=False):
                     with contextlib.suppress(OSError):  # other tests' engines may be at work there
-                        each.rmdir()
+                        os.rmdir(folder)
 
     # --- use ---
 

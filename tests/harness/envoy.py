@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from harness.agent import ROOT, clean_environment
+from harness.keeper import wait_or_kill
 from harness.lacking import lacking
 from harness.looking import until
 from harness.program import as_user
@@ -99,11 +100,7 @@ class Envoy:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        wait_or_kill(self._process, 10)
 
     @property
     def log(self) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sojourn.spiffe.x509svid import X509Svid, parse_certificates
 
 from harness.agent import AgentProcess
 from harness.bundleserver import BundleServer, Partner
+from harness.keeper import wait_or_kill
 from harness.looking import until
 from harness.raw import WORKLOAD_API, Wire
 
@@ -79,22 +81,42 @@ def own_svid(agent: AgentProcess, folder: Path, spiffe_id: str) -> X509Svid:
 class SpireServer:
     """A real spire-server that serves its bundle by https_spiffe. Use as a context manager."""
 
-    def __init__(self, binary: str, folder: Path, trust_domain: str = "spire.example") -> None:
+    def __init__(
+        self,
+        binary: str,
+        folder: Path,
+        trust_domain: str = "spire.example",
+        x509pop_ca: Path | None = None,
+        *,
+        lines: str = "",
+        plugins: str = "",
+        keys_stay: bool = False,
+        under: Sequence[str] = (),
+    ) -> None:
+        """`x509pop_ca`: a PEM file of the authorities whose certificates make a machine a node. `lines`, `plugins`:
+        more of its settings and plugins. `keys_stay`: it has the same authorities when it is started again.
+        `under`: a command that becomes the one which follows it.
+        """
+        keys = f'KeyManager "disk" {{ plugin_data {{ keys_path = "{folder}/data/keys.json" }} }}'
+        keys = keys if keys_stay else 'KeyManager "memory" { plugin_data {} }'
         self._binary = binary
+        self._under = under
         self.trust_domain = trust_domain
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.socket = str(folder / "server.sock")
         self.log = folder / "server.log"
         self._config = folder / "server.conf"
-        port, self.port = _free_port(), _free_port()
+        self.node_port, self.port = _free_port(), _free_port()
         self._config.write_text(f"""
 server {{
     bind_address = "127.0.0.1"
-    bind_port = "{port}"
+    bind_port = "{self.node_port}"
     socket_path = "{self.socket}"
     trust_domain = "{trust_domain}"
     data_dir = "{folder}/data"
     log_level = "DEBUG"
+    {lines}
     federation {{
         bundle_endpoint {{
             address = "127.0.0.1"
@@ -111,12 +133,12 @@ plugins {{
             connection_string = "{folder}/data/datastore.sqlite3"
         }}
     }}
-    KeyManager "memory" {{
-        plugin_data {{}}
-    }}
+    {keys}
     NodeAttestor "join_token" {{
         plugin_data {{}}
     }}
+    {"" if x509pop_ca is None else f'NodeAttestor "x509pop" {{ plugin_data {{ ca_bundle_path = "{x509pop_ca}" }} }}'}
+    {plugins}
 }}
 """)
         (folder / "data").mkdir(exist_ok=True)
@@ -131,17 +153,14 @@ plugins {{
 
     def __enter__(self) -> "SpireServer":
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([self._binary, "run", "-config", str(self._config)], stdout=log, stderr=log)
-        until(lambda: self.run("healthcheck", check=False).returncode == 0, "the SPIRE server is healthy", 30)
+            command = [*self._under, self._binary, "run", "-config", str(self._config)]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        until(lambda: self.run("healthcheck", check=False).returncode == 0, "the SPIRE server is healthy", 90)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        wait_or_kill(self.process, 15)
 
     def run(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         count = next((n for n, each in enumerate(arguments) if each.startswith("-")), len(arguments))

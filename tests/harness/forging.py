@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fakes import certificates
 from fakes.certificates import Issued
 from sojourn.sdk.client.connection import AgentConnection
-from sojourn.sdk.client.tls_bridge import Bridge
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
+from sojourn.spiffetls.bridge import Bridge
 from sojourn.spiffetls.context import load_svid
 
 from harness.agent import AgentProcess

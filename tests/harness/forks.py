@@ -1,12 +1,15 @@
 """Programs of ours that a test starts: as processes of their own, or as forks of one that has imported what they are made of.
 
 A new interpreter takes a quarter of a second for its imports before it says a word, and an agent half a second: a third of
-the time of a run of tests. So `make test` forks them, and `make test-all` forks commands and callers. A fork has arguments, environment,
-descriptors, folder, session and user of its own, and whoever started it sees a `subprocess.Popen`. What cannot be forked
-is started: another interpreter, or an environment that an interpreter or a loader reads when it starts.
+the time of a run of tests. So `make test` forks them, and so does `make test-all`, but for the agents of tests that are its
+own (`full`): each of those is a program that was started. Of these too, tests that start an agent again and again, and are
+about what it does and keeps, whichever way it was started, have forks: they are marked `forked`. A fork has arguments,
+environment, descriptors, folder, session and user of its own, and whoever started it sees a `subprocess.Popen`. What cannot
+be forked is started: another interpreter, or an environment that an interpreter or a loader reads when it starts.
 """
 
 import atexit
+import contextlib
 import functools
 import inspect
 import json
@@ -15,12 +18,12 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-FORKING = os.environ.get("SOJOURN_TEST_FORKS", "").split(",")  # what is forked: "agents", "commands"; see the Makefile
-AGENTS, COMMANDS = "agents", "commands"
+AGENTS, SHORT, COMMANDS = "agents", "agents that may", "commands"
+FORKING = set(os.environ.get("SOJOURN_TEST_FORKS", "").split(","))  # what of these is forked; see the Makefile
 PROGRAM = str(Path(sys.executable).with_name("sojourn"))
 _SERVER = Path(__file__).with_name("forkserver.py")
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "OPENSSL_", "GLIBC_", "VIRTUAL_ENV")
@@ -30,8 +33,9 @@ _STATUS_MAX = 16
 def popen(arguments: Sequence[str], *, kind: str = COMMANDS, **options: Any) -> "subprocess.Popen[str]":
     """As subprocess.Popen, which it is where this is no program of ours, or none of a kind that is forked in this run."""
     script = _script(arguments)
-    if kind in FORKING and script and _same_start(options.get("env")):
-        return Forked(script, **options)
+    start = _start_of(options.get("env"))
+    if script and (start in _SERVERS or (kind in FORKING and start == _start_of(None))):
+        return Forked(script, _SERVERS.get(start) or _server(), **options)
     return subprocess.Popen(arguments, **options)
 
 
@@ -46,6 +50,12 @@ def run(arguments: Sequence[str], *, timeout: float, **options: Any) -> "subproc
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
+def begin_test(*, programs: bool) -> None:
+    """Say whether the agents of the test that comes next are programs that were started, where the run has both kinds."""
+    if SHORT in FORKING:
+        (FORKING.discard if programs else FORKING.add)(AGENTS)
+
+
 def _script(arguments: Sequence[str]) -> list[str]:
     """The program and its arguments, without the interpreter that it is for; []: it is none that can be forked."""
     first, *rest = arguments
@@ -54,17 +64,37 @@ def _script(arguments: Sequence[str]) -> list[str]:
     return rest if first == sys.executable and rest and not rest[0].startswith("-") else []
 
 
-def _same_start(environment: dict[str, str] | None) -> bool:
-    """Whether a process of this environment would start as ours did."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith(_READ_AT_START)}
-    given = ours if environment is None else environment
-    return ours == {name: value for name, value in given.items() if name.startswith(_READ_AT_START)}
+def _start_of(environment: Mapping[str, str] | None) -> frozenset[tuple[str, str]]:
+    """What an interpreter or a loader reads of an environment when it starts; None: of ours."""
+    given = os.environ if environment is None else environment
+    return frozenset((name, value) for name, value in given.items() if name.startswith(_READ_AT_START))
+
+
+_SERVERS: dict[frozenset[tuple[str, str]], socket.socket] = {}
+
+
+@contextlib.contextmanager
+def forking(environment: Mapping[str, str]) -> Iterator[None]:
+    """Within this, programs of ours that are started in such an environment are forked, whatever else is in this run."""
+    start = _start_of(environment)
+    server, ours = _started(environment)
+    _SERVERS[start] = ours
+    try:
+        yield
+    finally:
+        del _SERVERS[start]
+        ours.close()
+        server.wait()
 
 
 class Forked(subprocess.Popen[str]):
     """A process that another has forked for us, which tells how it ended."""
 
     _status: int  # its wait status can be read from here
+
+    def __init__(self, script: Sequence[str], server: socket.socket, **options: Any) -> None:
+        self._server = server
+        super().__init__(script, **options)
 
     def _execute_child(self, *given: Any) -> None:
         """As Popen's own, by which it has its streams: makes `pid`, and closes what is the child's."""
@@ -80,7 +110,7 @@ class Forked(subprocess.Popen[str]):
             "umask": _umask(),
             "session": bool(of["start_new_session"]),
         }
-        server = _server()
+        server = self._server
         try:
             socket.send_fds(server, [json.dumps(wanted).encode()], [*streams, writes])
             self.pid = int(server.recv(_STATUS_MAX))
@@ -91,8 +121,9 @@ class Forked(subprocess.Popen[str]):
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
         """As os.waitpid does of a child."""
-        readable, _, _ = select.select([self._status], (), (), 0 if wait_flags & os.WNOHANG else None)
-        if not readable:
+        poll = select.poll()  # not select: a test may hold more descriptors than that takes
+        poll.register(self._status, select.POLLIN)
+        if not poll.poll(0 if wait_flags & os.WNOHANG else None):
             return 0, 0
         said = os.read(self._status, _STATUS_MAX)
         os.close(self._status)
@@ -117,9 +148,7 @@ def _umask() -> int:
 @functools.cache
 def _server() -> socket.socket:
     """One for this process and as long as it. Forks that still run when it ends are killed."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its:
-        server = subprocess.Popen([sys.executable, str(_SERVER)], stdin=its)
+    server, ours = _started(os.environ)
 
     def end() -> None:
         ours.close()
@@ -127,3 +156,10 @@ def _server() -> socket.socket:
 
     atexit.register(end)
     return ours
+
+
+def _started(environment: Mapping[str, str]) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """A process that forks, started in that environment, and where it is asked to."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        return subprocess.Popen([sys.executable, str(_SERVER)], stdin=its, env=environment), ours

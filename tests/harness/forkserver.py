@@ -10,7 +10,6 @@ import contextlib
 import gc
 import json
 import os
-import pkgutil
 import runpy
 import selectors
 import signal
@@ -21,28 +20,6 @@ from typing import Any
 
 MESSAGE_MAX = 1 << 17
 STREAMS = 3
-
-
-def load() -> None:
-    """Import all of Sojourn, in the order in which an agent does it, and what callers are made of."""
-    import asyncio
-    import concurrent.futures.thread
-    import encodings.ascii
-    import encodings.idna
-    import importlib
-    import sqlite3
-
-    import sojourn.agent.run
-    import sojourn_attestors.unix
-    import uvloop
-    from sojourn.errors import FailedPrecondition
-    from sojourn.sdk.client.client import Client
-
-    for each in pkgutil.walk_packages(sojourn.__path__, "sojourn."):
-        if not each.name.endswith("__main__"):
-            with contextlib.suppress(FailedPrecondition):  # of an extra that is not installed
-                importlib.import_module(each.name)
-    del asyncio, concurrent, encodings, sqlite3, sojourn, sojourn_attestors, uvloop, Client
 
 
 class Server:
@@ -153,7 +130,10 @@ def open_streams() -> None:
 
 
 def main() -> None:
-    del sys.path[0]  # this folder: of the harness
+    sys.path[0] = os.path.dirname(sys.path[0])  # it was the folder of this file
+    from harness.wholeprogram import load
+
+    del sys.path[0]
     gc.disable()
     load()
     gc.freeze()  # what is shared with all forks stays so

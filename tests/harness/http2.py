@@ -10,7 +10,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 _FRAME = struct.Struct(">BHBBI")
 
 
@@ -18,6 +18,16 @@ def frame(kind: int, flags: int = 0, stream: int = 0, body: bytes = b"", *, size
     """A frame; `size` is what it says of its own length, if that is not the truth."""
     length = len(body) if size is None else size
     return _FRAME.pack(length >> 16, length & 0xFFFF, kind, flags, stream) + body
+
+
+def setting(name: int, value: int) -> bytes:
+    """A frame with one setting."""
+    return frame(SETTINGS, body=name.to_bytes(2, "big") + value.to_bytes(4, "big"))
+
+
+def window(stream: int, more: int) -> bytes:
+    """A frame that opens the window of a stream, or of the connection (0), by so many bytes."""
+    return frame(WINDOW_UPDATE, 0, stream, more.to_bytes(4, "big"))
 
 
 def integer(value: int, bits: int, first: int = 0) -> bytes:

@@ -14,11 +14,21 @@ import subprocess
 import sys
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 
 def keep(process: "subprocess.Popen[str]") -> None:
     """Have this child killed when our process ends, however it ends."""
     os.write(_input(), b"%d\n" % process.pid)
+
+
+def wait_or_kill(process: "subprocess.Popen[Any]", seconds: float) -> None:
+    """Return when a child that was asked to end has ended, which is killed after so long."""
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def end_with_failures() -> None:

@@ -6,7 +6,6 @@ is over, however that ends; others wait. It listens on loopback alone, at ports 
 
 import contextlib
 import fcntl
-import http.server
 import json
 import os
 import select
@@ -14,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,7 +26,15 @@ sys.path.insert(0, str(ROOT / "tests"))
 from keycloak_realm import Realm  # noqa: E402
 from keycloak_server import READY_SECONDS, Keycloak, KeycloakFailed, distribution  # noqa: E402
 
+from harness.loopback import LoopbackServer, QuietHandler  # noqa: E402
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sojourn"
+
+# Security events go out each second and not each half minute, and to receivers of tests, which are on loopback.
+OPTIONS = (
+    "--spi-ssf-transmitter--default--outbox-drainer-interval=1s",
+    "--spi-ssf-transmitter--default--allow-insecure-push-targets=true",
+)
 
 _KEEPERS: list[subprocess.Popen[bytes]] = []
 
@@ -58,14 +64,14 @@ class Running:
             realm.remove()
 
 
-class BundleServer:
+class BundleServer(LoopbackServer):
     """A SPIFFE bundle endpoint on loopback, as a real one is behind the agent's own listener. Counts fetches."""
 
     def __init__(self, document: Callable[[], bytes]) -> None:
         self.fetched = 0
         outer = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 outer.fetched += 1
                 content = document()
@@ -75,21 +81,8 @@ class BundleServer:
                 self.end_headers()
                 self.wfile.write(content)
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/bundle"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def __enter__(self) -> "BundleServer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
+        self.url = f"{self.origin}/bundle"
 
 
 def running_keycloak() -> Running:
@@ -139,7 +132,14 @@ def main() -> None:
     place = TlsPlace(folder / "tls")
     os.chmod(place.key, 0o600)
     try:
-        keycloak = Keycloak(distribution(), folder / "home", certificate=place.chain, key=place.key, trusted=place.ca)
+        keycloak = Keycloak(
+            distribution(),
+            folder / "home",
+            certificate=place.chain,
+            key=place.key,
+            trusted=place.ca,
+            options=OPTIONS,
+        )
         keycloak.start()
         try:
             keycloak.wait()

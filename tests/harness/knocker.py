@@ -51,7 +51,7 @@ def by_grpc(path: str) -> dict[str, object]:
     import grpc
 
     def asked(channel: grpc.Channel, method: str, request: bytes) -> list[object]:
-        call = channel.unary_stream(method)(request, metadata=[("workload.spiffe.io", "true")], timeout=20)
+        call = channel.unary_stream(method)(request, metadata=[("workload.spiffe.io", "true")], timeout=60)
         try:
             next(call)
         except grpc.RpcError as error:

@@ -26,6 +26,7 @@ from harness.kubernetesfiles import (
     IMAGE,
     KUBELET_PORT,
     NODE,
+    REVIEWER,
     TOKEN,
     TOKENS,
     USER,
@@ -36,6 +37,7 @@ from harness.kubernetesfiles import (
     pod,
 )
 from harness.looking import until
+from harness.podprocesses import command_of, members, namespace
 from harness.tlsplace import TlsPlace
 
 _WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # so that a test that is killed leaves none of it
@@ -113,7 +115,7 @@ class Cluster:
         self._parts.append(
             subprocess.Popen([*_WITH_US, "unshare", "-m", "-n", "--propagation", "private", "sleep", "3600"])
         )
-        until(lambda: _namespace(self._parts[0].pid, "net") != _namespace(os.getpid(), "net"), "own namespaces")
+        until(lambda: namespace(self._parts[0].pid, "net") != namespace(os.getpid(), "net"), "own namespaces")
         folders = "/var/lib/kubelet /var/log/pods /var/log/containers /run/containerd"
         lines = ["set -e", "ip link set lo up", f"mkdir -p {folders}"]
         lines += [f"mount -t tmpfs tmpfs {each}" for each in folders.split()]
@@ -239,9 +241,9 @@ class Cluster:
 
     def _kill_rest(self) -> None:
         """Kill what still is in the namespace of the network: shims of containerd, and containers."""
-        own = _namespace(self._parts[0].pid, "net")
+        own = namespace(self._parts[0].pid, "net")
         for entry in os.listdir("/proc"):
-            if entry.isdecimal() and int(entry) != self._parts[0].pid and _namespace(int(entry), "net") == own:
+            if entry.isdecimal() and int(entry) != self._parts[0].pid and namespace(int(entry), "net") == own:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(entry), signal.SIGKILL)
 
@@ -268,6 +270,16 @@ class Cluster:
     def send(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> Any:
         """Ask the API server, as its administrator."""
         return json.loads(self._ask(method, path, document))
+
+    def make_account(self, name: str) -> None:
+        """Make a service account."""
+        self.send("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": name}})
+
+    def kubeconfig(self, token: str) -> Path:
+        """A file by which a client of the API server finds it, and shows a token."""
+        file = self.folder / f"{token}.kubeconfig"
+        file.write_text(json.dumps(kubeconfig(self._api.ca, token)))
+        return file
 
     def start_pod(self, name: str, **fields: Any) -> str:
         """Make a pod, as `kubernetesfiles.pod` does; its uid."""
@@ -318,14 +330,14 @@ class Cluster:
         """The first process of a container, by its 64 hex digits, once it runs its own program: as the machine sees it."""
 
         def look() -> int:
-            first = next(iter(_members(f"/{container}/")), 0)
-            return first if _command_of(first) and "runc" not in _command_of(first) else 0
+            first = next(iter(members(f"/{container}/")), 0)
+            return first if command_of(first) and "runc" not in command_of(first) else 0
 
         return until(look, f"a process of {container}")
 
     def process_in(self, uid: str, image_command: str) -> int:
         """A process in a pod that runs `image_command`, whether the kubelet knows of it yet or not; 0: there is none."""
-        return next((pid for pid in _members(f"/pod{uid}/") if image_command in _command_of(pid)), 0)
+        return next((pid for pid in members(f"/pod{uid}/") if image_command in command_of(pid)), 0)
 
     def log_of(self, name: str) -> str:
         """What the containers of a pod have printed."""
@@ -350,35 +362,19 @@ class Cluster:
 
     def _grant(self) -> None:
         """Accounts and rights. For a kubelet of 1.33 or newer `get nodes/pods` is all that it takes."""
+        self._allow(USER, "pods-of-node", {"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]})
+        self._allow(
+            REVIEWER,
+            "reviews-of-tokens",
+            {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get"]},
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        )
+        self.make_account("web")
+
+    def _allow(self, user: str, name: str, *rules: Mapping[str, Any]) -> None:
         group = "/apis/rbac.authorization.k8s.io/v1"
-        rule = {"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]}
-        self.send("POST", f"{group}/clusterroles", {"metadata": {"name": "pods-of-node"}, "rules": [rule]})
-        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "pods-of-node"}
-        user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}
-        binding = {"metadata": {"name": "pods-of-node"}, "roleRef": role, "subjects": [user]}
+        self.send("POST", f"{group}/clusterroles", {"metadata": {"name": name}, "rules": rules})
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}
+        binding = {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]}
         self.send("POST", f"{group}/clusterrolebindings", binding)
-        self.send("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "web"}})
-
-
-def _namespace(pid: int, kind: str) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/{kind}")
-    except OSError:
-        return ""
-
-
-def _members(part: str) -> list[int]:
-    """The processes in cgroups whose path has `part`, in whichever hierarchy, by pid."""
-    found = []
-    for entry in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{entry}/cgroup") as file:
-            if any(part in f"{line.rstrip()}/" for line in file):
-                found.append(int(entry))
-    return sorted(found)
-
-
-def _command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""

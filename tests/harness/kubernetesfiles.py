@@ -13,18 +13,20 @@ NODE = "node1"
 KUBELET_PORT, READ_ONLY_PORT = 10250, 10255
 USER = "sojourn"  # who may ask the kubelet for its pods
 TOKEN, USELESS_TOKEN, ADMIN_TOKEN = "podreader-token", "stranger-token", "admin-token"
+REVIEWER, REVIEWER_TOKEN = "spire-server", "reviewer-token"  # a SPIRE server, with the rights that its plugin needs
 TOKENS = f"""{ADMIN_TOKEN},admin,1,"system:masters"
 node-token,system:node:{NODE},2,"system:nodes"
 {TOKEN},{USER},3,""
 {USELESS_TOKEN},stranger,4,""
+{REVIEWER_TOKEN},{REVIEWER},5,""
 """
 IMAGE = "localhost/app:1"
 BUSYBOX = "/bin/busybox"
 _APPLETS = ("sh", "sleep", "ls", "cat", "id", "true")
 
 
-def kubeconfig(authority_file: Path) -> dict[str, Any]:
-    """How the kubelet reaches the API server."""
+def kubeconfig(authority_file: Path, token: str = "node-token") -> dict[str, Any]:
+    """How who has this token reaches the API server: the kubelet, if nothing else is said."""
     authority = base64.b64encode(authority_file.read_bytes()).decode()
     return {
         "apiVersion": "v1",
@@ -33,7 +35,7 @@ def kubeconfig(authority_file: Path) -> dict[str, Any]:
         "clusters": [
             {"name": "x", "cluster": {"server": "https://127.0.0.1:6443", "certificate-authority-data": authority}}
         ],
-        "users": [{"name": "x", "user": {"token": "node-token"}}],
+        "users": [{"name": "x", "user": {"token": token}}],
         "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
     }
 

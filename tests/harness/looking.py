@@ -22,6 +22,11 @@ def until(look: Callable[[], T], what: str = "it is so", seconds: float = 15.0) 
         time.sleep(0.02)
 
 
+def next_second() -> None:
+    """Return once the clock's whole second is another: what events and tokens tell of time is in whole seconds."""
+    time.sleep(1.02 - time.time() % 1)
+
+
 def descriptors() -> int:
     """How many files this process has open."""
     return len(os.listdir("/proc/self/fd"))

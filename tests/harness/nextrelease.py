@@ -1,10 +1,13 @@
 """The next release of Sojourn: this one, with a migration more."""
 
+import os
 import shutil
 from pathlib import Path
 
 import sojourn
 from sojourn.store.tables import SCHEMA
+
+from harness.agent import ROOT
 
 NEXT = f"{int(SCHEMA) + 1:04}"
 TABLE = "next_things"
@@ -37,3 +40,8 @@ def next_release(folder: Path) -> Path:
     at = text.index("\n\ndef create(")
     tables.write_text(text[:at] + _TABLE + text[at:])
     return folder
+
+
+def modules_of(following: Path) -> dict[str, str]:
+    """By what a process finds the next release's modules, and the attestors of this one, which it has too."""
+    return {"PYTHONPATH": os.pathsep.join([str(following), str(ROOT / "attestors")])}

@@ -8,6 +8,7 @@ Process numbers in it are its own, so whoever attests has to run in it: see `Att
 """
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.agent import ROOT, clean_environment
+from harness.keeper import wait_or_kill
 from harness.lacking import lacking
 from harness.looking import until
 
@@ -35,6 +37,7 @@ _NAMES = ("mnt", "pid", "uts", "ipc", "net", "cgroup")
 _PLACES = {str(ROOT), sys.prefix, sys.base_prefix, "/usr"}
 _SHOWN = sorted(each for each in _PLACES - {"/usr"} if not any(str(parent) in _PLACES for parent in Path(each).parents))
 _NAME = "sojourn-nspawn-"
+_NUMBERS = itertools.count(1)  # of the machines of this process
 _ON_THE_BUS = (
     *("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"),
     *("NameHasOwner", "s", "org.freedesktop.systemd1"),
@@ -49,7 +52,7 @@ umount -R /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mkdir "/sys/fs/cgroup/$NAME"
 echo $$ >"/sys/fs/cgroup/$NAME/cgroup.procs"
-exec systemd-nspawn --quiet --directory=/ --volatile=yes --keep-unit --register=no --machine="$NAME" --private-network \
+exec systemd-nspawn --quiet --directory="$ROOT" --volatile="$VOLATILE" --keep-unit --register=no --machine="$NAME" --private-network \
   --console=pipe "$@" --boot -- --unit=basic.target --show-status=no
 """
 
@@ -64,18 +67,23 @@ def need_systemd() -> None:
 class Machine:
     """One booted systemd. Use as a context manager. `folder` is WORK in there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str, root: Path | None = None) -> None:
+        """`flags`: more of systemd-nspawn's. `root`: another system's files, which it changes in memory alone, instead of
+        this machine's programs.
+        """
+        self._flags = flags
+        self.root = root
         self.folder = Path(tempfile.mkdtemp(prefix="sojourn-nspawn-"))
         self.folder.chmod(0o755)
-        self.name = f"{_NAME}{os.getpid()}"
+        self.name = f"{_NAME}{os.getpid()}-{next(_NUMBERS)}"
         self._boot: subprocess.Popen[bytes] | None = None
         self.init = 0
 
     def __enter__(self) -> Self:
-        binds = [f"--bind-ro={each}" for each in _SHOWN]
+        binds = [f"--bind-ro={each}" for each in _SHOWN] if self.root is None else []
         # It must not outlive this process, however that ends.
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
-        command += ["bash", "-c", _BOOT, "boot", *binds, f"--bind={self.folder}:{WORK}"]
+        command += ["bash", "-c", _BOOT, "boot", *binds, f"--bind={self.folder}:{WORK}", *self._flags]
         log = (self.folder / "boot.log").open("wb")
         with log:
             self._boot = subprocess.Popen(
@@ -83,7 +91,12 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**clean_environment(), "NAME": self.name},
+                env={
+                    **clean_environment(),
+                    "NAME": self.name,
+                    "ROOT": str(self.root or "/"),
+                    "VOLATILE": "yes" if self.root is None else "overlay",
+                },
             )
         try:
             self._wait_until_up(self._boot)
@@ -102,6 +115,8 @@ class Machine:
             if self.init and Path(f"/proc/{self.init}/root/run/dbus/system_bus_socket").exists():
                 looking = ("busctl", "--system", "call", *_ON_THE_BUS)
                 if "true" in self.run(*looking, check=False):
+                    if self.root is not None:
+                        return
                     parents = {str(parent) for each in _SHOWN for parent in Path(each).parents}
                     self.run("chmod", "a+rx", *sorted(parents))  # its own folders: other users are to run Python
                     return
@@ -125,11 +140,7 @@ class Machine:
             if self.init:  # all in it go with it, and nothing of it is kept: there is nothing to end in order
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.init, signal.SIGKILL)
-            try:
-                boot.wait(timeout=15 if self.init else 1)
-            except subprocess.TimeoutExpired:
-                boot.kill()
-                boot.wait()
+            wait_or_kill(boot, 15 if self.init else 1)
         self._boot = None
         self._remove_cgroup()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -139,7 +150,8 @@ class Machine:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in [fields[1] for fields in mounts if fields[2] == "cgroup2"][:1]:
             for each in Path(mount).glob(f"{_NAME}*"):
-                if each.name == self.name or not Path(f"/proc/{each.name.removeprefix(_NAME)}").exists():
+                pid = each.name.removeprefix(_NAME).partition("-")[0]
+                if each.name == self.name or not Path(f"/proc/{pid}").exists():
                     with contextlib.suppress(OSError):
                         (each / "cgroup.kill").write_text("1")
                     until(lambda each=each: _removed(each), "the machine's cgroups are empty")
@@ -215,9 +227,13 @@ class Helper:
     def ask(self, **asked: Any) -> Any:
         """Say one line, and hear one."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
+        return self.hear(asked)
+
+    def hear(self, asked: object = "") -> Any:
+        """The next line, which answers `asked`."""
+        assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
         line = self._process.stdout.readline() if ready else ""
         if not line:
@@ -228,11 +244,7 @@ class Helper:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        wait_or_kill(self._process, 5)
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """Programs that print one JSON object a line: the independent clients."""
 
+import contextlib
 import json
 import queue
 import shutil
@@ -15,8 +16,17 @@ LINE_SECONDS = 30.0
 class Program:
     """A running program and the lines that it prints. Use as a context manager."""
 
-    def __init__(self, argv: list[str], environment: Mapping[str, str], *, uid: int | None = None) -> None:
-        self._process = subprocess.Popen([*as_user(uid), *argv], stdout=subprocess.PIPE, text=True, env=environment)
+    def __init__(
+        self, argv: list[str], environment: Mapping[str, str], *, uid: int | None = None, asked: bool = False
+    ) -> None:
+        """`asked`: it answers what it is asked on its input, line by line."""
+        self._process = subprocess.Popen(
+            [*as_user(uid), *argv],
+            stdin=subprocess.PIPE if asked else None,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -36,6 +46,13 @@ class Program:
             raise AssertionError(f"heard nothing within {LINE_SECONDS} s") from None
         assert line is not None, f"the program ended with status {self._process.wait()}"
         return line
+
+    def ask(self, question: object) -> dict[str, Any]:
+        """Ask it that, and return its next line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self.hear()
 
     @property
     def waiting(self) -> int:
@@ -57,8 +74,10 @@ class Program:
         self._process.kill()
         self._process.wait()
         self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def as_user(uid: int | None) -> list[str]:

@@ -19,7 +19,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from harness.agent import AgentProcess
 
 HEADER = (("workload.spiffe.io", "true"),)
-ANSWER_SECONDS = 15.0
+ANSWER_SECONDS = 45.0
 WORKLOAD_API = "/SpiffeWorkloadAPI/"
 ENTRY_API = "/spire.api.server.entry.v1.Entry/"
 BUNDLE_API = "/spire.api.server.bundle.v1.Bundle/"

@@ -41,8 +41,10 @@ def claims(token: str) -> dict[str, Any]:
     return decoded(token.split(".")[1])
 
 
-def listening(pid: int) -> tuple[list[str], list[str]]:
-    """The paths of the Unix sockets that a process listens on, and its internet sockets of any state."""
+def listening(pid: int, but_to: int | None = None) -> tuple[list[str], list[str]]:
+    """The paths of the Unix sockets that a process listens on, and its internet sockets of any state; not those that
+    are connected to the port `but_to` of another.
+    """
     held = set()
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):  # closed in the meantime
@@ -56,7 +58,7 @@ def listening(pid: int) -> tuple[list[str], list[str]]:
         f"{kind} {fields[1]}"
         for kind in ("tcp", "tcp6", "udp", "udp6")
         for fields in _rows(f"/proc/{pid}/net/{kind}")
-        if f"socket:[{fields[9]}]" in held
+        if f"socket:[{fields[9]}]" in held and int(fields[2].rpartition(":")[2], 16) != but_to
     ]
     return unix, internet
 

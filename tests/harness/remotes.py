@@ -106,7 +106,7 @@ async def answered(opened: AgentConnection) -> bool:
 def silent(agent: AgentProcess) -> socket.socket:
     """A connection that never says anything."""
     host, _, port = agent.tcp.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def ended(connection: socket.socket) -> bool:

@@ -158,7 +158,7 @@ class Issuer:
     def mint(self, spiffe_id: str, **changes: Any):
         """A Mint for a workload; `changes` of claims are a test's."""
 
-        def mint(audience: str, *, algorithm: str = "ES256", claims: Mapping[str, Any] | None = None) -> str:
+        async def mint(audience: str, *, algorithm: str = "ES256", claims: Mapping[str, Any] | None = None) -> str:
             now = int(self.clock())
             told = {"iss": self.issuer, "sub": spiffe_id, "aud": audience, "iat": now, "exp": now + 60}
             told |= {"jti": secrets.token_urlsafe(16), **(claims or {}), **changes}

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness.authserver import Deed, Exchange, _Server
+from harness.authserver import Deed, Exchange
+from harness.httpserver import HttpServer
 
 SECONDS = 60.0
 
@@ -31,19 +32,16 @@ class Webhook:
         self.taken: list[dict[str, Any]] = []  # those that were answered as taken
         self.headers: list[dict[str, str]] = []
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Post,), {"owner": self}))
+        self._server = HttpServer(("127.0.0.1", 0), type("Handler", (_Post,), {"owner": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook?of=sojourn"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> "Webhook":
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.ending.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.end()
 
     def now(self) -> float:
         return time.time()

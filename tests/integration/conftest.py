@@ -12,13 +12,16 @@ from harness.authserver import AuthServer
 from harness.borrowed import wire_of
 from harness.callers import Caller
 from harness.clients import built
+from harness.peopleplace import People, people_place
 from harness.raw import Admin, Wire
 from harness.taskagent import ISSUER, TICKETS, shared_agent
 from harness.taskcalls import Feed
 from sojourn import SyncClient
 
 # What `make test-kubernetes` runs, which builds a kubelet first: no part of the other runs.
-collect_ignore = [] if os.environ.get("SOJOURN_TEST_KUBERNETES") else ["test_real_kubernetes.py"]
+collect_ignore = (
+    [] if os.environ.get("SOJOURN_TEST_KUBERNETES") else ["test_real_kubernetes.py", "test_real_kubernetes_node.py"]
+)
 UIDS = itertools.count(4301)
 
 
@@ -57,6 +60,20 @@ def shared() -> Iterator[AgentProcess]:
     """An agent with task types that a module's tests share."""
     with shared_agent() as agent:
         yield agent
+
+
+@pytest.fixture(scope="module")
+def people_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
+    """An issuer of people, an agent and a guarded service that a module's tests share."""
+    with people_place(tmp_path_factory.mktemp("people")) as running:
+        yield running
+
+
+@pytest.fixture
+def people(people_running: People, monkeypatch: pytest.MonkeyPatch) -> People:
+    """The same, whose agent programs find by themselves."""
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", f"unix://{people_running.agent.socket}")
+    return people_running
 
 
 @pytest.fixture(scope="module")

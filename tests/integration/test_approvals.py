@@ -221,7 +221,7 @@ class TestCommand:
         (shown,) = room.approvals(agent)
         assert ("operator" in said, shown.id in said, running.poll()) == (True, True, None)
         room.decide(agent, {"approval": shown.id, "digest": shown.digest})
-        running.communicate(timeout=20)
+        running.communicate(timeout=60)
         assert 7 == running.returncode
 
     @pytest.mark.parametrize("command", [["run"], ["begin", "--holder-pid", "{pid}"]])
@@ -242,7 +242,7 @@ class TestCommand:
             assert "waits" in running.stderr.readline()
             (shown,) = room.approvals(agent)
             running.send_signal(signal.SIGINT)
-            said, _ = running.communicate(timeout=20)
+            said, _ = running.communicate(timeout=60)
         finally:
             holder.kill()
             holder.wait()
@@ -289,9 +289,9 @@ class TestCommand:
         asked = ask(caller, "boss")
         assert "policy_denied" == room.decide(agent, asked)
         stranger = as_user(agent, STRANGER_UID, "approval", "list", "--as-workload")
-        assert "nothing waits for approval\n" == stranger.communicate(timeout=20)[0]
+        assert "nothing waits for approval\n" == stranger.communicate(timeout=60)[0]
         boss = as_user(agent, BOSS_UID, "approval", "approve", asked["approval"], "--as-workload")
-        said, _ = boss.communicate(timeout=20)
+        said, _ = boss.communicate(timeout=60)
         assert (0, True) == (boss.returncode, "is active" in said)
         (decision,) = records(agent, asked["id"], "approval_decided")
         assert (BOSS, BOSS_UID) == (decision["by_role"], decision["by_uid"])
@@ -306,7 +306,7 @@ class TestBrokenGlass:
         status = agent.run("status").stdout
         assert f"BREAK-GLASS is active: task {asked['id']}" in status
         loud = [line for line in agent.log_lines() if line["event"] == "break_glass"]
-        assert [("warning", asked["id"])] == [(line["level"], line["task"]) for line in loud]
+        assert [("warning", asked["id"])] == [(line["level"], line["task_id"]) for line in loud]
         with Caller(agent.socket, uid=OTHER_UID) as second:
             assert "review_owed" == ask(second, "glass")["code"]
             early = agent.run("review", "done", asked["id"], "--finding", "too early", "--output", "json", check=False)

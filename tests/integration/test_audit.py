@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from harness.agent import COMMAND, AgentProcess
 from harness.callers import Caller
 from harness.exchanges import form, part, post
@@ -37,6 +39,19 @@ def events(agent: AgentProcess) -> list[dict]:
 @pytest.fixture(scope="module")
 def lived() -> Iterator[AgentProcess]:
     """An agent that has given out one of everything."""
+    with busy() as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def unread() -> Iterator[AgentProcess]:
+    """Another, whose journal nobody reads: no more records come by themselves."""
+    with busy() as agent:
+        yield agent
+
+
+@contextlib.contextmanager
+def busy() -> Iterator[AgentProcess]:
     with make_agent() as agent:
         agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
         with Caller(agent.socket) as caller:
@@ -115,15 +130,23 @@ def test_a_journal_is_intact_after_a_restart(agent: AgentProcess) -> None:
 
 
 def read(agent: AgentProcess, *options: str) -> list[dict]:
-    return agent.json("audit", "tail", *options)["records"]
+    """What is read, without the records of who has read it."""
+    return others(agent.json("audit", "tail", *options)["records"])
+
+
+def others(records: list[dict]) -> list[dict]:
+    return [record for record in records if record["event"] != "journal_read"]
 
 
 class TestTail:
     def test_what_is_asked_for(self, lived: AgentProcess) -> None:
         """`audit tail` has the records of an event, a task, a type, behind one and since a time, and no others."""
-        every = events(lived)
-        assert every[-20:] == read(lived)
-        assert every[-3:] == read(lived, "--lines", "3")
+        every = others(events(lived))
+        for number in (20, 3):
+            found = lived.json("audit", "tail", "--lines", str(number))["records"]
+            assert number == len(found) or every[0] in found
+            newest = others(found)
+            assert newest == every[len(every) - len(newest) :]
         begun = [record for record in every if record["event"] == "task_begun"]
         assert begun == read(lived, "--event", "task_begun")
         both = [record for record in every if record["event"] in {"task_begun", "task_ended"}]
@@ -134,7 +157,7 @@ class TestTail:
         assert ours == read(lived, "--type", "triage-ticket", "--lines", "1000")
         assert every[4:] == read(lived, "--after", str(every[3]["seq"]))
         assert every == read(lived, "--since", "1d")
-        assert every[-2:] == read(lived, "--since", "1d", "--lines", "2")
+        assert 2 == len(lived.json("audit", "tail", "--since", "1d", "--lines", "2")["records"])
         later = datetime.fromtimestamp(datetime.now(UTC).timestamp() + 3600, UTC).isoformat()
         assert [] == read(lived, "--since", later)
         assert [] == read(lived, "--event", "no_such_event", "--type", "x" * 128)
@@ -148,7 +171,7 @@ class TestTail:
             assert 7 == len(page["records"]) or page["next_after"] is None
             found += page["records"]
             after = page["next_after"]
-        assert [record for record in every if record["seq"] > 1] == found
+        assert others([record for record in every if record["seq"] > 1]) == others(found)
         done = lived.run("audit", "tail", "--after", "1", "--lines", "2")
         assert (2, f"there are more: go on with --after {every[2]['seq']}\n") == (
             len(done.stdout.splitlines()),
@@ -187,7 +210,7 @@ class TestTail:
             watch.says("agent_started")
             agent.stop()
             watch.notes("error: ")
-            assert watch.process.wait(timeout=20) in {1, 3}
+            assert watch.process.wait(timeout=60) in {1, 3}
 
     def test_followers_are_bounded(self, lived: AgentProcess) -> None:
         """A ninth follower of one user is refused; the journal is read by whoever does not follow."""
@@ -202,10 +225,10 @@ class TestTail:
 
         with contextlib.ExitStack() as stack:
             followers = [follow(stack) for _ in range(8)]  # kept, as what nobody holds is cancelled
-            assert [1] * 8 == [len(next(each).records) for each in followers]
+            assert [True] * 8 == [next(each).HasField("begin") for each in followers]
             with pytest.raises(grpc.RpcError, match="too many readers that follow the audit journal"):
                 next(follow(stack))
-            assert 1 == len(read(lived, "--lines", "1"))
+            assert 1 == len(lived.json("audit", "tail", "--lines", "1")["records"])
 
 
 # --- what is done to it ---------------------------------------------------------------------------------------------
@@ -242,15 +265,15 @@ def check_found(agent: AgentProcess) -> None:
 
 
 @pytest.mark.parametrize("statement", CHANGES)
-def test_a_change_is_found(lived: AgentProcess, statement: str) -> None:
+def test_a_change_is_found(unread: AgentProcess, statement: str) -> None:
     """Any record that is changed, removed, moved or added behind the agent's back is found."""
-    lived.json("audit", "verify")  # all that waits is written
-    change(lived, "CREATE TABLE kept AS SELECT * FROM audit", statement)
+    unread.json("audit", "verify")  # all that waits is written
+    change(unread, "CREATE TABLE kept AS SELECT * FROM audit", statement)
     try:
-        check_found(lived)
+        check_found(unread)
     finally:
-        change(lived, "DELETE FROM audit", "INSERT INTO audit SELECT * FROM kept", "DROP TABLE kept")
-    assert lived.json("audit", "verify")["intact"]
+        change(unread, "DELETE FROM audit", "INSERT INTO audit SELECT * FROM kept", "DROP TABLE kept")
+    assert unread.json("audit", "verify")["intact"]
 
 
 @pytest.mark.parametrize(
@@ -304,11 +327,12 @@ def test_a_journal_that_is_too_large() -> None:
         asyncio.run(fill(agent.data_dir / "sojourn.db", 24 * 1024))
         agent.config.write_text(agent.config.read_text() + "\n[audit]\nmax_bytes = 16777216\n")
         agent.start()
-        # Told once the database is small enough: nothing more goes then while the test looks.
         until(lambda: "journal_pruned" in {each["what"] for each in agent.json("status")["failures"]}, "it is pruned")
         agent.register("/after", "unix:uid:2")
         agent.kill()
         agent.start()
+        # No record goes before it is in the signed log's tree: nothing more goes once the database is small enough.
+        until(lambda: is_pruned(agent, 16 << 20), "enough is pruned", 120)
         found = agent.json("audit", "verify")
         assert (True, None) == (found["intact"], found["first_bad_seq"])
         assert found["first_seq"] > 1000
@@ -318,6 +342,17 @@ def test_a_journal_that_is_too_large() -> None:
         assert found["first_seq"] - 1 == pruned[-1]["fields"]["until_seq"]
         change(agent, f"DELETE FROM audit WHERE seq = {found['first_seq']}")
         check_found(agent)
+
+
+def is_pruned(agent: AgentProcess, most: int) -> bool:
+    """Whether a database takes no more bytes than it may, and none of its records has gone for two seconds."""
+    first = agent.json("audit", "verify")["first_seq"]
+    time.sleep(2)
+    with contextlib.closing(sqlite3.connect(agent.data_dir / "sojourn.db")) as database:
+        pages, free, each = (
+            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+    return (pages - free) * each <= most and first == agent.json("audit", "verify")["first_seq"]
 
 
 async def fill(path: Path, kibibytes: int) -> None:
@@ -396,8 +431,12 @@ def forms(what: str, pem: bytes) -> dict[str, bytes]:
     """The ways in which a key could be written."""
     key = serialization.load_pem_private_key(pem, None)
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    number = key.private_numbers().private_value  # type: ignore[union-attr]
-    raw = number.to_bytes(32, "big")
+    if isinstance(key, Ed25519PrivateKey):
+        raw = key.private_bytes_raw()
+        number = int.from_bytes(raw)
+    else:
+        number = key.private_numbers().private_value  # type: ignore[union-attr]
+        raw = number.to_bytes(32, "big")
     return {
         f"{what}, PEM": pem.splitlines()[1],
         f"{what}, DER": der,

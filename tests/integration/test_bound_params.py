@@ -22,7 +22,7 @@ pytest.importorskip("httpx2")
 import fastapi
 from starlette.testclient import TestClient
 
-SHOP = "https://shop.example.org"
+SHOP = "https://bound.example.org"  # of which no sample type has tokens
 REFUNDS = f"""
 allowed_workloads = ["{TRIAGE}"]
 [params]

@@ -20,7 +20,7 @@ from harness.looking import until
 from sojourn import SyncClient
 from sojourn.errors import SojournError
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.forked]
 
 METRICS_PORT = 19_617 + os.getpid() % 1000
 

@@ -16,7 +16,7 @@ from harness.looking import until
 from sojourn import SyncClient
 from sojourn.errors import SojournError
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.forked]
 
 KILLS = 6
 WORKERS = 3

@@ -225,7 +225,7 @@ def test_policy_check_of_the_samples(shared: AgentProcess) -> None:
     """The sample task types are good, without an agent."""
     types = shared.json("policy", "check", str(SAMPLES / "task-types"))["task_types"]
     [triage] = [each for each in types if each["name"] == "triage-ticket"]
-    assert (8, [{"resource": TICKETS, "actions": ["ticket:read"]}]) == (len(types), triage["ceiling"])
+    assert (9, [{"resource": TICKETS, "actions": ["ticket:read"]}]) == (len(types), triage["ceiling"])
 
 
 def test_policy_check_of_broken_types(tmp_path: Path) -> None:

@@ -22,18 +22,22 @@ from harness.taskagent import PLACE_A, TICKETS, TRIAGE
 
 ENTRY_KEYS = {
     "id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "jwt_svid_ttl", "hint", "dns_names",
-    "federates_with", "expires_at", "revision", "created_at", "priority", "origin", "admin", "downstream", "store_svid",
+    "federates_with", "expires_at", "revision", "created_at", "priority", "origin", "owner", "sponsor", "admin", "downstream", "store_svid",
     "additional_attributes", "disable_x509_svid_prefetch", "jwt_svid_include_jti", "jwt_claims",
 }  # fmt: skip
 
 
 # What is only there if there is something to be told, such as an open stream.
+CHAIN_KEYS = {  # of an agent that is its own root
+    *("chain", "role", "serial", "subject", "key"), *("roots", "own", "signs", "needed_until"), "upstream", "fault",
+}  # fmt: skip
 SOMETIMES = {
     "explain": {"what", "reason", "serial", "not_after", "rotate_at", "lifetime"},
     "status": {
         "what", "reason", "method", "pid", "uid", "exe", "since", "last_push", "pushes", "entry_id", "spiffe_id",
         "serial", "not_after", "rotate_at", "lifetime", "subject", "first_at", "last_at", "count", "node",
-        "longest_seconds", "last_seconds", "last_computing_seconds", "last_doing", "last_caller",
+        "longest_seconds", "last_seconds", "last_computing_seconds", "last_doing", "last_caller", "found", "tasks",
+        "limit",
     },
 }  # fmt: skip
 
@@ -80,6 +84,7 @@ def test_an_entry_that_is_not_accepted(shared: AgentProcess) -> None:
 
 CONDITION_KEYS = {
     "conditions",
+    "review",
     "approval",
     "break_glass",
     "delegation",
@@ -88,6 +93,7 @@ CONDITION_KEYS = {
     "max_children",
     "facts",
     "limits",
+    "person",
 }
 AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "not_after"}
 
@@ -97,13 +103,21 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
     [
         (["status"], {"trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections",
                       "task_types", "authority", "limitations", "followed", "streams", "streams_left_out", "svids", "svids_left_out", "failures", "kind", "root_serial",
-                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
-                      "policy", "shadow", "folder", "digest", "loaded_at", "fault", "approvals_waiting", "reviews",
+                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", "key_uri", *AUTHORITY_KEYS - {"not_after"},
+                      *CHAIN_KEYS - SOMETIMES["status"],
+                      "policy", "shadow", "folder", "digest", "loaded_at", "fault", "approvals_waiting", "reviews", "review_dates", "items", "due", "overdue",
                       "signals", "listeners", "federation", "attestors", "name", "other_nodes", "standstills",
+                      "data_folder", "restored", "backup", "mark",
+                      "audit_sinks", "audit_witnesses", "audit_timestamps", "journal_room",
+                      "audit_log", "begun_at", "checkpoint", "checkpoint_at", "earlier", "first_seq", "size", "unsigned",
+                      "vkey",
                       "asked", "failed", "seconds", "failing", "failure", "failed_at",
-                      "origin", "accepted_at", "without", "config", "file", "read_at", "restart_needed"}),
+                      "origin", "accepted_at", "without", "config", "file", "read_at", "restart_needed",
+                      "state", "faults", "task_owners", "task_owners_left_out", "data_dir", "socket",
+                      "admin_socket", "upstream"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
-                                 "jwt_key_ids", *AUTHORITY_KEYS}),
+                                 "jwt_key_ids", "key_uri", *AUTHORITY_KEYS, *CHAIN_KEYS}),
+        (["authority", "test"], {"roots", "authority_id", "status", "key", "seconds", "fault", "code"}),
         (["svid", "revoked"], {"revoked", "identities", "left_out"}),
         (["bundle", "show"], {"trust_domain", "bundle", "pem"}),
         (["federation", "list"], {"relationships"}),
@@ -120,18 +134,21 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens", "counted", "limit"}),
         (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),
+        (["config", "explain", "listen.tcp"], {"name", "kind", "default", "limits", "meaning", "at_once", "flag", "variable"}),
         (["policy", "check", str(SAMPLES / "task-types")], {"digest", "task_types", "name", "description", "consequence",
                                                             "bound", "ceiling", "resource", "actions", "policies", "injected",
                                                             "warnings", *CONDITION_KEYS, "approvers", "count", "when",
                                                             "within_seconds", "type", "required", "sources",
-                                                            "max_age_seconds", "on_deny", "high", "action", "uses"}),
+                                                            "max_age_seconds", "on_deny", "high", "action", "uses",
+                                                            "need", "issuers", "groups", "acr", "claims", "owner", "sponsor",
+                                                            "max_auth_age_seconds", "several", "max_live"}),
         (["policy", "test", str(SAMPLES / "task-types")], {"task_types", "task_type", "cases", "failed",
                                                            "undecided_policies"}),
         (["policy", "explain", "triage-ticket", "--workload", TRIAGE, "--action", "ticket:read", "--resource", TICKETS],
          {"type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "id", "effect", "line",
           "applies", "misses", "changes", "what", "name", "value", "needs_approval",
           *CONDITION_KEYS}),
-        (["policy", "reload", "--dry-run"], {"digest", "digest_before", "dry_run", "tasks", "left_out"}),
+        (["policy", "reload", "--dry-run"], {"digest", "digest_before", "dry_run", "tasks", "left_out", "review_blocked"}),
         (["policy", "shadow-report"], {"shadow", "compared", "errors", "beyond", "differences"}),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
@@ -200,7 +217,7 @@ def test_validate(shared: AgentProcess) -> None:
     """`validate` is exit status 0 for a token that is good, from its argument or standard input, and 1 for others."""
     token = shared.run("svid", "jwt", "--audience", "a").stdout.strip()
     good = shared.json("validate", token, "--audience", "a")
-    assert {"valid", "code", "reason", "kind", "spiffe_id", "actors", "claims"} == set(good)
+    assert {"valid", "code", "reason", "kind", "spiffe_id", "actors", "claims", "person"} == set(good)
     assert (True, "jwt_svid", TRIAGE) == (good["valid"], good["kind"], good["spiffe_id"])
     piped = subprocess.run(
         [*COMMAND, "validate", "-", "--audience", "a"],
@@ -319,7 +336,26 @@ def test_task_begin_as_json(shared: AgentProcess) -> None:
         "parent_id",
         "actors",
         "outside",
+        "person",
     } == set(begun)
     assert os.getpid() == shared.json("task", "show", begun["id"])["holder_pid"]
     completed = shared.json("task", "complete", begun["id"], "--failed")
     assert ("completed", "failure") == (completed["state"], completed["reason"])
+
+
+def test_tasks_of_a_type_and_of_a_workload(shared: AgentProcess) -> None:
+    """The list of tasks is narrowed by type and by workload, and status counts live tasks by user with the limit."""
+    uid = os.getuid()
+    with Caller(shared.socket) as caller:
+        task = caller.ask("begin_process", type="triage-ticket", params={"ticket": "1"})["id"]
+
+        def listed(*arguments: str) -> set[str]:
+            return {each["id"] for each in shared.json("task", "list", *arguments)["tasks"]}
+
+        assert task in listed("--type", "triage-ticket") & listed("--spiffe-id", TRIAGE)
+        assert task in listed("--type", "triage-ticket", "--spiffe-id", TRIAGE)
+        assert task not in listed("--type", "careful") | listed("--spiffe-id", "spiffe://example.org/nobody")
+        owner = next(each for each in shared.json("status")["task_owners"] if each["uid"] == uid)
+        assert 1 <= owner["tasks"] < owner["limit"]
+        assert f"tasks of       uid {uid}: " in shared.run("status").stdout
+    check_error(shared.run("task", "list", "--spiffe-id", "triage", check=False), 2, "invalid_spiffe_id")

@@ -119,7 +119,7 @@ class TestInterrupted:
             watching.send_signal(signal.SIGINT)
             time.sleep(gap_ms / 1000)
             watching.send_signal(signal.SIGINT)
-            _, said = watching.communicate(timeout=20)
+            _, said = watching.communicate(timeout=60)
         assert (0, "") == (watching.returncode, said)
 
     def test_again_as_it_ends(self, agent: AgentProcess, tmp_path: Path) -> None:

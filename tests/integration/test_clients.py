@@ -7,7 +7,8 @@ import pytest
 from fakes.ca import FakeCa
 from harness.agent import AgentProcess
 from harness.languages import Language, languages
-from harness.raw import Admin, module_agent
+from harness.nodeagent import AGENTS, NODE, admin_of, node_agent
+from harness.raw import entry, module_agent
 from sojourn._pb.spire.api.types import types_pb2 as types
 
 pytestmark = [pytest.mark.root]
@@ -15,17 +16,22 @@ CLIENT, SERVER, SHORT, STRANGER, FEDERATED = 4801, 4802, 4803, 4804, 4805
 ID = "spiffe://example.org"
 
 
-@pytest.fixture(scope="module")
-def agent() -> Iterator[AgentProcess]:
-    with module_agent() as running, Admin(running.admin_socket) as admin:
-        admin.register("/client", f"unix:uid:{CLIENT}", hint="main")
-        admin.register("/server", f"unix:uid:{SERVER}")
-        admin.register("/short", f"unix:uid:{SHORT}", x509_svid_ttl=10)
+@pytest.fixture(scope="module", params=AGENTS)
+def agent(request: pytest.FixtureRequest) -> Iterator[AgentProcess]:
+    """One of its own authority, and one that is a node of a SPIRE server."""
+    running_one = node_agent if request.param == NODE else module_agent
+    with running_one() as running, admin_of(running) as admin:
         other = FakeCa.make("other.example")
         root = types.X509Certificate(asn1=other.root_der)
         admin.know(types.Bundle(trust_domain="other.example", x509_authorities=[root]))
         admin.trust("empty.example")
-        admin.register("/federated", f"unix:uid:{FEDERATED}", federates_with=["other.example", "empty.example"])
+        made = admin.create(
+            entry("/client", f"unix:uid:{CLIENT}", hint="main"),
+            entry("/server", f"unix:uid:{SERVER}"),
+            entry("/short", f"unix:uid:{SHORT}", x509_svid_ttl=10),
+            entry("/federated", f"unix:uid:{FEDERATED}", federates_with=["other.example", "empty.example"]),
+        )
+        assert {0} == {each.status.code for each in made}
         yield running
 
 

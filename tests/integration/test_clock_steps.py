@@ -195,12 +195,11 @@ class TestTasks:
             task = holder.ask("begin_process", type="triage-ticket")["id"]
             for step, code in ((DAY, "expired"), (-DAY, "not_yet_valid")):
                 token = holder.ask("token", task=task)["token"]
-                assert holder.ask("validate", token=token, audience=TICKETS)["valid"]
+                assert (True, "") == _verdict(holder, token)
                 agent.step(step)
                 assert (False, code) == _verdict(holder, token)
                 assert [task] == [each["id"] for each in agent.json("task", "list")["tasks"]]
-            fresh = holder.ask("token", task=task)["token"]
-            assert holder.ask("validate", token=fresh, audience=TICKETS)["valid"]
+            assert (True, "") == _verdict(holder, holder.ask("token", task=task)["token"])
 
     async def test_what_has_ended(self) -> None:
         """A step back revives no token that has lived for its time: not at the agent, nor at a service by itself."""

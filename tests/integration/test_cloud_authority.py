@@ -34,7 +34,7 @@ class Agent:
         return {"keys": [dict(key.jwk) for key in self.authority.jwt_keys.values()]}
 
     def mint(self, spiffe_id=WORKLOAD):
-        def mint(audience, *, algorithm="ES256", claims=None):
+        async def mint(audience, *, algorithm="ES256", claims=None):
             made = self.authority.issue_assertion(
                 spiffe_id, audience, timedelta(minutes=1), issuer=ISSUER, algorithm=algorithm, claims=claims
             )

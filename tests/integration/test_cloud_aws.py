@@ -223,7 +223,7 @@ class TestSdk:
         asked = {
             "RoleArn": ROLE,
             "RoleSessionName": "by-boto3",
-            "WebIdentityToken": ground.mint("sts.amazonaws.com"),
+            "WebIdentityToken": await ground.mint("sts.amazonaws.com"),
             "DurationSeconds": 900,
             "Policy": '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}',
         }
@@ -231,7 +231,7 @@ class TestSdk:
         assert told["Credentials"]["AccessKeyId"] in ground.server.sessions
         with pytest.raises(sts.exceptions.InvalidIdentityTokenException):
             await asyncio.to_thread(
-                sts.assume_role_with_web_identity, **{**asked, "WebIdentityToken": ground.mint("other")}
+                sts.assume_role_with_web_identity, **{**asked, "WebIdentityToken": await ground.mint("other")}
             )
 
     async def test_moto_gives_a_session_and_boto3_works_with_it(self, moto):

@@ -172,7 +172,7 @@ class TestSdk:
             with identity.ClientAssertionCredential(
                 TENANT,
                 READER,
-                lambda: mint(audience, algorithm="RS256"),
+                lambda: asyncio.run(mint(audience, algorithm="RS256")),
                 authority=entra.url,
                 disable_instance_discovery=True,
                 connection_verify=str(entra.ca),

@@ -169,7 +169,7 @@ class TestSdk:
             audience = f"https:{PROVIDER}"
 
             def get_subject_token(self, context, request):
-                return mint(self.audience)
+                return asyncio.run(mint(self.audience))
 
         def refresh(supplier):
             made = identity_pool.Credentials(

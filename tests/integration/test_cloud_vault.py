@@ -311,7 +311,7 @@ class TestSdk:
         """hvac logs in by itself, works with a token that the agent obtained, and is out when it is taken back."""
         hvac = pytest.importorskip("hvac")
         own = hvac.Client(url=vault.address)
-        told = await asyncio.to_thread(own.auth.jwt.jwt_login, role="orders", jwt=mint(vault.address))
+        told = await asyncio.to_thread(own.auth.jwt.jwt_login, role="orders", jwt=await mint(vault.address))
         assert vault.alive(told["auth"]["client_token"])
         async with guarded() as http:
             use = Use(vault, http, {"role": "orders"})

@@ -373,7 +373,7 @@ class TestEnds:
         )
         until(lambda: any(each["query"].endswith("pause=0.05") for each in shop.requests), "the answer has begun")
         shop.agent.run("task", "revoke", task.id, "--reason", "enough")
-        assert slow.wait(timeout=20) != 0
+        assert slow.wait(timeout=60) != 0
         assert slow.stderr is not None
         slow.stderr.close()
         done = curl(proxy, "-w", "%{http_code}", f"{shop.resource}/tickets/42", status=56)  # at the CONNECT

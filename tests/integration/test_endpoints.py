@@ -15,7 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
 from sojourn.jose.jws import ALGORITHMS
-from sojourn.sdk.guard.routes import APPROVED
+from sojourn.tasktoken.task_claim import APPROVED
 
 SERVICES = f"""
 [listen]

@@ -61,7 +61,7 @@ def serving(place: Place, name: str, port: int) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 def answers(port: int) -> bool:

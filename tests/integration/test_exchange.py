@@ -268,4 +268,5 @@ def test_discovery(shared: AgentProcess, name: str) -> None:
         document["id_token_signing_alg_values_supported"],
     )
     assert "triage-ticket" in document["authorization_details_types_supported"]
-    assert not {"authorization_endpoint", "registration_endpoint"} & set(document)
+    absent = {"authorization_endpoint", "registration_endpoint", "authorization_grant_profiles_supported"}
+    assert not absent & set(document)

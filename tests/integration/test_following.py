@@ -14,7 +14,7 @@ from harness.looking import until
 from harness.raw import Admin
 from sojourn._pb.spire.api.types import types_pb2 as types
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.forked]
 
 ME = f"unix:uid:{os.getuid()}"
 FAILED_PRECONDITION = 9

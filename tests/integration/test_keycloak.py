@@ -35,7 +35,7 @@ class Place:
     provider: Provider
 
     def mint(self, spiffe_id: SpiffeId = AGENT) -> Mint:
-        def mint(audience: str, *, algorithm: str = "ES256", claims: object = None) -> str:
+        async def mint(audience: str, *, algorithm: str = "ES256", claims: object = None) -> str:
             ttl = timedelta(seconds=60)
             assert algorithm == "ES256"
             assert claims is None
@@ -54,7 +54,7 @@ class Place:
     async def is_active(self, token: str) -> bool:
         """What introspection tells the service that the token is for."""
         http = self.provider.http
-        form = {"token": token, "client_assertion": self.mint(SERVICE)(self.realm.issuer)}
+        form = {"token": token, "client_assertion": await self.mint(SERVICE)(self.realm.issuer)}
         form["client_assertion_type"] = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
         answer = await http.post_form(
             f"{self.realm.issuer}/protocol/openid-connect/token/introspect", form, step="introspect"
@@ -285,7 +285,7 @@ class TestKeys:
         """Keys that are published before they sign are known to Keycloak when they do, over its cache of our bundle."""
         await place.obtain()
         prepared = place.authority.prepare(JWT)
-        place.authority.activate(JWT, prepared.id)
+        await place.authority.activate(JWT, prepared.id)
         fetched = place.bundles.fetched
 
         async def again() -> bool:

@@ -17,7 +17,7 @@ from harness.taskagent import CONFIG, PLACE_A, PLACE_B, TRIAGE, TYPES, write_typ
 from harness.taskcalls import Feed
 from sojourn import SyncClient
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.forked]
 
 READ_ONLY = '@id("read-only") permit (principal, action == Sojourn::Action::"doc:read", resource);'
 PAY = """allowed_workloads = ["spiffe://example.org/agent/triage"]
@@ -63,11 +63,11 @@ def grants(agent: AgentProcess, task: str) -> dict[str, list[str]]:
     return {each["resource"]: each["actions"] for each in agent.json("task", "show", task)["grants"]}
 
 
-def offline(*arguments: object, status: int = 0) -> "subprocess.CompletedProcess[str]":
+def offline(*arguments: object, status: int = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command without an agent."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        env=clean_environment(),
+        env={**clean_environment(), **environment},
         capture_output=True,
         text=True,
         timeout=30,
@@ -295,6 +295,25 @@ def test_check_warns(tmp_path: Path) -> None:
     assert f"error: {warning}" in offline("policy", "check", "--strict", tmp_path, status=2).stderr
 
 
+def test_check_against_the_configuration(tmp_path: Path) -> None:
+    """Workloads of another trust domain than the machine's configuration has are warned of, and nothing else is."""
+    types, etc = tmp_path / "types", tmp_path / "etc"
+    types.mkdir()
+    etc.mkdir()
+    write_type(types, "two-places", *TYPES["two-places"])
+    strange = "allowed_workloads: 'spiffe://example.org/agent/triage' is not in trust domain 'corp.example'"
+    (etc / "agent.toml").write_text('trust_domain = "corp.example"\n')
+    warned = offline("policy", "check", types, CONFIGURATION_DIRECTORY=str(etc)).stdout
+    assert f"warning: {types}/two-places.toml:2: {strange}" in warned
+    assert strange in offline("policy", "check", types, SOJOURN_TRUST_DOMAIN="corp.example").stdout
+    assert strange in offline(
+        "policy", "check", "--strict", types, status=2, CONFIGURATION_DIRECTORY=str(etc)
+    ).stderr  # fmt: skip
+    (etc / "agent.toml").write_text("")
+    for environment in ({}, {"CONFIGURATION_DIRECTORY": str(etc)}, {"SOJOURN_TRUST_DOMAIN": "example.org"}):
+        assert "trust domain" not in offline("policy", "check", types, **environment).stdout
+
+
 def test_check_tells_place_and_fault(tmp_path: Path) -> None:
     """Every fault of a folder has its file and line, in JSON as numbers; the trust domain and the cases count too."""
     write_type(tmp_path, "one", PAY.replace("min = 1,", "min = 1000,"), "\n" + PERMIT.replace('@id("all") ', ""))
@@ -374,6 +393,63 @@ def test_explain(own: AgentProcess) -> None:
     assert "workload" == own.json(*deeper[:-2])["rule"]
     done = own.run("policy", "explain", "none", *question[3:], check=False)
     assert (1, True) == (done.returncode, "[unknown_task_type]" in done.stderr)
+
+
+REFUND = """allowed_workloads = ["spiffe://example.org/agent/triage"]
+[person]
+need = "required"
+issuers = ["corp"]
+max_auth_age = "1h"
+claims = {department = "string", level = "long"}
+[[ceiling]]
+resource = "https://shop.example.org"
+actions = ["refund"]
+"""
+SUPPORT = """@id("support") permit (principal, action, resource)
+when { principal.user in Sojourn::Group::"corp/support" && principal.user has level && principal.user.level > 2 };"""
+
+
+def test_explain_for_a_person(own: AgentProcess) -> None:
+    """What is explained of a person is the same of a folder and of the agent's set; it says whom the type is for."""
+    write_type(own.folder / "types", "refund", REFUND, SUPPORT)
+    until(lambda: policy(own)["task_types"] == 2, "it is in force")
+    place = ["--action", "refund", "--resource", "https://shop.example.org"]
+    question = ["policy", "explain", "refund", "--workload", TRIAGE, *place]
+    folder = ["--folder", str(own.folder / "types")]
+    alice = ["--user", "corp/alice", "--group", "support", "--group", "lead", "--acr", "mfa", "--amr", "otp"]
+    for said, rule, allowed in (
+        ([*alice, "--claim", "level=3", "--auth-age", "60"], "policy", True),
+        ([*alice, "--claim", "level=2", "--auth-age", "60"], "policy", False),
+        ([*alice, "--claim", "level=3", "--auth-age", "3601"], "person", False),
+        (["--user", "partner/alice", "--group", "support"], "person", False),
+        ([], "person", False),
+    ):
+        asked = own.json(*question, *said)
+        assert own.json(*question, *said, *folder) == asked
+        assert (rule, allowed) == (asked["rule"], asked["allowed"])
+        assert (["corp"], 3600, ["department", "level"]) == (
+            asked["conditions"]["person"]["issuers"],
+            asked["conditions"]["person"]["max_auth_age_seconds"],
+            [each["name"] for each in asked["conditions"]["person"]["claims"]],
+        )
+    shown = own.run(*question, *alice, "--claim", "level=3").stdout
+    for line in (
+        "principal.user = corp|alice",
+        'principal.user.groups = ["lead", "support"]',
+        "principal.user.level = 3",
+    ):
+        assert f"  {line}\n" in shown
+    assert "it is for a person of corp, at most 1h ago" in shown
+    for wrong in (
+        ["--group", "support"],
+        ["--user", "corp"],
+        [*alice, "--claim", "mood=odd"],
+        [*alice, "--claim", "level=x"],
+    ):
+        for where in ([], folder):
+            done = own.run(*question, *wrong, *where, check=False)
+            local = where or "--user" not in wrong  # then the command itself says so
+            assert (2 if local else 1, True) == (done.returncode, "[invalid_input]" in done.stderr)
 
 
 def test_the_samples_answer() -> None:

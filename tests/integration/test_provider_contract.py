@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,7 @@ URL = GOOD.settings["url"]
 class TellsTheAnswer(Desk):
     async def exchange(self, wanted, mint):
         answer = await self._http.post_json(
-            f"{URL}/keys", {"assertion": mint(URL), "rights": list(wanted.actions), "seconds": 9}, step="key"
+            f"{URL}/keys", {"assertion": await mint(URL), "rights": list(wanted.actions), "seconds": 9}, step="key"
         )
         if answer.status != 200:
             raise ProviderRefused(f"no: {answer.body.decode()}")
@@ -40,14 +41,14 @@ class TellsTheAnswer(Desk):
 
 class TrustsTheAnswer(Desk):
     async def exchange(self, wanted, mint):
-        body = {"assertion": mint(URL), "rights": list(wanted.actions), "seconds": 9}
+        body = {"assertion": await mint(URL), "rights": list(wanted.actions), "seconds": 9}
         value = (await self._http.post_json(f"{URL}/keys", body, step="key")).json("key")
         return Obtained(value["key"], datetime.now(UTC) + timedelta(seconds=value["seconds"]))
 
 
 class AsksForAll(Desk):
     async def exchange(self, wanted, mint):
-        mint(URL, claims={"rights": sorted(GOOD.words)})
+        await mint(URL, claims={"rights": sorted(GOOD.words)})
         return await super().exchange(wanted, mint)
 
 
@@ -111,7 +112,7 @@ class TakesAnyAsk(Desk):
 
 class ConfirmsWithoutAnAnswer(Desk):
     async def take_back(self, ended, mint):
-        await self._http.post_json(f"{URL}/keys/end", {"assertion": mint(URL), **ended.handle}, step="end")
+        await self._http.post_json(f"{URL}/keys/end", {"assertion": await mint(URL), **ended.handle}, step="end")
 
 
 class NeedsItsMemory(Desk):
@@ -222,10 +223,22 @@ class LeavesATask(Desk):
         return await super().exchange(wanted, mint)
 
 
+LEFT: list[threading.Event] = []  # by which threads that were left end
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """No thread is left by the test itself."""
+    yield
+    while LEFT:
+        LEFT.pop().set()
+
+
 class LeavesAThread(Desk):
     async def exchange(self, wanted, mint):
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.stop.wait, args=(5,))
+        LEFT.append(self.stop)
+        self.thread = threading.Thread(target=self.stop.wait, args=(120,))
         self.thread.start()
         return await super().exchange(wanted, mint)
 

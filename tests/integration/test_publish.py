@@ -154,7 +154,7 @@ def test_watch(tmp_path: Path) -> None:
             until(lambda: made in (site / "keys").read_text(), "and the next one, after a restart", 30)
             until(lambda: made in (site / "bundle.json").read_text(), "in the bundle too, which is written after it")
             watching.send_signal(signal.SIGINT)
-            assert 0 == watching.wait(timeout=20)
+            assert 0 == watching.wait(timeout=60)
 
 
 def test_a_static_server_will_do(agent: AgentProcess, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_static_server_will_do(agent: AgentProcess, tmp_path: Path) -> None:
         try:
             for name, path in NAMES.items():
                 url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
-                assert read(agent, path) == httpx.get(url, trust_env=False, timeout=20).json()
+                assert read(agent, path) == httpx.get(url, trust_env=False, timeout=60).json()
         finally:
             server.shutdown()
             thread.join()

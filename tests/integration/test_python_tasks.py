@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import http.server
 import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +12,7 @@ import httpx
 import pytest
 import sojourn
 from harness.looking import until
+from harness.loopback import LoopbackServer, QuietHandler
 from harness.ticketshop import Shop, ticket_shop
 from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, TaskOver
 from sojourn.errors.oauth import OutsideTask
@@ -302,23 +302,15 @@ class TestRedirects:
         """Another origin, and what it was sent."""
         seen: list[str] = []
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 seen.append(str(self.headers))
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://localhost:{server.server_port}/x", seen
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        with LoopbackServer(Handler) as server:
+            yield f"http://localhost:{server.port}/x", seen
 
     def test_within(self, here: Shop, trust: ssl.SSLContext) -> None:
         """A redirect within the task is followed with a proof of its own."""

@@ -41,7 +41,7 @@ from sojourn.errors import Refused, Unavailable, Unreachable
 from sojourn.limits import REMOTE_HANDSHAKES_PER_ADDRESS
 from sojourn.sdk.guard.task_feed import TaskFeed
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.forked]
 
 
 @pytest.fixture(scope="module")

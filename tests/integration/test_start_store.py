@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from harness.agent import AgentProcess
 from harness.raw import Admin, entry
 from harness.starting import refused, unstarted
+from sojourn.audit.log_key import AUDIT_KEY
 from sojourn.store import tables
 
 
@@ -79,16 +81,21 @@ class TestDataFolder:
         """The keys of one trust domain do not serve another."""
         text = refused(stopped, "--trust-domain", "other.org")
         assert "is not a root of trust domain" in text
-        assert "--data-dir" in text
+        assert "move its data folder away" in text
         with stopped:
             assert 0 == stopped.stop()
+
+
+def kept_keys(agent: AgentProcess) -> list[Path]:
+    """The files of keys that the agent does not start without."""
+    return sorted(each for each in (agent.data_dir / "keys").iterdir() if each.name != AUDIT_KEY)
 
 
 class TestKeys:
     @pytest.mark.parametrize("mode", [0o644, 0o620])
     def test_that_others_may_read(self, stopped: AgentProcess, mode: int) -> None:
-        """A key file that others may read is refused, whichever it is."""
-        for key in sorted((stopped.data_dir / "keys").iterdir()):
+        """A key file that others may read is refused, whichever it is of those that nothing could take the place of."""
+        for key in kept_keys(stopped):
             key.chmod(mode)
             assert f"{str(key)!r} can be read by others: chmod 600 it" in refused(stopped)
             key.chmod(0o600)
@@ -96,12 +103,24 @@ class TestKeys:
     @pytest.mark.parametrize("content", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\n"])
     def test_that_are_damaged(self, stopped: AgentProcess, content: bytes) -> None:
         """A damaged key file is refused and not written over."""
-        for key in sorted((stopped.data_dir / "keys").iterdir()):
+        for key in kept_keys(stopped):
             good = key.read_bytes()
             key.write_bytes(content)
             assert str(key) in refused(stopped)
             assert content == key.read_bytes()
             key.write_bytes(good)
+
+    @pytest.mark.parametrize(
+        "spoil", [lambda key: key.chmod(0o644), lambda key: key.write_bytes(b"garbage")], ids=["read", "damaged"]
+    )
+    def test_of_the_journal(self, stopped: AgentProcess, spoil: Callable[[Path], object]) -> None:
+        """The key that signs the journal is not used where others may have read it, nor damaged: the agent starts, begins
+        a log with another key, and says so.
+        """
+        spoil(key := stopped.data_dir / "keys" / AUDIT_KEY)
+        spoiled = key.read_bytes()
+        TestDatabase.check_told(stopped, "audit_key_lost")
+        assert (0o600, True) == (stat.S_IMODE(key.stat().st_mode), spoiled != key.read_bytes())
 
     @pytest.mark.root
     @pytest.mark.parametrize("spoil", [lambda keys: keys.chmod(0o777), lambda keys: os.chown(keys, 4401, 4401)])
@@ -191,7 +210,7 @@ class TestDatabase:
     def test_whose_keys_are_gone(self, stopped: AgentProcess) -> None:
         """An agent whose keys were removed makes a new root, and says that the old one's signatures count no more."""
         shutil.rmtree(stopped.data_dir / "keys")
-        self.check_told(stopped, "root_lost")
+        self.check_told(stopped, "audit_key_lost", "root_lost")
 
     def test_that_was_put_back(self, stopped: AgentProcess, tmp_path: Path) -> None:
         """An agent on a database of earlier says that it has forgotten what came since, and counts its starts on:
@@ -218,11 +237,11 @@ class TestDatabase:
         assert "does not say the number of the last start: remove it" in refused(stopped)
 
     @staticmethod
-    def check_told(agent: AgentProcess, event: str) -> None:
-        """It is told once, in status and audit, and not at the next start."""
-        for told in ([event], []):
+    def check_told(agent: AgentProcess, *events: str) -> None:
+        """They are told once, in status and audit, and not at the next start."""
+        for told in (sorted(events), []):
             agent.start()
-            assert told == [each["what"] for each in agent.failures()]
+            assert told == sorted(each["what"] for each in agent.failures())
             agent.stop()
 
 

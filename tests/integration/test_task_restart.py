@@ -22,7 +22,7 @@ from harness.taskcalls import Feed, TaskStream, refusal
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.forked]
 
 ATTACH = "/sojourn.v1.Tasks/AttachTask"
 UNKNOWN = "tsk_AAAAAAAAAAAAAAAAAAAAAA"
@@ -388,7 +388,7 @@ class TestDamage:
             database.execute(f"UPDATE tasks SET {damage} WHERE id = ?", [task])
         agent.start()
         assert [("revoked", "journal_damaged")] == end_of(agent, task)
-        assert [task] == [line["task"] for line in agent.log_lines() if line["event"] == "task_journal_damaged"]
+        assert [task] == [line["task_id"] for line in agent.log_lines() if line["event"] == "task_journal_damaged"]
         assert "not_found" == ask(holder, "token", task=task)["code"]
         assert "token" == ask(holder, "token", task=other)["event"]
         restart(agent)

@@ -160,3 +160,10 @@ def test_a_holder_that_does_not_exist(holder: Caller) -> None:
         refused["message"],
     )
     assert "holder_pid is negative" == holder.ask("begin_process", type="triage-ticket", holder_pid=-5)["message"]
+
+
+def test_process_1(holder: Caller) -> None:
+    """Process 1, which a shell in a container may be, holds no task: the refusal says what to do there."""
+    refused = holder.ask("begin_process", type="triage-ticket", holder_pid=1)
+    assert "policy_denied" == refused["code"]
+    assert "begin it from a shell of its own" in refused["message"]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.agent import SAMPLES, AgentProcess
-from harness.nextrelease import NEXT, TABLE, next_release
+from harness.agent import COMMAND, SAMPLES, AgentProcess
+from harness.nextrelease import NEXT, TABLE, modules_of, next_release
 from harness.raw import Admin, Wire
 from sojourn.store.tables import SCHEMA
 
@@ -49,7 +49,7 @@ def agent(used: Path, following: Path) -> Iterator[AgentProcess]:
     own = AgentProcess(config=CONFIG)
     shutil.copytree(used, own.data_dir)
     own.data_dir.chmod(0o700)
-    own.extra_environment = {"PYTHONPATH": str(following)}
+    own.extra_environment = modules_of(following)
     yield own
     own.__exit__()
 
@@ -71,11 +71,13 @@ def look(path: Path) -> tuple[str, set[str]]:
 
 def refused(agent: AgentProcess) -> str:
     """Start what must be refused, with one sentence."""
+    before = len(agent.log.read_text()) if agent.log.exists() else 0
     process = agent.spawn()
-    out, _ = process.communicate(timeout=20)
-    text = agent.log.read_text()
+    out, _ = process.communicate(timeout=60)
+    said = agent.log.read_text()[before:]
+    text = "\n".join(line for line in said.splitlines() if not line.startswith("{"))  # without what is logged
     assert (1, "") == (process.returncode, out)
-    assert text.startswith("error: ")
+    assert text.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in text
     return text
 
@@ -112,9 +114,9 @@ def refusal_of(path: Path, following: Path) -> str:
     """What the next release says of a database that cannot be opened; '' if it can be."""
     done = subprocess.run(
         [sys.executable, "-c", OPENED, path],
-        env={**os.environ, "PYTHONPATH": str(following)}, capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, **modules_of(following)}, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    return done.stdout.strip()
+    return done.stderr.strip()
 
 
 OPENED = """
@@ -125,7 +127,7 @@ from sojourn.store.database import open_sqlite
 try:
     open_sqlite(Path(sys.argv[1])).close()
 except CannotStart as error:
-    print(error.public)
+    print(error.public, file=sys.stderr)
 """
 
 
@@ -185,7 +187,7 @@ def test_killed_amid_it(agent: AgentProcess, following: Path) -> None:
     copies = [path.with_name(f"{place}.db") for place in range(24)]
     for each in copies:
         shutil.copy(path, each)
-    environment = {**os.environ, "PYTHONPATH": str(following)}
+    environment = {**os.environ, **modules_of(following)}
     subprocess.run([sys.executable, "-c", KILLED, *copies], check=True, timeout=120, env=environment)
     for each in copies:
         version, names = look(each)
@@ -193,6 +195,74 @@ def test_killed_amid_it(agent: AgentProcess, following: Path) -> None:
     for each in (copies[0], copies[-1]):
         assert "" == refusal_of(each, following)
         assert (2, NEXT) == (entries_of(each), look(each)[0])
+
+
+def go_back(agent: AgentProcess) -> None:
+    """Install the release before in the place of the next one."""
+    agent.extra_environment = {}
+
+
+def test_back_and_forth(agent: AgentProcess, following: Path) -> None:
+    """This release starts on what the next one has left, with all that was registered and revoked under either; the next
+    one goes on from that.
+    """
+    agent.start()
+    agent.register("/of-the-next", "unix:uid:7")
+    agent.stop()
+    go_back(agent)
+    agent.start()
+    assert {"/agent/triage", "/web", "/of-the-next"} == paths(agent)
+    assert SCHEMA != look(agent.data_dir / "sojourn.db")[0]
+    agent.register("/of-this-one", "unix:uid:8")
+    agent.run("svid", "revoke", "--spiffe-id", "spiffe://example.org/web")
+    assert [NEXT] == [line["schema"] for line in agent.log_lines() if line["event"] == "database_of_newer_release"]
+    agent.stop()
+    agent.extra_environment = modules_of(following)
+    agent.start()
+    assert {"/agent/triage", "/web", "/of-the-next", "/of-this-one"} == paths(agent)
+    assert ["spiffe://example.org/web"] == [each["spiffe_id"] for each in agent.json("svid", "revoked")["identities"]]
+    assert agent.json("audit", "verify")["intact"]
+    assert [] == agent.failures()
+
+
+def test_nothing_acknowledged_is_lost(agent: AgentProcess, following: Path) -> None:
+    """What was acknowledged by either release is there under the other, each killed rather than stopped."""
+    known = {"/agent/triage", "/web"}
+    for turn in range(6):
+        agent.extra_environment = {} if turn % 2 else modules_of(following)
+        agent.start()
+        assert known == paths(agent)
+        for each in range(3):
+            agent.register(f"/{turn}/{each}", "unix:uid:7")
+            known.add(f"/{turn}/{each}")
+        agent.kill()
+
+
+def test_back_to_the_copy(agent: AgentProcess) -> None:
+    """Where this release cannot go on with what the next one has left it prints the command that puts back the copy
+    which was made before; that command does so, and no token of after the copy is good then.
+    """
+    agent.start()
+    agent.register("/of-the-next", "unix:uid:7")
+    token = agent.json("svid", "jwt", "--audience", "here")["token"]
+    assert agent.run("validate", token, "--audience", "here")
+    agent.stop()
+    by_hand(agent.data_dir / "sojourn.db", f"UPDATE settings SET value = '{NEXT} {NEXT}' WHERE name = 'readable_by'")
+    go_back(agent)
+    said = refused(agent)
+    assert f"written by a newer Sojourn (schema {NEXT}, this one knows {SCHEMA})" in said
+    command = said[said.index("sojourn restore ") :].split(" [cannot_start]")[0].split()
+    done = subprocess.run([*COMMAND, *command[1:]], capture_output=True, text=True, timeout=60)
+    assert 0 == done.returncode, done.stderr
+    agent.start()
+    assert {"/agent/triage", "/web"} == paths(agent)
+    assert ["database_restored"] == [each["what"] for each in agent.failures()]
+    assert 1 == agent.run("validate", token, "--audience", "here", check=False).returncode
+
+
+def paths(agent: AgentProcess) -> set[str]:
+    """The paths of the SPIFFE IDs that are registered."""
+    return {each["spiffe_id"].removeprefix("spiffe://example.org") for each in agent.json("entry", "list")["entries"]}
 
 
 def test_back(agent: AgentProcess) -> None:

@@ -2,19 +2,8 @@
 
 from dataclasses import dataclass
 
-RULES = (
-    *("tasktoken/request_digest", "tasktoken/checks", "tasktoken/grants", "policy/clauses", "policy/cedar"),
-    *("policy/conditions", "policy/params", "policy/rules", "policy/task_type_tables", "policy/task_types"),
-    *("oauth/resource_servers", "oauth/validation"),
-    *("tasks/delegation", "tasks/expiry", "tasks/suspension", "tasks/type_sets"),
-)
-RULES_TESTS = (
-    *("tasktoken/request_digest", "tasktoken/checks", "tasktoken/grants", "policy/cedar", "policy/cedar_reach"),
-    *("policy/clauses", "policy/conditions", "policy/lint", "policy/params", "policy/rules", "policy/samples"),
-    *("policy/task_types", "oauth/resource_servers", "oauth/token_request", "oauth/token_grants", "oauth/validation"),
-    *("tasks/delegation", "tasks/delegation_ends", "tasks/expiry", "tasks/reevaluation", "tasks/suspension"),
-    "tasks/type_folder",
-)
+TASKS = ("delegation", "expiry", "journal", "suspension", "transitions", "type_sets")
+TASKS_TESTS = ("delegation", "delegation_ends", "expiry", "reevaluation", "suspension", "transitions", "type_folder")
 DOOR = (
     *("grpc/calls", "grpc/status_codes", "http1/connection", "http1/oauth_responses", "http1/request_queue"),
     *("listener/connection_limits", "listener/protocol_switch"),
@@ -43,7 +32,12 @@ def _tests(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 ROOMS = {
     "spiffe": Room(("spiffe/*.py", "jose/*.py"), ("unit/spiffe", "unit/jose")),
-    "rules": Room(_files("", RULES), _tests("unit/", RULES_TESTS)),
+    "tasktoken": Room(("tasktoken/*.py",), ("unit/tasktoken", "unit/oauth/test_validation.py")),
+    "policy": Room(("policy/*.py",), ("unit/policy", "unit/tasks/test_type_folder.py")),
+    "oauth": Room(
+        ("oauth/*.py",), ("unit/oauth", *(f"security/test_exchange{each}.py" for each in ("", "_once", "_limits")))
+    ),
+    "tasks": Room(_files("tasks/", TASKS), tuple(f"unit/tasks/test_{name}.py" for name in TASKS_TESTS)),
     "quota": Room(("quota/*.py",), ("unit/quota",)),
     "http2": Room(("http2/*.py",), ("unit/http2",)),
     "door": Room(_files("endpoints/", DOOR), _tests("unit/endpoints/", DOOR_TESTS)),

@@ -211,7 +211,7 @@ class TestCase39:
         with SyncClient(agent.socket) as client:
             assert not client.validate_token(token, PLACE_A).valid
         assert [1, 1] == [len(records(agent, asked["id"], name)) for name in ("review_owed", "break_glass_begun")]
-        assert asked["id"] in {line.get("task") for line in agent.log_lines() if line["event"] == "break_glass"}
+        assert asked["id"] in {line.get("task_id") for line in agent.log_lines() if line["event"] == "break_glass"}
 
     def test_without_review(self, agent: AgentProcess, caller: Caller) -> None:
         """The next is refused until someone else has looked; whoever broke the glass is not someone else."""

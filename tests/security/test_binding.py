@@ -17,12 +17,11 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import TooLarge
 from sojourn.sdk.guard.challenges import Refusal, ResourceMetadata
 from sojourn.sdk.guard.guard import HttpRequest
-from sojourn.sdk.guard.routes import APPROVED
 from sojourn.sdk.integrations.asgi import Content
 from sojourn.tasktoken import request_digest
 from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.sender_constraint import X5T, Binding, thumbprint_of
-from sojourn.tasktoken.task_claim import TaskClaim
+from sojourn.tasktoken.task_claim import APPROVED, TaskClaim
 from sojourn.tasktoken.tokens import TaskToken
 
 pytestmark = pytest.mark.full

@@ -28,7 +28,7 @@ from sojourn.errors.oauth import ActionUsedUp
 from sojourn.identity.registry import Registry
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
-from sojourn.store.settings import next_epoch
+from sojourn.store.restorations import RestorationTable
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.mass_end import MassEnd
 from sojourn.tasks.recovery import Recovery
@@ -158,7 +158,7 @@ async def lived(stack: AsyncExitStack, folder: Path, seed: int) -> tuple[Room, l
     database = stack.enter_context(opened(folder / "sojourn.db"))
     known = Known()
     store = CopyingStore(database, folder, known)
-    room = Room(FakeClock(), TYPES, store=store, epoch=(await next_epoch(database))[0])
+    room = Room(FakeClock(), TYPES, store=store, epoch=await RestorationTable(database, AuditTable(database)).begin(0))
     stack.callback(room.end_everything)
     writer = asyncio.ensure_future(room.engine.journal.run())
     stack.callback(writer.cancel)
@@ -174,12 +174,19 @@ async def check(room: Room, folder: Path, known: Known) -> None:
     with opened(folder / "sojourn.db") as database:
         journal = AuditTable(database)
         table = TaskTable(database, journal)
-        following = Room(room.clock, TYPES, store=table, epoch=(await next_epoch(database))[0])
+        following = Room(room.clock, TYPES, store=table, epoch=await RestorationTable(database, journal).begin(0))
         try:
             registry = Registry(FakeEntryStore([TRIAGE_ENTRY]), TRUST_DOMAIN, [NODE], room.clock, following.alarms)
             audit = Audit(table, room.clock)  # type: ignore[arg-type]
             await Recovery(
-                following.engine, MassEnd(following.engine), registry, following.holders, table, audit, following.alarms
+                following.engine,
+                MassEnd(following.engine),
+                registry,
+                following.holders,
+                table,
+                audit,
+                following.alarms,
+                {},
             ).run()
             live = {task.id: task for task in following.engine.tasks.all()}
             assert {"suspended"} >= {task.state for task in live.values()}

@@ -42,7 +42,7 @@ async def test_budgets_are_the_familys(stack: AsyncExitStack) -> None:
     for each in (task, child, second):
         with pytest.raises(PolicyDenied):
             await room.engine.token(each, TICKETS, ())
-    task.spent.calls = 0
+    task.count_calls(TICKETS, "ticket:read", -2)
     for each in (task, child, second):
         await room.engine.token(each, TICKETS, ())
     for each in (task, child, second):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import BindingNeeded, DigestNeeded, InvalidGrant
+from sojourn.errors.people import PersonRefused
 from sojourn.oauth.client_auth import ASSERTION_TYPES, ClientSender
 from sojourn.oauth.token_request import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
 from sojourn.tasktoken.sender_constraint import thumbprint_of
@@ -75,7 +76,7 @@ async def test_high_class_by_its_request() -> None:
 @pytest.mark.parametrize(
     "kind",
     ["urn:ietf:params:oauth:token-type:unsigned_json", "urn:ietf:params:oauth:token-type:self_signed",
-     "urn:ietf:params:oauth:token-type:refresh_token", "urn:ietf:params:oauth:token-type:id_token"],
+     "urn:ietf:params:oauth:token-type:refresh_token", "urn:ietf:params:oauth:token-type:saml2"],
 )  # fmt: skip
 async def test_case_13_kinds_of_subject(kind: str) -> None:
     """No subject is taken from the network unsigned, or by a kind that is not known here."""
@@ -89,6 +90,19 @@ async def test_case_13_kinds_of_subject(kind: str) -> None:
                 subject_token_type=kind,
                 audience=TICKETS,
             )
+
+
+async def test_case_13_a_workload_is_no_person() -> None:
+    """A JWT-SVID is no ID token: it is of an issuer that the agent takes no people from."""
+    with opened() as room, pytest.raises(PersonRefused) as refused:
+        await room.ask(
+            ClientSender(room.peer),
+            grant_type=GRANT_TYPE,
+            subject_token=room.subject(),
+            subject_token_type="urn:ietf:params:oauth:token-type:id_token",
+            audience=TICKETS,
+        )
+    assert "unknown_issuer" == refused.value.code
 
 
 async def test_case_12_kinds_never_stand_in_for_each_other() -> None:

@@ -198,7 +198,7 @@ async def test_only_the_registration_that_serves_counts(when: str) -> None:
     """
     host = TICKETS.removeprefix("https://")
     with opened() as room:
-        room.granting._audiences = Audiences()
+        room.verification._audiences = Audiences()
         plain = entry("/web", "unix:uid:50", id="a-plain")
         serving = entry("/web", "unix:uid:51", id="b-serving", dns_names=(host,))
         await room.registry.create([plain, serving])
@@ -207,12 +207,12 @@ async def test_only_the_registration_that_serves_counts(when: str) -> None:
             child = await room.derive(room.shows(WEB_ID), token)
             assert serving.id == room.engine.tasks.find(child.task_id).entry_id
             return
-        claim = room.granting._clients.claim
+        claim = room.verification._clients.claim
 
         async def taken_away(assertions: Any) -> None:
             await room.registry.delete([serving.id])
             await claim(assertions)
 
-        room.granting._clients.claim = taken_away
+        room.verification._clients.claim = taken_away
         with pytest.raises(InvalidClient):
             await room.derive(room.shows(WEB_ID), token)

@@ -12,9 +12,8 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from fakes.families import handed_on
@@ -475,10 +474,7 @@ FOUND = {
 
 
 def live(steps: list[tuple[Any, ...]]) -> None:
-    with ExitStack() as stack:
-        for module in ("suspension", "reevaluation", "journal"):
-            stack.enter_context(patch(f"sojourn.tasks.{module}.RETRY_SECONDS", 0))
-        asyncio.run(_live(steps))
+    asyncio.run(_live(steps))
 
 
 @pytest.mark.parametrize("found", FOUND)

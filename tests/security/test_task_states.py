@@ -251,9 +251,8 @@ class TestResuming:
 
 
 class TestFacts:
-    async def test_a_change_meanwhile_does_not_leave_it_behind(self, world, monkeypatch):
+    async def test_a_change_meanwhile_does_not_leave_it_behind(self, world):
         """A task is resumed after its fact although it is narrowed at that moment."""
-        monkeypatch.setattr("sojourn.tasks.reevaluation.RETRY_SECONDS", 0.01)
         task = await world.begin("frozen")
         await world.say("freeze", True)
         original = world.store.save
@@ -269,9 +268,8 @@ class TestFacts:
         assert ("active", READ_TICKETS) == (task.state, task.authority)
         check_journal(world, task)
 
-    async def test_a_disk_that_was_full_does_not_leave_it_behind(self, world, monkeypatch):
+    async def test_a_disk_that_was_full_does_not_leave_it_behind(self, world):
         """A task is resumed after its fact once the disk takes the record."""
-        monkeypatch.setattr("sojourn.tasks.reevaluation.RETRY_SECONDS", 0.01)
         task = await world.begin("frozen")
         await world.say("freeze", True)
         original, times = world.store.save, 3
@@ -291,9 +289,8 @@ class TestFacts:
 
 
 class TestFamilies:
-    async def test_a_child_is_not_left_behind(self, world, monkeypatch):
+    async def test_a_child_is_not_left_behind(self, world):
         """A child follows its parent although it is changed while it is being resumed."""
-        monkeypatch.setattr("sojourn.tasks.suspension.RETRY_SECONDS", 0.01)
         parent = await world.begin()
         child = await world.hand_on(parent, 0)
         await world.changing.suspend(parent, OPERATOR, "test")

@@ -1,6 +1,7 @@
 """Whatever is attested is data: no value makes an ID, or a claim, that the operator did not mean."""
 
 import random
+from datetime import timedelta
 
 import pytest
 from fakes.authorities import authority_in
@@ -113,7 +114,7 @@ class TestNothingUnfilledIsSigned:
     )
     def test_id(self, authority, spiffe_id):
         """The authority signs no kind of SVID for what is no SPIFFE ID, whatever its type says."""
-        ttl = authority._issuer_ttl
+        ttl = timedelta(hours=1)
         for sign in (
             lambda: authority.issue_x509(spiffe_id, ttl),
             lambda: authority.issue_jwt(spiffe_id, ["a"], ttl),

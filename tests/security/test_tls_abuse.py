@@ -59,7 +59,7 @@ class TestKeyUpdates:
             client = KeyUpdates(context(None), connected)
             for number in range(TLS_KEY_UPDATES):
                 connected.sendall(client.update(answer=number % 2 == 0) + client.content(REQUEST))
-                assert length(connected, 500) >= 500
+                assert length(connected, 300) >= 300
 
     @pytest.mark.parametrize("answer", [False, True])
     def test_without_end(self, shared: AgentProcess, answer: bool) -> None:

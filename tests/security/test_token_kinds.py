@@ -64,6 +64,7 @@ MADE = {
     "logout-token": signed("logout+jwt", {**COMMON, **ENDS, "sub": "alice", "events": LOGOUT}),
     "untyped-logout-token": signed("JWT", {**COMMON, **ENDS, "sub": "alice", "events": LOGOUT}),
     "access-token-of-others": signed("at+jwt", {**COMMON, **ENDS, "sub": str(HOLDER), "client_id": "c", "scope": "a"}),
+    "id-jag": signed("oauth-id-jag+jwt", {**COMMON, **ENDS, "sub": "alice", "client_id": str(HOLDER), "scope": "a"}),
     "delegation-ticket": "sjd_" + "A" * 43,
 }
 

@@ -42,7 +42,11 @@ def test_named(tmp_path, processes):
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(BROKEN)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "xdist", "-n", str(processes), "-c", os.devnull, str(tmp_path)],
+        # What lies beside the folder is other tests': `--confcutdir` keeps pytest from looking there.
+        [
+            *(sys.executable, "-m", "pytest", "-p", "xdist", "-n", str(processes), "-c", os.devnull),
+            *("--rootdir", str(tmp_path), "--confcutdir", str(tmp_path), str(tmp_path)),
+        ],
         env={
             **os.environ,
             "PYTHONPATH": str(TESTS),

@@ -1,14 +1,15 @@
-"""docs/codes.md: every error, audit event, reason and metric of the code stands there with its sentence, as it is now."""
+"""docs/codes.md: every error, audit event and reason of the code stands there with its sentence, as it is now."""
 
 import importlib.util
 import re
 import sys
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 from prometheus_client import REGISTRY
-from sojourn.agent import run
+from sojourn.agent import measuring
 from sojourn.endpoints.http1.oauth_responses import http_status
 from sojourn.errors import Bug, CannotStart, NoIdentity, SojournError, TooLarge
 from sojourn.errors.oauth import Confined, SendAgain
@@ -96,7 +97,7 @@ class TestReasons:
 
 class TestMetrics:
     def test_what_is_registered_is_there(self) -> None:
-        """Every metric that is registered is on the page with its kind, labels and help text."""
+        """Every metric that is registered is listed with its kind, labels and help text."""
         listed = {each.name: each for each in codes.metrics()}
         found = 0
         for made in {*REGISTRY._collector_to_names}:
@@ -113,9 +114,9 @@ class TestMetrics:
         assert found > 15
 
     def test_gauges_of_the_agent_are_there(self) -> None:
-        """Every gauge that the agent serves is on the page, and what a collector makes when it is asked is there too."""
+        """Every gauge that the agent serves is listed, and what a collector makes when it is asked is too."""
         listed = {each.name: each for each in codes.metrics()}
-        for name, text, _ in run._gauges(cast("Any", None), cast("Any", None)):
+        for name, text, _ in measuring.gauges_of(MagicMock(), MagicMock()):
             assert ("gauge", text) == (listed[name].kind, listed[name].text)
         recalls = listed["sojourn_external_recalls_total"]
         assert ("counter", ("provider", "result")) == (recalls.kind, recalls.labels)

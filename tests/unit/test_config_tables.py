@@ -1,7 +1,5 @@
 """model.py: the tables of signals, services, listeners and keys for others."""
 
-from datetime import timedelta
-
 import pytest
 from fakes.configs import faults
 from sojourn.config.load import load
@@ -11,13 +9,13 @@ class TestSignals:
     GOOD = '[[signals]]\nissuer = "https://idp.example.net/"\njwks = "keys.json"\n'
 
     def test_good(self, write, tmp_path):
-        """An issuer needs a URL and a file, which is relative to the configuration; the rest has defaults."""
+        """An issuer needs a URL; a file is relative to the configuration; the rest has defaults."""
         (issuer,) = load(write(self.GOOD), {}, {}).config.signals
-        assert (tmp_path / "keys.json", None, None, timedelta(minutes=10), ()) == (
+        assert (tmp_path / "keys.json", None, None, 600.0, ()) == (
             issuer.jwks,
             issuer.audience,
             issuer.valid,
-            issuer.max_age,
+            issuer.oldest,
             issuer.publishers,
         )
 
@@ -33,14 +31,16 @@ class TestSignals:
             'publishers = "spiffe://example.org/x"',
             "unknown = 1",
             '[[signals]]\nissuer = "https://idp.example.net/"\njwks = "other.json"',
-            '[[signals]]\nissuer = "https://b.example.net"',
+            '[[signals]]\nissuer = "https://b.example.net:x"',
+            'poll = "https://b.example.net/"\npoll_every = "0s"',
+            'people = "corp"',
             '[[signals]]\njwks = "x.json"',
         ],
     )
     def test_refused(self, write, line):
         """A key that cannot work is one fault, and so is an issuer that is there twice, or lacks what it needs."""
         (fault,) = faults(write(self.GOOD + line))
-        assert "signals" in fault
+        assert "signals" in fault or "people.corp" in fault
 
     @pytest.mark.parametrize(
         "issuer",

@@ -26,6 +26,8 @@ ALL = sorted(
 
 
 def make(kind):
+    if kind is errors.NodeRefused:
+        return kind("it broke", reason_code="banned")
     return kind(["it broke"]) if kind is InvalidConfig else kind("it broke")
 
 

@@ -21,14 +21,22 @@ FRONTS = {
         "Ended Http HttpResponse InvalidConfig InvalidInput Mint Obtained ProviderRefused ProviderTable ProviderUnavailable"
         " Recall SojournError Step Wanted"
     ),
+    "sojourn.plugins.upstream": (
+        "Duration FilePath HttpResponse InvalidConfig InvalidInput Mint OutsideTable Reach SignedIntermediate SojournError"
+        " Standing Upstream UpstreamHttp UpstreamNotGood UpstreamPlugin UpstreamTable UpstreamUnavailable between"
+        " read_settings"
+    ),
     "sojourn.request_digest": "of_grpc of_http of_json of_tool",
-    "sojourn.testing": "AttestorCase AttestorContract Case Promise ProviderContract Sent answer_of child",
+    "sojourn.testing": (
+        "AttestorCase AttestorContract Case Promise ProviderContract Sent SigningAuthority UpstreamCase UpstreamContract"
+        " answer_of child"
+    ),
     "sojourn.tools": "ToolRefused guarded",
     "sojourn.uvicorn": "TlsProtocol",
     "sojourn.web": ("Action Guard TaskTokenMiddleware TaskTokenWsgi body form header path query serving_token"),
 }
 NEEDED = {"sojourn.mcp": ("mcp", "httpx2"), "sojourn.uvicorn": ("uvicorn",)}  # what is not installed with everything
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/examples").rglob("*.py"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "docs/examples").rglob("*.py"))]
 IMPORT = re.compile(r"^\s*(?:from (sojourn[\w.]*) import ([\w, ]+|\([^)]*\))|import (sojourn[\w.]*))", re.MULTILINE)
 
 

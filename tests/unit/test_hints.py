@@ -16,6 +16,7 @@ from sojourn.errors import (
     SojournError,
     TaskOver,
 )
+from sojourn.errors.people import PersonRefused
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 
 # Commands that ask the admin socket.
@@ -40,6 +41,13 @@ def hint(error: SojournError, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 class TestHints:
+    @pytest.mark.parametrize(
+        "code", ["unknown_issuer", "wrong_kind", "wrong_presenter", "too_old", "issuer_unavailable"]
+    )
+    def test_a_persons_token(self, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Why a person's token is not taken is tried by an operator, whom others are told to ask."""
+        assert "ask the operator: `sojourn person check NAME" in hint(PersonRefused(code, "no"), capsys)
+
     def test_entries_and_others(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Of what exists already only an entry is looked up among the entries."""
         assert "`sojourn entry list`" in hint(AlreadyExists("similar entry already exists"), capsys)
@@ -71,7 +79,7 @@ class TestHints:
         show_error(InvalidConfig(["a: unknown key", "b: is missing"]), as_json=False)
         *faults, cure = capsys.readouterr().err.splitlines()
         assert ["error: a: unknown key [invalid_config]", "error: b: is missing [invalid_config]"] == faults
-        assert "docs/reference.md" in cure
+        assert "`sojourn config explain`" in cure
 
     def test_suspended(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Whoever holds a suspended task is not only told to begin another."""

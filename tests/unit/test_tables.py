@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("architecture.md", "reference.md", "services.md", "tasks.md", "tokens.md")
+PAGES = (
+    *("architecture.md", "services.md", "tasks.md", "tokens.md"),
+    *sorted(str(path.relative_to(DOCS)) for name in ("operate", "reference") for path in (DOCS / name).glob("*.md")),
+)
 MOST = 300  # characters of a line, and so of a row and of each of its cells
 # A link to a place of the same page, and a heading of it.
 _LINK = re.compile(r"\]\(#([\w-]+)\)")

@@ -1,4 +1,4 @@
-"""Variables of the environment: the reference has a table of all that the code reads, and of no other."""
+"""Variables of the environment: docs/reference/environment.md has a table of all that the code reads, and of no other."""
 
 import ast
 import re
@@ -94,8 +94,8 @@ def read() -> set[str]:
 
 
 def told() -> set[str]:
-    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
-    table = page.partition("## Variables of the environment")[2].partition("\n## ")[0]
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text("utf-8")
+    table = page.partition("## Variables")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
     return {name for cell in cells for name in re.findall(r"`([A-Za-z][A-Za-z0-9_]+)`", cell)}
 

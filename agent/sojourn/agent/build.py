@@ -5,13 +5,24 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from sojourn.agent.journal_pruning import pruning_of
+from sojourn.agent.journal_signing import JournalSigning
+from sojourn.agent.journal_sinks import JournalSinks
+from sojourn.agent.key_sealing import KeySealing
+from sojourn.agent.named_services import services_of
+from sojourn.agent.readiness import readiness_of
+from sojourn.agent.reviewing import recertification_of
+from sojourn.agent.signing import refuse_node, signing_of
 from sojourn.attestation.loader import load_attestors
 from sojourn.attestation.service import Attestation
 from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import EmbeddedAuthority
+from sojourn.authority.root_making import AWAITED
+from sojourn.backup import staging
+from sojourn.backup.last_backup import LastBackup
+from sojourn.backup.mark import Mark, MarkUpkeep
+from sojourn.backup.restoration import Beginning, last_of
 from sojourn.config.model import Config
 from sojourn.credentials.dry_run import DryRun
 from sojourn.credentials.exchange_call import ExchangeCalls
@@ -38,42 +49,60 @@ from sojourn.notices.outbox import Notices
 from sojourn.oauth.client_auth import Clients, own_names
 from sojourn.oauth.introspection import Introspection
 from sojourn.oauth.one_shot_holder import Runners
-from sojourn.oauth.resource_servers import Audiences, Service
+from sojourn.oauth.person_subjects import PersonSubjects
+from sojourn.oauth.resource_servers import Audiences
 from sojourn.oauth.revocation import TokenRevocation
 from sojourn.oauth.token_binding import TokenBindings
 from sojourn.oauth.token_grants import TokenGrants
 from sojourn.oauth.validation import TokenValidation
+from sojourn.oauth.verified_request import RequestVerification
+from sojourn.people.dry_run import PersonDryRun
+from sojourn.people.ended_sessions import EndedSessions
+from sojourn.people.service import People
 from sojourn.providers.loader import load_providers
-from sojourn.runtime.clock import Alarms, SystemClock
+from sojourn.runtime.clock import Alarms, SystemClock, milliseconds
+from sojourn.settings.people import plain_in_audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.ssf.receiver import Issuer, Signals
+from sojourn.ssf.hearing import Hearing
+from sojourn.ssf.receiver import Signals
 from sojourn.store.audit import AuditTable
 from sojourn.store.audit_pages import AuditPages
+from sojourn.store.blocks import BlockTable
 from sojourn.store.boot_id import boot_id
 from sojourn.store.credentials import CredentialTable
 from sojourn.store.database import open_sqlite
-from sojourn.store.entries import EntryTable
+from sojourn.store.ended_sessions import EndedSessionTable
 from sojourn.store.facts import FactTable
-from sojourn.store.foreign import ForeignTable
 from sojourn.store.last_good_types import KeptPolicy
 from sojourn.store.notices import NoticeTable
-from sojourn.store.pruning import Pruning, most_of
+from sojourn.store.policy_sets import PolicySetTable
+from sojourn.store.restart_counts import count_restart
+from sojourn.store.restorations import RestorationTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.security_events import SignalTable
-from sojourn.store.short_lists import REVIEWS, TASK_BLOCKS, KeptList
-from sojourn.store.start_numbers import count_start
+from sojourn.store.short_lists import REVIEWS, KeptList
 from sojourn.store.tasks import TaskTable
+from sojourn.store.usage import UsageTable
+from sojourn.store.usage_upkeep import UsageUpkeep
 from sojourn.store.used_assertions import UsedTable
+from sojourn.store.write_probe import WriteProbe
 from sojourn.tasks.approval import Approvals
 from sojourn.tasks.begin import BeginService
-from sojourn.tasks.blocks import Block
 from sojourn.tasks.break_glass_reviews import Review, Reviews
 from sojourn.tasks.delegation import DelegationService
+from sojourn.tasks.end_people import EndPeople
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.kill_switch import KillSwitch
 from sojourn.tasks.last_good_types import LastGood
 from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasks.pairwise import PAIRWISE_KEY, PairwiseNames
+from sojourn.tasks.people import PeopleService
+from sojourn.tasks.people_names import PeopleNames
+from sojourn.tasks.people_signals import PeopleSignals
+from sojourn.tasks.person_rechecks import PersonRechecks
+from sojourn.tasks.person_renewal import PersonRenewal
+from sojourn.tasks.pseudonyms import PEOPLE_KEY, Pseudonyms
 from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.reevaluation import Reevaluation
@@ -86,8 +115,6 @@ from sojourn.tasktoken.dpop_replays import Replays
 
 log = structlog.get_logger()
 
-_RS256_ONLY = frozenset({"entra"})  # kinds of providers that take no other algorithm
-
 
 class Rooms:
     """What was built, for those parts of the run that need several."""
@@ -97,6 +124,7 @@ class Rooms:
         self._stack = stack
         self._keys_dir = config.data_dir / "keys"
         self._trust_domain = TrustDomain(config.trust_domain)
+        self._people_urls = {name: each.issuer for name, each in config.people.items()}
         self.clock = SystemClock()
         self.alarms = Alarms(self.clock)
 
@@ -106,7 +134,7 @@ class Rooms:
         rooms = cls(config, stack)
         await rooms._build_store()
         await rooms._build_identity()
-        await rooms._build_tasks(descriptors)
+        await rooms._build_tasks(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
         rooms._build_outside()
         await rooms._build_services()
         return rooms
@@ -114,70 +142,89 @@ class Rooms:
     async def _build_store(self) -> None:
         """The database, and what an earlier run has lost of it."""
         path = self._config.data_dir / "sojourn.db"
-        had_root, had_database = (self._keys_dir / "root.pem").exists(), path.exists()
+        if self._config.upstream.kind is None:
+            refuse_node(self._config.data_dir)  # before anything is changed
+        staging.finish(self._config.data_dir)
+        sealing = KeySealing(self._config)
+        self._seal = sealing.seal
+        # A node has no root: another key tells that there was a run.
+        left = ("root.pem", AWAITED) if self._config.upstream.kind is None else ("handles.key",)
+        had_root, had_database = any((self._keys_dir / each).exists() for each in left), path.exists()
         self._database = open_sqlite(path, had_content=had_root)
         self._stack.callback(self._database.close)
         self.journal = AuditTable(self._database)
-        self.journal_pages = AuditPages(self._database)
+        self._sinks = JournalSinks(self._database, self.journal)
+        self._stack.push_async_callback(self._sinks.finish)  # after the last record is signed
+        self.journal_pages, self.policy_sets = AuditPages(self._database), PolicySetTable(self._database)
+        self.usage = UsageTable(self._database, self.journal)
+        await self.usage.begin(milliseconds(self.clock.now()))
         self.audit = Audit(self.journal, self.clock)
+        sealing.tell(self.audit)
+        self.pruning = pruning_of(self._config, self.journal, self.audit, self.clock)
+        self.on_commit = self._database.on_commit
+        self.restarts, self.probe = await count_restart(self._database), WriteProbe(self._database)
+        await self._begin(had_root=had_root, had_database=had_database)
+        signing = JournalSigning(self._database, self.journal, self.audit, self.clock, self._seal)
+        self.signed_log = await signing.begin(self._config, self._epoch, self.restored)
+        self._stack.push_async_callback(self.signed_log.finish)  # after the last record is written
         self._stack.push_async_callback(self.audit.finish)
-        most = self._config.audit.max_bytes or most_of(self._config.data_dir)
-        self.pruning = Pruning(self.journal, most, self.clock)
-        self._epoch, self._is_older = await count_start(self._database, self._config.data_dir)
-        if had_root and not had_database:
-            _tell_lost(self.audit, "database_lost", "there are keys of an earlier run and was no database: entries,"
-                       " revocations, switches that were off and the journal are gone")  # fmt: skip
-        elif had_database and self._epoch > 1 and not had_root:
+        self.journal_index, self.journal_reads = signing.beside(self._stack, self.alarms)
+        self.witnesses = signing.witnesses(self._config, self.signed_log, self._stack)
+
+    async def _begin(self, *, had_root: bool, had_database: bool) -> None:
+        """Count this start; on what is not as the last run has left it, nothing of before verifies."""
+        folder, mark_dir = self._config.data_dir, self._config.mark_folder
+        table = RestorationTable(self._database, self.journal)
+        self.mark = None if mark_dir is None else Mark(mark_dir, folder)
+        beginning = Beginning(table, folder, self.mark, self.clock)
+        found = beginning.find(had_database=had_database, had_root=had_root)
+        self._epoch = await beginning.begin(self.audit, found)
+        node = self._config.upstream.kind is not None
+        if found is None and had_database and self._epoch > 1 and not (had_root or node):
             _tell_lost(self.audit, "root_lost", "there is a database of an earlier run and was no root: what the"
                        " earlier one signed verifies no more")  # fmt: skip
-        elif had_database and self._is_older:
-            _tell_lost(self.audit, "database_restored", "the database is older than the last run: what was registered,"
-                       " revoked, switched off and journalled since is forgotten, and what must stay revoked is to be"
-                       " revoked again")  # fmt: skip
+        self.restored = last_of(table)
+        self.last_backup = LastBackup(folder, table, self.audit)
+        self.marking = None if self.mark is None else MarkUpkeep(self.mark, table, self._epoch)
+        if self.marking is not None:
+            self._stack.push_async_callback(self.marking.look)  # after the last record is written
+            self.audit.on_event(self.marking.heard)
 
     async def _build_identity(self) -> None:
         """Who calls, and what signs for them."""
         config, clock, alarms = self._config, self.clock, self.alarms
         pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
         self._stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        self.attestation = Attestation(await load_attestors(config.attestors, pool, clock), clock)
+        self.attestation = Attestation(await load_attestors(config.workload_attestors, pool, clock), clock)
         self.subordinates = Subordinates()
         await self.subordinates.start()
-        self.authority = authority = EmbeddedAuthority(
-            self._trust_domain,
-            self._keys_dir,
-            clock,
-            curve=ec.SECP384R1() if config.authority.key_type == "ec-p384" else ec.SECP256R1(),
-            root_ttl=config.authority.root_ttl,
-            issuer_ttl=config.authority.issuer_ttl,
-            jwt_key_ttl=config.authority.jwt_key_ttl,
-            jwt_key_overlap=config.authority.jwt_key_overlap,
-            jwt_issuer=config.issuer if config.identity.jwt_svid_issuer else None,
-            rs256=config.authority.rs256 or any(each.get("kind") in _RS256_ONLY for each in config.providers.values()),
-            wit=config.identity.wit_svids,
-            pool=pool,
+        self.signing = signing = signing_of(
+            config, self._database, self.journal, self.audit, clock, alarms, pool, self._seal
         )
-        node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
-        entries = EntryTable(self._database, self.journal)
-        self.registry = registry = Registry(entries, self._trust_domain, node_ids, clock, alarms)
+        self._stack.push_async_callback(signing.close)
+        await signing.start()
+        self.authority = authority = self.signing.authority
+        self.readiness = readiness_of(self.signing, self._database.health, self.attestation.tally)
+        entries, node_ids, whole = signing.entries, signing.node_ids, signing.nodes is not None
+        self.registry = registry = Registry(entries, self._trust_domain, node_ids, clock, alarms, of_all_nodes=whole)
+        anew = (*own_names(config.issuer, self._trust_domain), *config.identity.jwt_svid_anew)
         self.issuing = SvidIssuer(
             authority,
+            signing.signers,
             clock,
             alarms,
             self.audit,
-            x509_ttl=config.identity.x509_svid_ttl,
-            jwt_ttl=config.identity.jwt_svid_ttl,
-            jwt_each_anew=(*own_names(config.issuer, self._trust_domain), *config.identity.jwt_svid_anew),
+            jwt_each_anew=anew,
+            renew_at=config.upstream.renew_at,
         )
-        bundles = ForeignTable(self._database, self.journal)
-        self.foreign = foreign = ForeignBundles(bundles, self._trust_domain, registry)
+        self.foreign = foreign = ForeignBundles(self.signing.foreign, self._trust_domain, registry)
         endpoints = BundleSource(config.federation.ca, clock, public_only=config.federation.public_only)
         self.federating = Federating(foreign, authority, endpoints, self.audit, clock, alarms)
-        self.revocations = Revocations(
-            RevocationTable(self._database, self.journal), authority, clock, alarms, epoch=self._epoch
-        )
+        revoked = RevocationTable(self._database, self.journal)
+        self.revocations = Revocations(revoked, authority, clock, alarms, epoch=self._epoch)
+        authority.on_list(self.revocations.sign_again)
         self._stack.push_async_callback(self.revocations.close)
-        self.cautions = Cautions(self.attestation.types, registry.node_ids)
+        self.cautions = Cautions(self.attestation.types, () if registry.of_all_nodes else registry.node_ids)
         follow = config.registration.follow
         self.followed = (
             None if follow is None else FollowedFolder(follow, registry, foreign, self.cautions, self.audit, clock)
@@ -185,18 +232,35 @@ class Rooms:
         self.identities = Identities(
             self.attestation, registry, authority, self.issuing, self.revocations, foreign, clock
         )
+        signing.begin(registry, foreign, self.identities)  # before tasks look for their holders' entries
 
-    async def _build_tasks(self, descriptors: int) -> None:
-        """Tasks, with those that earlier runs left alive."""
+    async def _build_tasks(self, holding: int) -> None:
+        """Tasks, with those that earlier runs left alive. So many processes may be `holding` some."""
         config, audit, clock, alarms = self._config, self.audit, self.clock, self.alarms
         table = TaskTable(self._database, self.journal)
         keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
-        holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE), self.subordinates.owner)
+        holders = Holders(holding, self.subordinates.owner, self.attestation.looks)
         self.facts = Facts(FactTable(self._database, self.journal), audit, clock, alarms)
         await self.facts.start()
         self.engine = engine = TaskEngine(
-            {}, table, audit, keys, config.issuer, self._epoch, clock, alarms, holders, self.facts, boot_id()
+            {},
+            table,
+            audit,
+            keys,
+            config.issuer,
+            self._epoch,
+            clock,
+            alarms,
+            holders,
+            self.facts,
+            boot_id(),
+            pseudonyms=Pseudonyms.at(self._keys_dir / PEOPLE_KEY, plain_in_audit(config.people), self._seal),
+            names=PairwiseNames(self._keys_dir / PAIRWISE_KEY, self._seal),
         )
+        ended = EndedSessionTable(self._database, self.journal)
+        self.sessions = EndedSessions(engine.pseudonyms.key_of_sessions, ended, clock, alarms)
+        engine.standing.sessions = self.sessions
+        self._stack.push_async_callback(self.sessions.close)
         self.changing = TaskChanges(engine)
         self.ending = MassEnd(engine)
         self.outlets = ProviderRoutes(load_providers(config.providers), clock, deadlines(config.providers))
@@ -210,14 +274,19 @@ class Rooms:
             clock,
             self.outlets.faults,
             require_cases=config.tasks.require_cases,
-            last_good=LastGood(KeptPolicy(self._database), clock, stale=self._is_older),
+            last_good=LastGood(KeptPolicy(self._database), clock, self.policy_sets),
+            usual=config.usual_types_dir,
         )
+        self.recertifying = recertification_of(self._database, self.journal, self.policies, audit, clock)
         await self.policies.start()
+        keep = config.audit.usage_keep
+        self.usage_upkeep = UsageUpkeep(self._database, self.usage, lambda: engine.types, keep, clock)
         self.registry.on_change(self.ending.entries_changed)
-        blocks = KeptList(self._database, self.journal, TASK_BLOCKS, Block)
+        blocks = BlockTable(self._database, self.journal)
         engine.blocks.replace(blocks.load())
+        engine.check_recordable = self.pruning.room.check
         self.kill_switch = KillSwitch(engine, blocks, self.audit, self.clock)
-        self.recovery = Recovery(engine, self.ending, self.registry, holders, table, audit, alarms)
+        self.recovery = Recovery(engine, self.ending, self.registry, holders, table, audit, alarms, self._people_urls)
         await self.recovery.run()
         self.redeciding = Reevaluation(engine, self.changing, self.facts, alarms)
         self.redeciding.start()
@@ -225,14 +294,28 @@ class Rooms:
         self.attaching = Reattachment(engine, self.changing, self.identities)
         owed = KeptList(self._database, self.journal, REVIEWS, Review)
         self.approving = Approvals(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
+        self.approving.check_reviewed = self.recertifying.check
         self.beginning = BeginService(engine, self.approving)
         self.delegating = DelegationService(engine, self.beginning)
 
     def _build_outside(self) -> None:
         """The credentials of providers outside."""
         engine, registry, audit, clock = self.engine, self.registry, self.audit, self.clock
-        self.assertions = Assertions(self.authority, self._config.issuer, audit)
-        table, sealing = CredentialTable(self._database, self.journal), Sealing(self._keys_dir / "handles.key")
+        signer, node_id = self.signing.assertions, self.signing.node_id
+        self.assertions = Assertions(signer, self._config.issuer, audit)
+        mint = self.assertions.of(node_id)
+        own = Assertions(signer, str(node_id), audit).of(node_id)
+        check = engine.standing.check
+        self.people = People(self._config.people, clock, check, mint, own_issuer=engine.issuer, own_mint=own)
+        self._stack.push_async_callback(self.people.close)
+        rechecks = PersonRechecks(engine, self.changing, self.alarms)
+        self._stack.callback(rechecks.close)
+        self.people.on_active, engine.standing.check_watched = rechecks.note, rechecks.check
+        rules = {name: each.rules for name, each in self.people.issuers.items()}
+        self.ending_people = EndPeople(engine, self.sessions, rules)
+        self.people_names = PeopleNames(engine.pseudonyms, {name: each.url for name, each in rules.items()})
+        table = CredentialTable(self._database, self.journal)
+        sealing = Sealing(self._keys_dir / "handles.key", self._seal)
         self.book = CredentialLedger(engine, table, sealing, self.outlets, audit, clock, self.alarms)
         self.recalling = Recalling(self.book, self.outlets, lambda: engine.types, self.assertions, self.alarms)
         self.recalling.start()
@@ -242,14 +325,12 @@ class Rooms:
         self._stack.push_async_callback(self.handing.close)
         self.giving = TaskTokenSource(engine, self.handing)
         self._build_notices()
-        self.checking = DryRun(
-            self.outlets,
-            lambda: engine.types,
-            lambda spiffe_id: any(map(registry.serves, registry.that_make(spiffe_id))),
-            self.assertions.of,
-            audit,
-            clock,
-        )
+
+        def registered(spiffe_id: SpiffeId) -> bool:
+            return any(map(registry.serves, registry.that_make(spiffe_id)))
+
+        self.checking_people = PersonDryRun(self.people, registered, clock)
+        self.checking = DryRun(self.outlets, lambda: engine.types, registered, self.assertions.of, audit, clock)
 
     def _build_notices(self) -> None:
         """Who is told that tasks wait for someone to agree."""
@@ -258,50 +339,60 @@ class Rooms:
         if courier is None:
             return
         self._stack.push_async_callback(courier.close)
-        node = {"trust_domain": self._config.trust_domain, "id": str(self._config.node_id)}
+        node = {"trust_domain": self._config.trust_domain, "id": str(self.signing.node_id)}
         self.notices = Notices(NoticeTable(self._database), courier, node, self.audit, self.clock, self.alarms)
         self.notices.follow(self.engine.waiting.on_shown, self.engine.waiting.on_over)
 
     async def _build_services(self) -> None:
         """What is answered about tasks, and heard from elsewhere."""
         config, engine, identities, clock = self._config, self.engine, self.identities, self.clock
+        self.own_svid = self.signing.own_svid(self.issuing)
+        self.sinks = await self._sinks.build(
+            config, self.audit, self.signed_log, self.own_svid, self.signing.node_id, clock
+        )
         self.clients = Clients(identities, UsedTable(self._database), config.issuer, clock)
         self.audiences = Audiences(services_of(config))
         runners = Runners(identities)
         self._stack.callback(runners.close)
         replays = Replays(clock.now, clock.boot)
         self.proving = TokenBindings(engine, self.authority, self.revocations, replays, clock)
+        self.persons = PeopleService(engine, self.people)
+        self.renewal = PersonRenewal(engine, self.changing, self.people)
+        subjects = PersonSubjects(engine, self.people, self.renewal)
         self.granting = TokenGrants(
             engine,
             self.giving,
             self.beginning,
             self.attaching,
             self.delegating,
-            identities,
-            self.clients,
+            RequestVerification(engine, identities, self.clients, self.audiences, self.proving, subjects),
             runners,
-            self.audiences,
-            self.proving,
+            subjects,
             clock,
         )
         self.revocations.on_revoked(lambda revoked: end_due_to(self.ending, [each.svid for each in revoked]))
-        heard = [Issuer.of(each, config.issuer) for each in config.signals]
+        self.hearing = Hearing(config.signals, config.issuer, self._people_urls, clock)
+        self._stack.push_async_callback(self.hearing.close)
         table = SignalTable(self._database, self.journal)
-        self.signals = Signals(heard, self.facts, engine.tasks.is_live, table, self.audit, clock, self._trust_domain)
+        self.signals = Signals(
+            self.hearing.issuers,
+            self.facts,
+            engine.tasks.is_live,
+            self.redeciding.is_believed,
+            table,
+            self.audit,
+            clock,
+            self._trust_domain,
+            PeopleSignals(self.ending_people, self.kill_switch),
+        )
+        node_id = self.signing.node_id
+        self.hearing.poll(self.signals, self.assertions.of(node_id), str(node_id))
         await self.signals.start()
         self.judging = TokenValidation(engine, identities, replays, clock)
         self.refusals = RefusalCounts(engine, self.audit, self.alarms, clock)
         self._stack.callback(self.refusals.finish)
         self.introspection = Introspection(engine, self.audiences, identities, self.judging.was_used, clock)
         self.token_revocation = TokenRevocation(engine, self.changing, self.audiences)
-
-
-def services_of(config: Config) -> list[Service]:
-    """The services that the configuration names."""
-    return [
-        Service(each.resource, frozenset(SpiffeId.parse(name) for name in each.workloads), each.name or "")
-        for each in config.services
-    ]
 
 
 def _tell_lost(audit: Audit, event: str, reason: str) -> None:

@@ -1,30 +1,32 @@
-"""What the agent asks of the kernel for itself: no core files, room for descriptors, signals, one agent for each data
-folder.
-"""
+"""What the agent asks of the kernel for itself: no core files, room for descriptors, signals."""
 
 import asyncio
 import ctypes
-import fcntl
 import gc
 import os
 import resource
 import signal
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sojourn.attestation.machine import machine
 from sojourn.errors import CannotStart
 from sojourn.limits import THREAD_TURN_SECONDS
+from sojourn.runtime import ambient
 
 _PR_SET_DUMPABLE = 4
 _CAP_SYS_PTRACE = 19
+_READS_ALL = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 _PROC_SUPER_MAGIC = 0x9FA0
 
 
 def harden() -> int:
-    """Forbid core files and debuggers, raise the limit of open files as far as allowed, and return that limit."""
+    """Forbid core files and debuggers, let no child have our capabilities, raise the limit of open files as far as
+    allowed, and return that limit.
+    """
+    ambient.take_off()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -71,66 +73,39 @@ def check_proc() -> None:
 
 def limitations() -> dict[str, str]:
     """What this agent cannot do for lack of privilege, and why."""
-    if os.geteuid() == 0 or _capabilities() >> _CAP_SYS_PTRACE & 1:
-        return {}
-    found = {
-        "unix:path and unix:sha256 of other users' processes": (
+    found = {}
+    may = _capabilities()
+    if not may >> _CAP_SYS_PTRACE & 1:
+        found["unix:path and unix:sha256 of other users' processes"] = (
             f"the agent runs as user {os.geteuid()} without CAP_SYS_PTRACE; run it as root or give it that capability"
         )
-    }
-    if not os.access("/proc/1/status", os.R_OK):
-        found["callers of other users"] = "/proc is mounted with hidepid: run the agent as root, or mount it without"
+        if not os.access("/proc/1/status", os.R_OK):
+            found["callers of other users"] = (
+                "/proc is mounted with hidepid: run the agent as root, or mount it without"
+            )
+    elif not may & _READS_ALL:
+        found["unix:path and unix:sha256 of programs that the agent's user may not read"] = (
+            f"the agent runs as user {os.geteuid()} without CAP_DAC_READ_SEARCH; give it that capability"
+        )
+    return found | _limitations_of_namespaces()
+
+
+def _limitations_of_namespaces() -> dict[str, str]:
+    """What an agent with mounts of its own cannot tell: one in a container, or that a unit of systemd shuts in."""
+    if not machine().apart:
+        return {}
+    found = {}
+    if machine().doubt:
+        found["unix:path of processes outside of the agent's own mount namespace"] = machine().doubt
+        if not machine().has_its_files:
+            found["unix:user, unix:group and unix:supplementary_group"] = (
+                f"the names of users that the agent sees need not be the machine's: {machine().doubt}"
+            )
+    elif os.readlink("/proc/1/ns/cgroup") != os.readlink("/proc/self/ns/cgroup"):
+        found["unix:cgroup, containers and units of systemd"] = (
+            "the agent has a cgroup namespace of its own: start its container in the machine's (--cgroupns host)"
+        )
     return found
-
-
-@contextmanager
-def claim_data_dir(folder: Path) -> Iterator[None]:
-    """Make the data folder ours alone, and have it locked meanwhile. Raise CannotStart.
-
-    The lock is on the folder itself too: a file `lock` that somebody removes lets no second agent in.
-    """
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        status = os.stat(folder)
-    except OSError as error:
-        raise CannotStart(
-            f"cannot make the data folder {str(folder)!r}: {error.strerror}; choose another --data-dir"
-        ) from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise CannotStart(f"the data folder {str(folder)!r} is not a folder of user {os.geteuid()}'s")
-    if status.st_mode & 0o022:
-        raise CannotStart(f"the data folder {str(folder)!r} can be written by others: chmod go-w it")
-    path = folder / "lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CannotStart(f"the data folder {str(folder)!r} cannot be written: {error.strerror}") from error
-    try:
-        itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _lock(folder, itself, descriptor)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
-            yield
-        finally:
-            os.close(itself)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(folder: Path, itself: int, file: int) -> None:
-    """Lock a folder and the file in it. Raise CannotStart if another agent has."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.flock(itself, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(file, 32).decode("ascii", "replace").strip()
-        raise CannotStart(
-            f"another agent (process {holder or 'unknown'}) uses the data folder {str(folder)!r}: stop it, or choose"
-            " another --data-dir"
-        ) from error
-    except OSError as error:
-        raise CannotStart(f"the data folder {str(folder)!r} cannot be locked: {error.strerror}") from error
 
 
 def _capabilities() -> int:

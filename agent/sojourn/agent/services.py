@@ -10,15 +10,25 @@ from sojourn.config.model import Config
 from sojourn.config.reload import ConfigReload
 from sojourn.endpoints.admin import (
     audit,
+    audit_export,
+    audit_filter,
+    audit_log,
+    audit_search,
+    audit_sinks,
     credentials,
+    people,
+    person_checks,
     policies,
     provider_checks,
     providers,
+    reviews,
     status,
     svid_revocation,
     svids_in_use,
+    usage,
 )
 from sojourn.endpoints.admin import tasks as task_admin
+from sojourn.endpoints.admin.data_folder import DataFolderState
 from sojourn.endpoints.api import approvals, facts, task_tokens, tasks, validation, workload
 from sojourn.endpoints.api.task_messages import TaskMessages
 from sojourn.endpoints.api.trust_documents import TrustDocuments
@@ -57,7 +67,7 @@ class Services:
         self._config = config
         self._rooms = rooms
         self._message = TaskMessages(rooms.outlets)
-        self._facts = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
+        self._facts = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities, rooms.people_names)
         self._approvals = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities, self._message)
 
     def of_workloads(self) -> dict[str, Methods]:
@@ -78,6 +88,7 @@ class Services:
             rooms.clock,
             wit=said.wit_svids,
             reserving=reserving,
+            recordable=rooms.pruning.room.check,
         )
         rooms.issuing.x509.on_forget(identity.forget_answers)
         return {
@@ -109,14 +120,18 @@ class Services:
         authority = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
         entry = entries.EntryApi(rooms.registry, rooms.foreign, rooms.cautions, rooms.audit)
         relationships = trustdomain.FederationApi(rooms.foreign, rooms.federating, rooms.audit)
-        return {
+        services = {
             entries.SERVICE: entry.methods(),
             bundle.SERVICE: bundle.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
             trustdomain.SERVICE: relationships.methods(),
             localauthority.SERVICE: authority.methods(),
-            agent.SERVICE: agent.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
+            agent.SERVICE: agent.AgentApi(rooms.signing, version("sojourn")).methods(),
             svid.SERVICE: svid.MintingApi(
-                rooms.authority, rooms.audit, config.identity.x509_svid_ttl, config.identity.jwt_svid_ttl
+                rooms.authority.trust_domain,
+                rooms.signing.minting,
+                rooms.audit,
+                config.identity.x509_svid_ttl,
+                config.identity.jwt_svid_ttl,
             ).methods(),
             logger_debug.LOGGER: logger_debug.LoggerApi(run.level, rooms.audit).methods(),
             logger_debug.DEBUG: logger_debug.DebugApi(
@@ -129,6 +144,7 @@ class Services:
             | self._oversight()
             | self._outside(),
         }
+        return rooms.signing.operators(services)
 
     def _tasks(self) -> Methods:
         rooms = self._rooms
@@ -140,13 +156,15 @@ class Services:
             rooms.attaching,
             rooms.identities,
             self._message,
+            rooms.persons,
+            rooms.renewal,
         )
         tokens = task_tokens.TaskTokensApi(rooms.engine, rooms.giving, rooms.attaching, rooms.identities, rooms.proving)
         return whole.methods() | tokens.methods() | self._facts.public_methods()
 
     def _status(self, run: Run) -> Methods:
         rooms = self._rooms
-        listed = svids_in_use.InUseApi(rooms.identities, rooms.issuing, self._config.identity.x509_svid_ttl)
+        listed = svids_in_use.InUseApi(rooms.identities, rooms.issuing, rooms.signing.default_ttl)
         told = status.AdminApi(
             attestation=rooms.attestation,
             registry=rooms.registry,
@@ -154,10 +172,17 @@ class Services:
             authority=rooms.authority,
             engine=rooms.engine,
             approving=rooms.approving,
+            recertifying=rooms.recertifying,
             audit=rooms.audit,
             journal=rooms.journal,
+            signed_log=rooms.signed_log,
+            sinks=rooms.sinks,
+            witnesses=rooms.witnesses,
+            pruning=rooms.pruning,
             door=run.public,
             clock=rooms.clock,
+            readiness=rooms.readiness,
+            places=self._config,
             followed=rooms.followed,
             policies=rooms.policies,
             signals=rooms.signals,
@@ -170,6 +195,8 @@ class Services:
             listeners=run.listeners,
             documents=run.documents,
             standstills=run.standstills,
+            data_folder=DataFolderState(rooms.restored, rooms.last_backup, rooms.mark, rooms.marking),
+            upstream=rooms.signing.told,
         )
         return told.methods() | listed.admin_methods()
 
@@ -180,25 +207,70 @@ class Services:
             rooms.registry,
             rooms.identities,
             rooms.issuing,
-            IssuedSvids(rooms.journal, rooms.audit, rooms.clock),
+            IssuedSvids(rooms.journal_pages, rooms.audit, rooms.clock),
             rooms.revocations,
             rooms.engine,
             rooms.ending,
             rooms.audit,
         )
         stopped = task_admin.TaskAdminApi(
-            rooms.engine, rooms.changing, rooms.kill_switch, self._message, rooms.audit, rooms.refusals
+            rooms.engine,
+            rooms.changing,
+            rooms.kill_switch,
+            self._message,
+            rooms.audit,
+            rooms.refusals,
+            rooms.people_names,
         )
         engine = rooms.engine
-        journal = audit.AuditReadingApi(rooms.audit, rooms.journal_pages, lambda: engine.closing)
+        filters = audit_filter.AuditFilters(rooms.people_names)
+        journal = audit.AuditReadingApi(
+            rooms.audit, rooms.journal_pages, filters, rooms.journal_reads, lambda: engine.closing
+        )
+        searched = audit_search.AuditSearchApi(rooms.audit, rooms.journal_pages, filters, rooms.journal_reads)
+        exported = audit_export.AuditExportApi(
+            rooms.audit, rooms.journal, rooms.journal_pages, rooms.signed_log, rooms.policy_sets, rooms.clock
+        )
         return (
             self._approvals.admin_methods()
             | self._facts.admin_methods()
             | stopped.admin_methods()
+            | people.PeopleApi(rooms.engine, rooms.ending_people, rooms.people_names).admin_methods()
             | journal.admin_methods()
-            | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
+            | searched.admin_methods()
+            | exported.admin_methods()
+            | audit_log.AuditLogApi(rooms.audit, rooms.signed_log, rooms.journal_reads).admin_methods()
+            | audit_sinks.AuditSinksApi(rooms.sinks).admin_methods()
+            | self._usage()
+            | policies.PolicyApi(
+                rooms.engine, rooms.approving, rooms.policies, rooms.people_names, rooms.recertifying
+            ).admin_methods()
             | taken_back.admin_methods()
         )
+
+    def _usage(self) -> Methods:
+        rooms = self._rooms
+        used = usage.UsageApi(
+            rooms.engine,
+            rooms.usage,
+            rooms.usage_upkeep,
+            rooms.journal,
+            rooms.journal_pages,
+            rooms.registry,
+            rooms.book.index,
+            rooms.audit,
+            rooms.clock,
+        )
+        reviewed = reviews.ReviewsApi(
+            rooms.recertifying,
+            rooms.policies,
+            rooms.registry,
+            rooms.book.index,
+            rooms.outlets,
+            used,
+            rooms.identities,
+        )
+        return used.admin_methods() | reviewed.admin_methods()
 
     def _outside(self) -> Methods:
         """Of providers, and of the credentials that they gave."""
@@ -208,4 +280,5 @@ class Services:
             given.admin_methods()
             | credentials.CredentialsApi(rooms.book, rooms.outlets).admin_methods()
             | provider_checks.ProviderChecksApi(rooms.checking).admin_methods()
+            | person_checks.PersonChecksApi(rooms.checking_people, rooms.audit, rooms.clock).admin_methods()
         )

@@ -7,6 +7,9 @@ from datetime import datetime
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.hooks import Hooks
 
+# What comes of one attestation: all attestors could tell; some could not; the process had gone or changed meanwhile.
+PROVED, PARTLY, CHANGED = "proved", "partly", "changed"
+
 
 @dataclass(slots=True)
 class AttestorRecord:
@@ -28,6 +31,7 @@ class Tally:
         self._clock = clock
         self.on_answer: Hooks[[str, float, str]] = Hooks()  # attestor, seconds, why it could not tell ('': it could)
         self.on_end: Hooks[[str]] = Hooks()  # of the process of an attestor
+        self.on_attested: Hooks[[str]] = Hooks()  # a process: PROVED, PARTLY or CHANGED
 
     def note(self, name: str, seconds: float, failure: str) -> None:
         """Count one answer; `failure` is why there is none, or ''."""

@@ -131,12 +131,26 @@ def connected_by(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
+def kernel_pins_callers() -> bool:
+    """Whether the kernel has the process that connected by more than its pid, which may be another's by now."""
+    one, other = socket.socketpair()
+    with one, other:
+        try:
+            os.close(struct.unpack("i", one.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0])
+        except OSError:
+            return False
+    return True
+
+
 def _pin(connection: socket.socket, pid: int) -> Process:
     try:
         pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:  # before Linux 6.16 so of a process that was collected already
+            raise AttestationFailed("the caller has gone, or cannot be pinned", detail=str(error)) from error
         # Before Linux 6.5. The pid may have passed to another process since the connect; its ids, which are compared
-        # with those of the connect at each attestation, are then the only guard.
+        # with those of the connect at each attestation, are then the only guard. So no connection waits for long: see
+        # endpoints/listener/bind.py.
         return Process.open(pid)
     os.set_inheritable(pidfd, False)
     try:

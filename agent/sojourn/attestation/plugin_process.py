@@ -18,6 +18,7 @@ from sojourn.attestation.plugin_frames import Frames, frame_of
 from sojourn.limits import HOST_LINE_MAX, HOST_LINES_PER_SECOND, HOST_READ_BYTES, HOST_READ_PAUSE_SECONDS
 from sojourn.net.sockets import take_no_descriptors
 from sojourn.quota.rate import Rate
+from sojourn.runtime import ambient
 from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -220,20 +221,21 @@ class _Output:
 
 def _start(name: str, channel: int, output: int) -> "subprocess.Popen[bytes]":
     path = json.dumps([each for each in sys.path if os.path.isabs(each)])
-    return subprocess.Popen(  # noqa: S603  # this interpreter, and nothing that anybody could choose
-        [
-            *(sys.executable, "-I", "-B", "-u", "-X", "faulthandler"),
-            *("-c", _BEGIN, path, str(channel), str(os.getpid())),
-            f"attestor:{name}",  # for whoever looks at a list of processes
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-        cwd="/",
-        pass_fds=[channel],
-        start_new_session=True,
-    )
+    with ambient.passed_on():  # it looks at processes as the agent does
+        return subprocess.Popen(  # noqa: S603  # this interpreter, and nothing that anybody could choose
+            [
+                *(sys.executable, "-I", "-B", "-u", "-X", "faulthandler"),
+                *("-c", _BEGIN, path, str(channel), str(os.getpid())),
+                f"attestor:{name}",  # for whoever looks at a list of processes
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            cwd="/",
+            pass_fds=[channel],
+            start_new_session=True,
+        )
 
 
 def _how(status: int) -> str:

@@ -1,12 +1,13 @@
-"""What /proc says of a process, looked at once for all its connections that are answered in one round of the loop."""
+"""What /proc says of a process, looked at once for all that is done for it in one round of the loop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import ProcessCredentials, Program
+from sojourn.attestation.process import Process, ProcessCredentials, Program
 from sojourn.limits import LOOK_SHARED_SECONDS
+from sojourn.runtime.each_round import Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +26,26 @@ class Looks:
     pid since the handle was made, so what was read under that pid, through whichever handle, is its own.
     """
 
-    __slots__ = ("_by_pid", "_seconds")
+    __slots__ = ("_by_pid", "_doomed", "_places")
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
         """`seconds`: a monotonic clock."""
-        self._seconds = seconds
-        self._by_pid: dict[int, tuple[Look, float]] = {}  # with when it was, by that clock
+        self._by_pid = Found[int, Look](LOOK_SHARED_SECONDS, seconds)
+        self._places = Found[int, tuple[Program | None, str]](LOOK_SHARED_SECONDS, seconds)
+        self._doomed = Found[int, bool](LOOK_SHARED_SECONDS, seconds)
 
     def of(self, peer: Peer) -> Look:
         """Raise AttestationFailed if there is nothing to read."""
         process = peer.process
-        now = self._seconds()
-        look, at = self._by_pid.get(process.pid, (None, 0.0))
-        if look is None or now - at > LOOK_SHARED_SECONDS:
-            look = Look(peer.credentials(), process.program(), process.cgroup())
-            self._by_pid[process.pid] = look, now
-        return look
+        return self._by_pid.of(process.pid, lambda: Look(peer.credentials(), process.program(), process.cgroup()))
+
+    def place_of(self, process: Process) -> tuple[Program | None, str]:
+        """What a process runs, and its cgroup. Raise AttestationFailed if there is nothing to read."""
+        look = self._by_pid.known(process.pid)
+        if look is not None:
+            return look.program, look.cgroup
+        return self._places.of(process.pid, lambda: (process.program(), process.cgroup()))
+
+    def doomed(self, process: Process) -> bool:
+        """Whether a signal has ended a process. Raise AttestationFailed if there is nothing to read."""
+        return self._doomed.of(process.pid, lambda: process.doomed)

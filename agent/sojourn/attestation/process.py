@@ -131,13 +131,22 @@ class Process:
 
         Linux tells from 6.15 on, once the parent has collected the process.
         """
-        buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *([0] * 13)))
+        info = self._info(_PIDFD_INFO_EXIT)
+        return None if info is None or not info[0] & _PIDFD_INFO_EXIT else int(info[-1])
+
+    def _parent(self) -> int | None:
+        """The parent's pid, or None if the kernel does not tell (any more)."""
+        info = self._info()
+        return None if info is None else int(info[4])
+
+    def _info(self, mask: int = 0) -> tuple[int, ...] | None:
+        """What the kernel says of the process by its pidfd, and of `mask`; None: nothing."""
+        buffer = bytearray(_PIDFD_INFO.pack(mask, *([0] * 13)))
         try:
             fcntl.ioctl(self._pidfd, _PIDFD_GET_INFO, buffer)
         except OSError:
             return None
-        mask, *_, status = _PIDFD_INFO.unpack(buffer)
-        return int(status) if mask & _PIDFD_INFO_EXIT else None
+        return _PIDFD_INFO.unpack(buffer)
 
     def program(self) -> Program | None:
         """The file that the process runs now, or None if this agent may not see it. Never waits for a file system."""
@@ -262,6 +271,30 @@ class Process:
                 return False
             born = earlier
         return False
+
+    def ancestors(self, before: tuple[tuple[int, int], ...] = ()) -> tuple[tuple[tuple[int, int], ...], bool]:
+        """What this process descends from, its parent first: each by pid and start time, and PID 1 not among them. And
+        whether that is all: one may have gone meanwhile, and no more than ANCESTORS_WALKED are told.
+
+        `before`: all that it descended from earlier. While it has the same parent, as Linux tells from 6.13 on without
+        a look into /proc, that is told again: what a process descends from never becomes more.
+        """
+        if before and before[0][0] == self._parent():
+            return before, True
+        found: list[tuple[int, int]] = []
+        try:
+            seen = stat_of(self.pid)
+            while len(found) < ANCESTORS_WALKED and (pid := seen.parent) > 1:
+                above = stat_of(pid)
+                if (
+                    above.start_time > seen.start_time
+                ):  # a parent that is younger than its child: the pid was used again
+                    return tuple(found), False
+                found.append((pid, above.start_time))
+                seen = above
+        except AttestationFailed:  # one has gone meanwhile, and its children have another parent
+            return tuple(found), False
+        return tuple(found), seen.parent <= 1
 
     def close(self) -> None:
         self.let_go()

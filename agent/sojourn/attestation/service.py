@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Checking, Closing, PinnedSubject
-from sojourn.attestation.attestor_stats import Tally
+from sojourn.attestation.attestor_stats import CHANGED, PARTLY, PROVED, Tally
 from sojourn.attestation.cgroups import outermost
 from sojourn.attestation.open_proc_files import KeptOpen
 from sojourn.attestation.peer import Peer
@@ -29,6 +29,7 @@ from sojourn.limits import (
 from sojourn.quota.fair_semaphore import FairSemaphore
 from sojourn.quota.rate import Rate
 from sojourn.runtime.clock import Clock
+from sojourn.runtime.each_round import EachRound
 from sojourn.runtime.single_flight import SingleFlight
 
 log = structlog.get_logger()
@@ -95,7 +96,7 @@ class Attestation:
         self._shared = Shared(clock)
         self._callers = KeptOpen()
         self._running = SingleFlight[Peer, Attested]()
-        self._looks: Looks | None = None  # of this round of the event loop
+        self.looks = EachRound(Looks)  # of all callers
 
     @property
     def types(self) -> frozenset[str]:
@@ -119,25 +120,15 @@ class Attestation:
 
     async def examine(self, peer: Peer) -> Attested:
         """As `attest`, also if nothing can tell. Raise AttestationFailed if the process has gone or changed."""
-        kept = self.still(peer, self._looks_of_round())
+        # A call that is answered in this round of the loop was read before it began, and so before any of its looks:
+        # what one shows of a process is as new for the process's other calls.
+        kept = self.still(peer, self.looks.get())
         if kept is not None:
             self._callers.note(peer.process)
             return kept
         attested = await self._running.run(peer, lambda: self._attest(peer))
         peer.check_unchanged()  # others had their turn since the attestation ended
         return attested
-
-    def _looks_of_round(self) -> Looks:
-        """Those of this round of the event loop. A call that is answered in it was read before it began, and so before
-        any of its looks: what one shows of a process is as new for the process's other calls.
-        """
-        if self._looks is None:
-            self._looks = Looks()
-            asyncio.get_running_loop().call_soon(self._round_over)
-        return self._looks
-
-    def _round_over(self) -> None:
-        self._looks = None
 
     def still(self, peer: Peer, looks: Looks) -> Attested | None:
         """As `attest`, among others of one step of the event loop; None if attestors have to be asked.
@@ -158,6 +149,15 @@ class Attestation:
         return kept if kept.at > self._clock.boot() - fresh else None
 
     async def _attest(self, peer: Peer) -> Attested:
+        try:
+            attested = await self._ask_all(peer)
+        except AttestationFailed:
+            self.tally.on_attested.tell(CHANGED)
+            raise
+        self.tally.on_attested.tell(PARTLY if attested.failures else PROVED)
+        return attested
+
+    async def _ask_all(self, peer: Peer) -> Attested:
         peer.check_unchanged()
         cgroup = peer.process.cgroup()
         process = peer.process.again()  # the caller may leave, and its handle be closed, while attestors use theirs

@@ -14,6 +14,8 @@ from typing import NoReturn
 
 import structlog
 
+from sojourn.attestation.account_files import accounts_in, number_in
+from sojourn.attestation.machine import Machine, machine
 from sojourn.limits import SUBORDINATE_LOOK_SECONDS, SUBORDINATE_START_SECONDS
 
 log = structlog.get_logger()
@@ -24,8 +26,10 @@ _FIRST_OF_PEOPLE = 1000  # lower uids are root's and system accounts' (login.def
 class Subordinates:
     """Whose limits count for a uid, by the ranges that /etc/subuid gives."""
 
-    def __init__(self, path: Path = SUBUID) -> None:
+    def __init__(self, path: Path = SUBUID, of: Machine | None = None) -> None:
+        """`of`: whose file it is, and by whose accounts names are told; default: the machine that the agent serves."""
         self._path = path
+        self._machine = of or machine()
         self._seen: tuple[int, ...] | None = None  # what the file was when it was read
         self._ranges: list[tuple[int, int, int]] = []  # first, behind the last, owner; by the first
         self._reach: list[int] = []  # how far this range and those before it go at most
@@ -56,28 +60,36 @@ class Subordinates:
     def look(self) -> None:
         """Read the file if it has changed; it may wait for names. One that cannot be read leaves what was known."""
         try:
-            status = os.stat(self._path)
-            seen: tuple[int, ...] | None = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if seen == self._seen:
-                return
-            lines = self._path.read_text(errors="replace").splitlines()
+            with os.fdopen(self._machine.open(str(self._path)), "r", encoding="utf-8", errors="replace") as file:
+                status = os.fstat(file.fileno())
+                seen: tuple[int, ...] | None = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                if seen == self._seen:
+                    return
+                lines = file.read().splitlines()
         except FileNotFoundError:
             seen, lines = None, []
         except OSError as error:
             log.warning("subordinate_ids_unreadable", reason=f"{self._path}: {error.strerror}")
             return
-        ranges = sorted(found for found in map(_range, lines) if found is not None)
+        ranges = sorted(found for line in lines if (found := self._range(line)) is not None)
         self._ranges, self._reach = ranges, list(accumulate((end for _, end, _ in ranges), max))
         self._seen = seen
 
+    def _range(self, line: str) -> tuple[int, int, int] | None:
+        """First, behind the last, owner. None for what counts by uid, and for what is no range."""
+        name, _, numbers = line.strip().partition(":")
+        first, _, count = numbers.partition(":")
+        try:
+            owner = int(name) if name.isdecimal() else self._number_of(name)
+            start, end = int(first), int(first) + int(count)
+        except (KeyError, ValueError, OSError):
+            return None
+        return (start, end, owner) if owner >= _FIRST_OF_PEOPLE and start < end else None
 
-def _range(line: str) -> tuple[int, int, int] | None:
-    """First, behind the last, owner. None for what counts by uid, and for what is no range."""
-    name, _, numbers = line.strip().partition(":")
-    first, _, count = numbers.partition(":")
-    try:
-        owner = int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-        start, end = int(first), int(first) + int(count)
-    except (KeyError, ValueError, OSError):
-        return None
-    return (start, end, owner) if owner >= _FIRST_OF_PEOPLE and start < end else None
+    def _number_of(self, name: str) -> int:
+        if self._machine.has_its_files:
+            return pwd.getpwnam(name).pw_uid
+        number = number_in(accounts_in(self._machine, "passwd"), name)
+        if number is None:
+            raise KeyError(name)
+        return number

@@ -9,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
@@ -19,7 +19,8 @@ from sojourn.errors.oauth import NotOnDisk
 from sojourn.jose.canonical_json import canonical
 from sojourn.limits import WRITES_WAITING
 from sojourn.quota.rate import Rate
-from sojourn.runtime.clock import Clock
+from sojourn.runtime import trace
+from sojourn.runtime.clock import Clock, milliseconds
 from sojourn.runtime.hooks import Hooks
 
 log = structlog.get_logger()
@@ -34,6 +35,8 @@ class Event:
     at_ms: int
     event: str
     fields: str  # JSON object, canonical
+    # What `fields` was made of, while it is at hand: so whoever counts records as they are written reads none again.
+    said: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,10 @@ class AuditStore(Protocol):
 class Audit:
     """Writes the journal. `note` returns at once, `commit` once the record is on disk."""
 
-    def __init__(self, store: AuditStore, clock: Clock) -> None:
+    def __init__(self, store: AuditStore, clock: Clock, *, waiting_max: int = WRITES_WAITING) -> None:
+        """`waiting_max`: how many records may wait for a disk that takes nothing."""
         self._store = store
+        self._waiting_max = waiting_max
         self._clock = clock
         self.lost = 0  # records so far, of those that waited
         self._lost_told = 0  # of those, in the journal
@@ -79,11 +84,12 @@ class Audit:
         self._wake = asyncio.Event()
         self._denials: dict[int | str, int] = {}  # who -> denials in this second
         self._second = 0
+        self.denial_seconds = 1.0  # in which DENIALS_PER_SECOND of each are recorded one by one
         self.on_event: Hooks[[str, Mapping[str, Any]]] = Hooks()  # each that happens, with its fields
 
     def note(self, event: str, **fields: Any) -> None:
         """Record something that need not wait for the disk. What the disk does not take stays here for a while."""
-        if len(self._waiting) >= WRITES_WAITING:
+        if len(self._waiting) >= self._waiting_max:
             self._waiting.popleft()
             self.lost += 1
             if self._logged.allow("lost"):
@@ -120,7 +126,7 @@ class Audit:
 
     def _note_suppressed(self) -> None:
         """Record how many denials of a second that is over were not recorded one by one."""
-        second = int(self._clock.boot())
+        second = int(self._clock.boot() / self.denial_seconds)
         if second != self._second:
             suppressed = {who: count - DENIALS_PER_SECOND for who, count in self._denials.items()}
             self._second, self._denials = second, {}
@@ -129,10 +135,17 @@ class Audit:
                     self.note("denials_suppressed", **named(noisy), count=count)
 
     def event(self, event: str, fields: Mapping[str, Any]) -> Event:
-        """Make an event that happens now; None values are left out."""
+        """Make an event that happens now; None values are left out. It has the trace of the request under way."""
         self.on_event.tell(event, fields)
         kept = {name: value for name, value in fields.items() if value is not None}
-        return Event(int(self._clock.now().timestamp() * 1000), event, canonical(kept))
+        if (of_trace := trace.trace_id()) is not None:
+            kept["trace_id"] = of_trace
+        return Event(milliseconds(self._clock.now()), event, canonical(kept), kept)
+
+    @property
+    def waiting(self) -> int:
+        """How many records wait for the disk."""
+        return len(self._waiting)
 
     async def flush(self) -> None:
         """Write what waits, and what another began to write. Raises what the store raises; nothing is lost then."""

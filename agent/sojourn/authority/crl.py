@@ -1,6 +1,6 @@
 """Lists of revoked X.509-SVIDs (RFC 5280, 5), for those whose verifiers read them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -27,10 +27,13 @@ def sign(
     revoked: Iterable[RevokedLeaf],
     trust_domain: TrustDomain,
     issuers: Mapping[str, Signer],
-    roots: Mapping[str, Signer],
+    roots: Collection[str],
     now: datetime,
+    by_root: Callable[[str, Sequence[int], x509.CertificateRevocationListBuilder], bytes | None],
 ) -> tuple[bytes, ...]:
-    """Sign DER CRLs, one for each signer.
+    """Sign DER CRLs, one for each signer. `roots`: the authority IDs of those that are trusted.
+
+    `by_root` gives the list of a root: of these serial numbers, or an earlier one while that is not signed.
 
     A leaf stands in a list of its own intermediate. Intermediates live in memory only: of one that was lost by a
     restart, the leaf stands in an indirect list of its root (RFC 5280, 5.2.5), which not every verifier reads; without
@@ -43,11 +46,18 @@ def sign(
             direct.setdefault(leaf.issuer_id, []).append(leaf)
         elif leaf.root_id in roots:
             indirect.setdefault(leaf.root_id, []).append(leaf)
-    lists = [issuers[signer].sign_crl(_builder(leaves, now)) for signer, leaves in direct.items()]
+    lists = [
+        issuers[signer]
+        .sign_crl(_builder([(leaf.serial, leaf.revoked_at, None) for leaf in leaves], now))
+        .public_bytes(Encoding.DER)
+        for signer, leaves in direct.items()
+    ]
     for signer, leaves in indirect.items():
-        builder = _builder(leaves, now, trust_domain).add_extension(_INDIRECT, critical=True)
-        lists.append(roots[signer].sign_crl(builder))
-    return tuple(each.public_bytes(Encoding.DER) for each in lists)
+        names = {leaf.issuer_id: issuer_name(trust_domain, bytes.fromhex(leaf.issuer_id)) for leaf in leaves}
+        builder = indirect_list([(leaf.serial, leaf.revoked_at, names[leaf.issuer_id]) for leaf in leaves], now)
+        signed = by_root(signer, [leaf.serial for leaf in leaves], builder)
+        lists += [signed] if signed is not None else []
+    return tuple(lists)
 
 
 _INDIRECT = x509.IssuingDistributionPoint(
@@ -61,8 +71,15 @@ _INDIRECT = x509.IssuingDistributionPoint(
 )
 
 
+def indirect_list(
+    leaves: Iterable[tuple[int, datetime, x509.Name]], now: datetime
+) -> x509.CertificateRevocationListBuilder:
+    """A list in a root's name: of serial numbers, when each was revoked, and the name of the intermediate it is by."""
+    return _builder(leaves, now).add_extension(_INDIRECT, critical=True)
+
+
 def _builder(
-    leaves: Iterable[RevokedLeaf], now: datetime, named_in: TrustDomain | None = None
+    leaves: Iterable[tuple[int, datetime, x509.Name | None]], now: datetime
 ) -> x509.CertificateRevocationListBuilder:
     number = int(now.timestamp() * 1000)  # grows with time, as CRL numbers must
     builder = (
@@ -71,10 +88,9 @@ def _builder(
         .next_update(now + CRL_LIFE)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
-    for leaf in leaves:
-        entry = x509.RevokedCertificateBuilder().serial_number(leaf.serial).revocation_date(leaf.revoked_at)
-        if named_in is not None:
-            name = issuer_name(named_in, bytes.fromhex(leaf.issuer_id))
-            entry = entry.add_extension(x509.CertificateIssuer([x509.DirectoryName(name)]), critical=True)
+    for serial, revoked_at, issuer in leaves:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(revoked_at)
+        if issuer is not None:
+            entry = entry.add_extension(x509.CertificateIssuer([x509.DirectoryName(issuer)]), critical=True)
         builder = builder.add_revoked_certificate(entry.build())
     return builder

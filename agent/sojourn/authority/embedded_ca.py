@@ -1,51 +1,64 @@
 """The `embedded` authority: our own certificate authority, in two tiers, and our JWT keys.
 
-On disk, in the folder `keys` (0700): `root.pem`, the root certificates and their keys, `jwt.pem`, the JWT keys, and
-`jwt-rs256.pem`, those for RS256. In memory only: the intermediate, which signs the leaves and is made anew at each
-start and at half of its life.
+On disk, in the folder `keys` (0700): `root.pem`, the root certificates and their keys, or where in a token those are;
+`jwt.pem`, the JWT keys, and `jwt-rs256.pem`, those for RS256. In memory only: the intermediate, which signs the leaves
+and is made anew at each start and at half of its life. Where a token makes the root, and has not done so yet, there is
+none, and no intermediate either; once there is, the intermediate is on disk too if keys are sealed there, so that a
+restart asks nothing of the token.
+
+Below an upstream authority (`below.py`) that signs the intermediate, which is on disk too: `upstream.json` has the
+roots of the bundle, and `intermediates.pem` the intermediates with their keys. The root here is not used then.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from sojourn.authority import crl, key_files, svid_stamps
+from sojourn.authority import crl, key_files, svid_stamps, token_authority
+from sojourn.authority.asking import Sleep
+from sojourn.authority.below import INTERMEDIATES_FILE, Below
+from sojourn.authority.bundle_making import bundle_of
 from sojourn.authority.bundle_sequence import BundleSequence
 from sojourn.authority.crl import RevokedLeaf
-from sojourn.authority.jwt_keys import JwtKeys, RsaKeys
-from sojourn.authority.key_rotation import Slot, Slots
-from sojourn.authority.roots import Roots
-from sojourn.authority.x509_profile import Signer, signer_id
-from sojourn.errors import Bug, CannotStart, InvalidSpiffeId, Unavailable, Unimplemented
+from sojourn.authority.file_root import FileRoot
+from sojourn.authority.intermediates import Intermediates, Issuer
+from sojourn.authority.kept_intermediates import KeptIntermediates
+from sojourn.authority.key_rotation import Slots
+from sojourn.authority.key_seal import KeySeal
+from sojourn.authority.key_steps import X509, KeySteps
+from sojourn.authority.root_lists import RootLists
+from sojourn.authority.root_making import AWAITED, RootMaker, RootMaking, note_awaited
+from sojourn.authority.root_signer import RootSigner
+from sojourn.authority.roots import Roots, TokenRoot
+from sojourn.authority.signable import check_signable
+from sojourn.authority.token_authority import TokenAuthority
+from sojourn.authority.upstream import UpstreamHealth, UpstreamRoot, UpstreamSetting
+from sojourn.authority.upstream_roots import UpstreamRoots
+from sojourn.authority.x509_profile import signer_id
+from sojourn.errors import CannotStart, KeysUnavailable, Unavailable
 from sojourn.jose.jws import PublicKey
-from sojourn.limits import NOT_BEFORE_SLACK_SECONDS, SPIFFE_IDS_SIGNED_KEPT
+from sojourn.limits import NOT_BEFORE_SLACK_SECONDS, ROOT_START_SECONDS
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.hooks import Hooks
-from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
-from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
-REFRESH_HINT_SECONDS = 300
-X509, JWT, RS256, WIT = "x509", "jwt", "jwt-rs256", "wit"
-_SWITCHED_OFF = {
-    RS256: "keys for RS256 are switched off: set authority.rs256 in the agent's configuration",
-    WIT: "WIT-SVIDs are switched off: set identity.wit_svids in the agent's configuration",
-}
+JWT, RS256, WIT = token_authority.JWT, token_authority.RS256, token_authority.WIT
 
 
-class EmbeddedAuthority:
+class EmbeddedAuthority(KeySteps, TokenAuthority):
     """Signs X.509-SVIDs and JWT-SVIDs of one trust domain."""
+
+    kind = "embedded"
+    stamps = True
 
     def __init__(
         self,
@@ -62,38 +75,76 @@ class EmbeddedAuthority:
         rs256: bool = False,
         wit: bool = False,
         pool: Executor | None = None,
+        seal: KeySeal | None = None,
+        root: Callable[[FileRoot], RootSigner] = lambda own: own,
+        maker: RootMaker | None = None,
+        upstream: UpstreamSetting | None = None,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         """Load the keys, or make them if there are none. Raise CannotStart if what lies there cannot be used.
 
         `curve` is that of new X.509 keys: a root that is there already keeps its own. JWT keys are P-256 (ES256).
         `jwt_key_overlap`: for how long those are published before they sign; by default an hour, or a third of
         `jwt_key_ttl`. `jwt_issuer`: the `iss` of JWT-SVIDs, if they are to have one. With `rs256` there are RSA keys
-        (RS256) beside, which a thread of `pool` makes; with `wit` keys for WIT-SVIDs.
+        (RS256) beside, which a thread of `pool` makes; with `wit` keys for WIT-SVIDs. `seal`: what keys are sealed
+        with on disk; None: they lie there in clear. `root` makes what is asked for intermediates, of the root that is a
+        file here; with one that has to be waited for, `begin` comes first. `maker`: what makes roots in a token.
+        `upstream`: what signs intermediates instead of an own root. `sleep` is what pauses between tries are made of.
         """
         self.trust_domain = trust_domain
         self._clock = clock
         self._curve = curve
-        self._issuer_ttl = issuer_ttl
+        self._folder = folder
         self.on_change: Hooks[[]] = Hooks()  # of the bundle
-        self.order = 0  # what is signed now says it: see `stamps`
         key_files.make_folder(folder)
-        if (folder / "jwt.pem").exists() and not (folder / "root.pem").exists():
+        had_root = (folder / "root.pem").exists()
+        if (folder / "jwt.pem").exists() and not (had_root or (folder / AWAITED).exists()):
             raise CannotStart(
                 f"there are JWT keys in {str(folder)!r} and no root: restore root.pem, or remove jwt.pem to begin anew"
             )
         self._sequence = BundleSequence(folder / "sequence")
-        self._roots = Roots(folder / "root.pem", clock, trust_domain, curve, root_ttl)
-        self._jwt_issuer = jwt_issuer
-        self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl, jwt_key_overlap)
-        self._tokens = {JWT: self._jwt}  # what signs tokens, by its kind
-        if rs256:
-            self._tokens[RS256] = RsaKeys(folder / "jwt-rs256.pem", clock, jwt_key_ttl, jwt_key_overlap, pool)
-        if wit:
-            self._tokens[WIT] = JwtKeys(folder / "wit.pem", clock, jwt_key_ttl, jwt_key_overlap)
+        elsewhere = maker is not None
+        self._roots = Roots(
+            folder / "root.pem", clock, trust_domain, curve, root_ttl, seal=seal, made_elsewhere=elsewhere
+        )
+        note_awaited(folder, awaited=not self._roots.are_there)
+        self._making = None if maker is None else RootMaking(self._roots, maker, folder, sleep)
+        super().__init__(
+            folder,
+            clock,
+            jwt_key_ttl=jwt_key_ttl,
+            jwt_key_overlap=jwt_key_overlap,
+            jwt_issuer=jwt_issuer,
+            rs256=rs256,
+            wit=wit,
+            pool=pool,
+            seal=seal,
+        )
         self._slots: dict[str, Slots[Any]] = {X509: self._roots, **self._tokens}
-        self._issuers: dict[str, Signer] = {}
-        self._issuer = self._new_issuer()
-        self._bundle = self._make_bundle()
+        self._own = own = root(FileRoot(self._roots, clock))
+        self._below = Below.of(folder, clock, trust_domain, self._roots, own, upstream, had_root=had_root, seal=seal)
+        asked = own if self._below is None else self._below.root
+        self._lists = RootLists(asked, clock, sleep)
+        self.issuers = Intermediates(asked, trust_domain, curve, issuer_ttl, clock, sleep)
+        self._asked = (self.issuers, self._lists, *(() if self._making is None else (self._making,)))
+        self._kept = KeptIntermediates(folder / INTERMEDIATES_FILE, seal)
+        self._keeps = maker is not None and seal is not None
+        if self._below is not None:
+            self._below.begin(self.issuers)
+        elif self._keeps:
+            self.issuers.keep(None, self._kept)
+            known = {slot.id for slot in self._roots.all}
+            self.issuers.take_over(each for each in self._kept.load() if each.root_id in known)
+        else:
+            self._kept.remove()
+        if self._roots.are_there:
+            self.issuers.renew_at_once()
+        self._following: asyncio.Task[None] | None = None
+        own_root = self.upstream is None and self._making is None  # of any other an intermediate's end is looked at
+        self._needed = tuple(self._slots.values() if own_root else self._tokens.values())
+        self._bundle = self._made_bundle()
+        if self._below is not None:
+            self._below.trust.on_change(self._publish)
 
     # --- what it signs ----------------------------------------------------------------------------------------------
 
@@ -114,81 +165,36 @@ class EmbeddedAuthority:
     ) -> tuple[x509.Certificate, ...]:
         """Sign a leaf for somebody else's key and return the chain, leaf first."""
         now = self._ready_for(spiffe_id)
-        leaf = self._issuer.sign_leaf(
+        issuer = self._valid_issuer(now)
+        leaf = issuer.signer.sign_leaf(
             spiffe_id,
             public_key,
             not_before=now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS),
-            not_after=now + ttl,
+            not_after=min(now + ttl, issuer.ends),
             dns_names=dns_names,
             serial=svid_stamps.make_serial(self.order, entry_id),
         )
-        return (leaf, self._issuer.certificate)
-
-    def issue_jwt(
-        self,
-        spiffe_id: SpiffeId,
-        audience: Sequence[str],
-        ttl: timedelta,
-        claims: Mapping[str, Any] | None = None,
-        entry_id: str = "",
-    ) -> VerifiedJwtSvid:
-        """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less.
-
-        `claims`: more, none of a JWT-SVID's own (InvalidInput).
-        """
-        return self._issue_jwt(self._jwt, spiffe_id, audience, ttl, self._jwt_issuer, claims, entry_id)
-
-    def issue_assertion(
-        self,
-        spiffe_id: SpiffeId,
-        audience: str,
-        ttl: timedelta,
-        *,
-        issuer: str,
-        algorithm: Literal["ES256", "RS256"] = "ES256",
-        claims: Mapping[str, Any] | None = None,
-    ) -> VerifiedJwtSvid:
-        """Sign a JWT-SVID for an outside token endpoint: with `iss`, and with `aud` as a string, as those want it.
-
-        `claims`: more, none of a JWT-SVID's own (InvalidInput). Raise Unavailable if there is no key for `algorithm`.
-        """
-        keys = self._tokens.get(RS256 if algorithm == "RS256" else JWT)
-        if keys is None:
-            raise Unavailable("there is no key that signs by RS256: set authority.rs256 in the agent's configuration")
-        return self._issue_jwt(keys, spiffe_id, audience, ttl, issuer, claims)
-
-    def _issue_jwt(
-        self,
-        keys: JwtKeys,
-        spiffe_id: SpiffeId,
-        audience: str | Sequence[str],
-        ttl: timedelta,
-        issuer: str | None,
-        claims: Mapping[str, Any] | None,
-        entry_id: str = "",
-    ) -> VerifiedJwtSvid:
-        now = self._ready_for(spiffe_id)
-        ends = min(now + ttl, keys.active.not_after)
-        jti = svid_stamps.make_jti(self.order, entry_id, str(spiffe_id))
-        return jwtsvid.issue(
-            keys.active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims, jti=jti
-        )
-
-    def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta, entry_id: str = "") -> WitSvid:
-        """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
-        now = self._ready_for(spiffe_id)
-        active = self.slots(WIT).active
-        jti = svid_stamps.make_jti(self.order, entry_id, str(spiffe_id))
-        return witsvid.issue(active.key, spiffe_id, issued_at=now, expires_at=min(now + ttl, active.not_after), jti=jti)
+        return (leaf, *issuer.chain)
 
     def sign_crls(self, revoked: Iterable[RevokedLeaf]) -> tuple[bytes, ...]:
-        """Sign DER lists of revoked leaves; none if nothing is revoked."""
-        roots = {slot.id: slot.key for slot in self._roots.all}
-        return crl.sign(revoked, self.trust_domain, self._issuers, roots, self._clock.now())
+        """Sign DER lists of revoked leaves; none if nothing is revoked. `on_list`: one that was waited for is there."""
+        trusted = self._x509_authorities()
+        roots = {slot.id for slot in self._roots.all if slot.key.certificate in trusted}
+        return crl.sign(revoked, self.trust_domain, self.issuers.signers, roots, self._clock.now(), self._lists.of)
 
     def root_of(self, svid: X509Svid) -> str:
         """The authority ID of the root that an X.509-SVID chains to."""
         return signer_id(svid.chain[-1])
+
+    @property
+    def on_list(self) -> Hooks[[]]:
+        """For those who want to hear of a list that was waited for: `sign_crls` has it."""
+        return self._lists.on_signed
+
+    @property
+    def on_issuer(self) -> Hooks[[]]:
+        """For those who want to hear of an intermediate that was waited for."""
+        return self.issuers.on_waited
 
     # --- what others check it with ----------------------------------------------------------------------------------
 
@@ -201,159 +207,166 @@ class EmbeddedAuthority:
         return self._bundle.jwt_authorities
 
     @property
-    def jwt_algorithms(self) -> tuple[str, ...]:
-        """Those by which JWT-SVIDs are signed."""
-        return ("ES256", "RS256") if RS256 in self._tokens else ("ES256",)
+    def root(self) -> x509.Certificate | None:
+        """The root that the intermediate chains to which signs now; None: there is none yet."""
+        if self._below is None:
+            return self._roots.active.key.certificate if self._roots.are_there else None
+        issuer = self.issuers.current
+        return None if issuer is None else self._below.root_certificate(issuer.root_id)
 
     @property
-    def jwt_key_overlap(self) -> timedelta:
-        """For how long a JWT key is published before it signs."""
-        return self._jwt.overlap
+    def below(self) -> Below | None:
+        """What there is of an upstream authority."""
+        return self._below
 
     @property
-    def root(self) -> x509.Certificate:
-        """The root that signs intermediates now."""
-        return self._roots.active.key.certificate
+    def upstream(self) -> UpstreamHealth | None:
+        """How the upstream authority is; None: there is none."""
+        return None if self._below is None or self._below.upstream is None else self._below.upstream.health
 
     @property
-    def issuer(self) -> x509.Certificate:
-        """The intermediate that signs leaves now."""
-        return self._issuer.certificate
+    def upstream_roots(self) -> UpstreamRoots:
+        """Which of the bundle's roots are the upstream authority's."""
+        return UpstreamRoots(self._below, self.issuers)
+
+    @property
+    def upstream_root(self) -> UpstreamRoot | None:
+        """What asks the upstream authority; None: there is none."""
+        return None if self._below is None else self._below.upstream
+
+    def key_place(self, certificate: x509.Certificate) -> str:
+        """Where the private key of a certificate of the chain lives, for people."""
+        if certificate == self.issuer:
+            on_disk = self._keeps or self._below is not None
+            return str(self._folder / INTERMEDIATES_FILE) if on_disk else "memory"
+        own = next((slot.key for slot in self._roots.all if slot.key.certificate == certificate), None)
+        if isinstance(own, TokenRoot):
+            return own.uri
+        return "above the upstream authority" if own is None else str(self._folder / "root.pem")
+
+    @property
+    def fault(self) -> str:
+        """Why there is no root yet, or no next intermediate; empty: there is, or it is being asked for."""
+        return ("" if self._making is None else self._making.fault) or self.issuers.fault
+
+    @property
+    def issuer(self) -> x509.Certificate | None:
+        """The intermediate that signs leaves now; None: there is none yet."""
+        issuer = self.issuers.current
+        return None if issuer is None else issuer.chain[0]
+
+    @property
+    def whole_chain(self) -> tuple[x509.Certificate, ...]:
+        """That intermediate, what is above it, and the root."""
+        issuer, root = self.issuers.current, self.root
+        return (*(() if issuer is None else issuer.chain), *(() if root is None else (root,)))
 
     @property
     def intermediates(self) -> tuple[x509.Certificate, ...]:
         """The intermediates that have signed leaves which may still be good."""
-        return tuple(each.certificate for each in self._issuers.values())
-
-    # --- local authorities, as SPIRE has them -----------------------------------------------------------------------
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of keys that there are."""
-        return tuple(self._slots)
-
-    def slots(self, kind: str) -> Slots[Any]:
-        """The keys of one kind. Raise Unimplemented if this agent has none of it."""
-        if kind not in self._slots:
-            raise Unimplemented(_SWITCHED_OFF.get(kind, "there are no keys of this kind"))
-        return self._slots[kind]
-
-    def prepare(self, kind: str) -> Slot[Any]:
-        """Make the next key of a kind and publish it in the bundle."""
-        return self._changed(self.slots(kind).prepare())
-
-    def activate(self, kind: str, authority_id: str) -> Slot[Any]:
-        """Let the prepared key sign. What the one before has signed stays good, and is replaced in its time."""
-        slot = self.slots(kind).activate(authority_id)
-        if kind == X509:
-            self._issuer = self._new_issuer()
-        return self._changed(slot)
-
-    def taint(self, kind: str, authority_id: str) -> Slot[Any]:
-        """Mark an old key: what it signed must be replaced."""
-        return self._changed(self.slots(kind).taint(authority_id))
-
-    def replace(self, kind: str, authority_id: str) -> Slot[Any]:
-        """Taint a key, also the one that signs: then the next one does at once. A root must be old by then."""
-        slots = self.slots(kind)
-        return self._changed(slots.taint(authority_id) if kind == X509 else slots.replace(authority_id))
-
-    def revoke(self, kind: str, authority_id: str) -> Slot[Any]:
-        """Take a tainted key out of the bundle: nothing that it signed verifies any more."""
-        return self._changed(self.slots(kind).revoke(authority_id))
+        return tuple(certificate for issuer in self.issuers.alive for certificate in issuer.chain)
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
 
+    async def begin(self) -> None:
+        """Begin to sign: wait for the first intermediate for a while, if the root has to be waited for."""
+        if self._below is not None and self._below.upstream is not None:
+            looking = self._below.upstream.follow(self.issuers.on_waited.tell, self.issuers.hurry)
+            self._following = asyncio.ensure_future(looking)
+        self.maintain()
+        if self._making is not None and not self._roots.are_there:
+            await self._making.wait(ROOT_START_SECONDS)
+        if self._below is not None:
+            await self._below.bridge(self.issuers)
+        if self.issuers.current is None:
+            await self.issuers.wait(ROOT_START_SECONDS)
+
+    def hurry(self) -> None:
+        """Ask the root at once for what it did not give: there is reason to think that it does now."""
+        for each in self._asked:
+            each.hurry()
+
+    async def close(self) -> None:
+        """Ask the root for nothing any more."""
+        if self.upstream_root is not None:
+            self.upstream_root.health.over = True
+        if self._following is not None:
+            self._following.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._following
+        for each in self._asked:
+            await each.close()
+        if self.upstream_root is not None:
+            await self.upstream_root.upstream.close()
+
     def maintain(self) -> timedelta:
-        """Renew what is past half of its life and return how long until the next look is due."""
+        """Renew what is past half of its life and return how long until the next look is due.
+
+        What the root has to be waited for comes behind it: `on_issuer` tells.
+        """
         now = self._clock.now()
         changed = [slots.maintain() for slots in self._slots.values()]
-        certificate = self._issuer.certificate
-        if (
-            signer_id(certificate) != self._roots.active.id
-            or now >= _half_life(certificate)
-            or now < certificate.not_valid_before_utc
-        ):
-            self._issuer = self._new_issuer()
+        if self._below is not None and self._below.tend(self.issuers):
+            self._below, changed = None, [True]
+            self.issuers.keep(None, self._kept if self._keeps else None)
+        if self._making is not None:
+            self._making.look(self._made)
+        self._look()
         if any(changed):
             self._publish()
-        due = min(_half_life(self._issuer.certificate), *(slots.next_change for slots in self._slots.values()))
-        return max(due - now, timedelta(seconds=1))
+        due = [slots.next_change for slots in self._slots.values()]
+        due += [] if self._below is None else self._below.due(self.issuers)
+        due += [] if self.issuers.next_change is None else [self.issuers.next_change]
+        return max(min(due) - now, timedelta(seconds=1))
+
+    def _look(self) -> None:
+        """Have an intermediate, unless there is nothing yet that could sign one."""
+        if self._roots.are_there or self.upstream is not None:
+            self.issuers.look()
+
+    def _made(self) -> None:
+        """A token has made a root."""
+        self._publish()
+        self._look()
+        self.on_issuer.tell()
 
     def _ready_for(self, spiffe_id: SpiffeId) -> datetime:
         """The time to sign at: what a clock's step, or a long sleep, has left useless before its upkeep is renewed."""
-        _check_signable(spiffe_id, self.trust_domain)
+        check_signable(spiffe_id, self.trust_domain)
         now = self._clock.now()
-        issuer = self._issuer.certificate
-        ended = any(slots.active.not_after <= now for slots in self._slots.values())
-        if ended or not issuer.not_valid_before_utc <= now < issuer.not_valid_after_utc:
-            try:
-                self.maintain()
-            except CannotStart as error:  # the root has ended
-                raise Unavailable(error.public) from error
+        if any(slots.active.not_after <= now for slots in self._needed):
+            self._maintain_for_caller()
         return now
 
-    def _changed(self, slot: Slot[Any]) -> Slot[Any]:
-        self._publish()
-        return slot
-
-    def _publish(self) -> None:
-        self._bundle = self._make_bundle()
-        self.on_change.tell()
-
-    def _make_bundle(self) -> Bundle:
-        jwt = {kid: key for kind, keys in self._tokens.items() if kind != WIT for kid, key in keys.public().items()}
-        bundle = Bundle(
-            self.trust_domain,
-            tuple(slot.key.certificate for slot in self._roots.all),
-            jwt,
-            refresh_hint_seconds=REFRESH_HINT_SECONDS,
-            tainted=frozenset().union(*(slots.tainted for slots in self._slots.values())),
-            wit_authorities=self._tokens[WIT].public() if WIT in self._tokens else {},
-        )
-        parts = [bundle.x509_der, bundle.jwks, ",".join(sorted(bundle.tainted)).encode()]
-        parts += [bundle.wit_jwks.encode()] if bundle.wit_authorities else []
-        content = hashlib.sha256(b"".join(parts)).hexdigest()
-        return replace(bundle, sequence=self._sequence.of(content, int(self._clock.now().timestamp())))
-
-    def _new_issuer(self) -> Signer:
-        now = self._clock.now()
-        root = self._roots.active
-        if root.not_after <= now:
-            raise CannotStart("the root certificate has expired: is the clock right?")
-        key = ec.generate_private_key(self._curve)
-        certificate = root.key.sign_authority(
-            self.trust_domain,
-            key.public_key(),
-            now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS),
-            now + self._issuer_ttl,
-        )
-        issuer = Signer(certificate, key)
-        # Those before are kept while they live: they sign the lists of their own leaves that are revoked.
-        alive = {name: each for name, each in self._issuers.items() if each.certificate.not_valid_after_utc > now}
-        self._issuers = {**alive, issuer.id: issuer}
+    def _valid_issuer(self, now: datetime) -> Issuer:
+        """The intermediate to sign by. Raise Unavailable if the root has to be waited for, and there is none."""
+        issuer = self.issuers.current
+        if issuer is None or not issuer.is_valid(now):
+            self._maintain_for_caller()
+            issuer = self.issuers.current
+        if issuer is None or issuer.ends <= now:
+            raise (Unavailable if self._making is None else KeysUnavailable)(
+                "there is no valid intermediate to sign X.509-SVIDs by; `sojourn authority show` tells operators why",
+                detail=self.fault,
+            )
         return issuer
 
+    def _maintain_for_caller(self) -> None:
+        try:
+            self.maintain()
+        except CannotStart as error:  # the root has ended
+            raise Unavailable(error.public) from error
 
-def _half_life(certificate: x509.Certificate) -> datetime:
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return certificate.not_valid_before_utc + life / 2
+    def _publish(self) -> None:
+        self._bundle = self._made_bundle()
+        self.on_change.tell()
 
+    def _x509_authorities(self) -> tuple[x509.Certificate, ...]:
+        if self._below is not None:
+            return self._below.certificates()
+        return tuple(slot.key.certificate for slot in self._roots.all)
 
-@lru_cache(SPIFFE_IDS_SIGNED_KEPT)
-def _parsed(text: str) -> SpiffeId:
-    return SpiffeId.parse(text)
-
-
-def _check_signable(spiffe_id: SpiffeId, trust_domain: TrustDomain) -> None:
-    """Raise Bug for what is no SPIFFE ID: a template that was not filled in, whatever its type says; and for one of
-    another trust domain.
-    """
-    try:
-        same = _parsed(str(spiffe_id)) == spiffe_id
-    except InvalidSpiffeId as error:
-        raise Bug("what is no SPIFFE ID would have been signed", detail=error.public) from error
-    if not same:
-        raise Bug("what is no SPIFFE ID would have been signed")
-    if spiffe_id.trust_domain != trust_domain:
-        raise Bug("an identity of another trust domain would have been signed", detail=str(spiffe_id))
+    def _made_bundle(self) -> Bundle:
+        tainted = frozenset().union(*(slots.tainted for slots in self._slots.values()), self.upstream_roots.tainted)
+        roots, now = self._x509_authorities(), self._clock.now()
+        return bundle_of(self.trust_domain, roots, self._tokens, tainted, self._sequence, now)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from sojourn.authority.key_rotation import Slot, Slots
+from sojourn.authority.key_seal import KeySeal
 from sojourn.jose.jws import PublicKey, SigningKey
 from sojourn.limits import JWT_KEY_KEPT_ENDED_SECONDS, JWT_KEY_OVERLAP_SECONDS, OVERLAP_SHARE, RSA_KEY_BITS
 from sojourn.runtime.clock import Clock
@@ -37,10 +38,20 @@ class JwtKeys(Slots[SigningKey]):
     _kind: type[PrivateKey] = ec.EllipticCurvePrivateKey
     kept_ended = timedelta(seconds=JWT_KEY_KEPT_ENDED_SECONDS)
 
-    def __init__(self, path: Path, clock: Clock, ttl: timedelta, overlap: timedelta | None = None) -> None:
-        """`overlap`: for how long a key is published before it signs; by default `overlap_of` its life."""
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        ttl: timedelta,
+        overlap: timedelta | None = None,
+        *,
+        seal: KeySeal | None = None,
+    ) -> None:
+        """`overlap`: for how long a key is published before it signs; by default `overlap_of` its life. `seal`: what
+        keys are sealed with.
+        """
         self._ttl = ttl
-        super().__init__(path, clock, overlap_of(ttl, overlap))
+        super().__init__(path, clock, overlap_of(ttl, overlap), seal=seal)
 
     @property
     def overlap(self) -> timedelta:
@@ -85,11 +96,13 @@ class RsaKeys(JwtKeys):
         ttl: timedelta,
         overlap: timedelta | None = None,
         pool: Executor | None = None,
+        *,
+        seal: KeySeal | None = None,
     ) -> None:
         """`pool`: its threads make keys ahead; without it each is made when it is needed."""
         self._pool = pool
         self._ahead: Future[rsa.RSAPrivateKey] | None = None
-        super().__init__(path, clock, ttl, overlap)
+        super().__init__(path, clock, ttl, overlap, seal=seal)
         self._make_ahead()
 
     def _make_ahead(self) -> None:

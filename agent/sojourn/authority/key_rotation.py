@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sojourn.authority import key_files
-from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, SojournError, StoreFailed
-from sojourn.files import atomic
+from sojourn.authority.key_seal import KeySeal
+from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, KeysUnavailable, SojournError, StoreFailed
 from sojourn.runtime.clock import Clock
 
 Key = TypeVar("Key")
@@ -58,17 +58,21 @@ class Slots(ABC, Generic[Key]):
 
     kept_ended = timedelta(0)  # for how long a run keeps an old key that had ended by the wall clock when it was loaded
 
-    def __init__(self, path: Path, clock: Clock, overlap: timedelta = timedelta(0)) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, overlap: timedelta = timedelta(0), *, seal: KeySeal | None = None
+    ) -> None:
         """Load the keys, or make one if there is no file. Raise CannotStart if what lies there cannot be used.
 
-        `overlap`: for how long a key is published before it signs, at the least.
+        `overlap`: for how long a key is published before it signs, at the least. `seal`: what keys are sealed with.
         """
         self._path = path
+        self._seal = seal
         self._clock = clock
         self._overlap = overlap
         self._made_at: dict[str, float] = {}  # by the boot clock, of those that this run has made
         self._ends: dict[tuple[str, datetime], float] = {}  # by the boot clock: when a key has ended by that too
-        content = key_files.read(path)
+        self._active: Slot[Key] | None = None
+        content = key_files.read(path, seal)
         self._slots: tuple[Slot[Key], ...] = ()
         self._hold(() if content is None else self._parse(content))
         self.maintain()
@@ -92,7 +96,15 @@ class Slots(ABC, Generic[Key]):
         return self._slots
 
     @property
+    def are_there(self) -> bool:
+        """Whether there is a key that signs: there is, unless it is made elsewhere and has not been yet."""
+        return self._active is not None
+
+    @property
     def active(self) -> Slot[Key]:
+        """Raise KeysUnavailable if none is there."""
+        if self._active is None:
+            raise KeysUnavailable("there is no root yet: its token has not made it")
         return self._active
 
     @property
@@ -122,17 +134,21 @@ class Slots(ABC, Generic[Key]):
         self._keep((*(each for each in self._slots if each.status is not SlotStatus.PREPARED), slot))
         return slot
 
-    def activate(self, authority_id: str) -> Slot[Key]:
-        """Let the prepared key sign from now on; the one that did so is old then."""
-        slot = self._find(authority_id)
+    def check_prepared(self, authority_id: str) -> None:
+        """Raise FailedPrecondition unless a key can be activated, and InvalidInput if it is not there."""
+        slot = self.found(authority_id)
         if slot.status is not SlotStatus.PREPARED:
             raise FailedPrecondition(f"only Prepared authorities can be activated: {slot.status.upper()}")
+
+    def activate(self, authority_id: str) -> Slot[Key]:
+        """Let the prepared key sign from now on; the one that did so is old then."""
+        self.check_prepared(authority_id)
         self._keep(_activated(self._slots))
-        return self._find(authority_id)
+        return self.found(authority_id)
 
     def taint(self, authority_id: str) -> Slot[Key]:
         """Mark an old key as one that is not to be trusted much longer."""
-        slot = self._find(authority_id)
+        slot = self.found(authority_id)
         if slot.status is SlotStatus.ACTIVE:
             raise FailedPrecondition("unable to taint current local authority: prepare and activate another first")
         if slot.status is not SlotStatus.OLD:
@@ -140,17 +156,17 @@ class Slots(ABC, Generic[Key]):
         if slot.tainted:
             raise FailedPrecondition("the authority is tainted already")
         self._keep(tuple(replace(each, tainted=True) if each is slot else each for each in self._slots))
-        return self._find(authority_id)
+        return self.found(authority_id)
 
     def replace(self, authority_id: str) -> Slot[Key]:
         """Taint a key, also the one that signs: then the prepared one, or a new one, signs at once."""
-        if self._find(authority_id).status is SlotStatus.ACTIVE:
+        if self.found(authority_id).status is SlotStatus.ACTIVE:
             self.activate((self.prepared or self.prepare()).id)
         return self.taint(authority_id)
 
     def revoke(self, authority_id: str) -> Slot[Key]:
         """Forget a tainted key: nothing that it signed verifies any more."""
-        slot = self._find(authority_id)
+        slot = self.found(authority_id)
         if slot.status is SlotStatus.ACTIVE:
             raise FailedPrecondition("unable to revoke current local authority: prepare and activate another first")
         if slot.status is not SlotStatus.OLD:
@@ -166,6 +182,8 @@ class Slots(ABC, Generic[Key]):
         slots = tuple(slot for slot in self._slots if slot.status is SlotStatus.ACTIVE or self._is_of_use(slot))
         active = next((slot for slot in slots if slot.status is SlotStatus.ACTIVE), None)
         prepared = next((slot for slot in slots if slot.status is SlotStatus.PREPARED), None)
+        if active is None and not self._may_make():
+            return False
         if active is None:
             slots = (replace(self._make(now), status=SlotStatus.ACTIVE),)
         elif active.not_after <= now:
@@ -181,11 +199,15 @@ class Slots(ABC, Generic[Key]):
                 life = active.not_after - active.created
                 slots = tuple(replace(each, not_after=now + life) if each is active else each for each in slots)
             slots = _activated(slots)
-        elif prepared is None and self._preparation() <= now:
+        elif prepared is None and self._preparation() <= now and self._may_make():
             slots = (*slots, self._new(now))
         if slots == self._slots:
             return False
         self._keep(slots)
+        return True
+
+    def _may_make(self) -> bool:
+        """Whether a key can be made now."""
         return True
 
     def _new(self, now: datetime) -> Slot[Key]:
@@ -230,7 +252,8 @@ class Slots(ABC, Generic[Key]):
         """When a key has ended by the boot clock too."""
         return self._ends.get((slot.id, slot.not_after), 0.0)
 
-    def _find(self, authority_id: str) -> Slot[Key]:
+    def found(self, authority_id: str) -> Slot[Key]:
+        """The key with this ID. Raise InvalidInput."""
         if not authority_id:
             raise InvalidInput("no authority ID provided")
         for slot in self._slots:
@@ -240,7 +263,7 @@ class Slots(ABC, Generic[Key]):
 
     def _keep(self, slots: tuple[Slot[Key], ...]) -> None:
         try:
-            atomic.write(self._path, b"".join(_block(slot) for slot in slots))
+            key_files.write(self._path, b"".join(_block(slot) for slot in slots), self._seal)
         except OSError as error:
             raise StoreFailed(f"the keys cannot be written: {error.strerror}", detail=str(self._path)) from error
         self._hold(slots)

@@ -17,6 +17,7 @@ class Upkeep:
         self._alarms = alarms
         self._alarm: Alarm | None = None
         alarms.on_step(self.run)
+        authority.on_issuer(self.run)
 
     def run(self) -> None:
         """Do it, and come back when the next are due."""

@@ -1,10 +1,12 @@
 """Certificates as X509-SVID.md wants them: what is put together here is linted before a real key signs it."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -14,7 +16,10 @@ from sojourn.errors import Bug, Unavailable
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import check_authority, check_leaf
 
+_TEST: Final = b"sojourn: a test of a root's key, and nothing else\n"  # no DER begins with these octets
+TEST_NONCE_BYTES: Final = 32
 _THROW_AWAY = ec.generate_private_key(ec.SECP256R1())  # signs what the linter looks at, and nothing else
+_NAMED_HEX = 12  # digits of a key identifier that stand in the name of its authority
 _ORGANIZATION = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Sojourn")
 
 
@@ -36,6 +41,12 @@ class Signer:
     def id(self) -> str:
         """The subject key identifier, lower-case hex."""
         return key_id(self.certificate)
+
+    def sign_test(self, nonce: bytes) -> bytes:
+        """Sign a text that no certificate, list or token can be: see `check_test`. Raise KeysUnavailable if the key is
+        in a token that does not sign.
+        """
+        return self._key.sign(_TEST + nonce, ec.ECDSA(_digest(self._key)))
 
     def sign_leaf(
         self,
@@ -145,6 +156,23 @@ def self_sign(
     return builder.sign(key, _digest(key))
 
 
+def authority_request(trust_domain: TrustDomain, key: ec.EllipticCurvePrivateKey) -> x509.CertificateSigningRequest:
+    """Ask for an intermediate that may sign leaves, as PKCS#10 (RFC 2986)."""
+    name = issuer_name(trust_domain, x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+    for extension, critical in _authority_extensions(trust_domain, path_length=0):
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(key, _digest(key))
+
+
+def check_test(certificate: x509.Certificate, nonce: bytes, signature: bytes) -> None:
+    """Raise InvalidSignature unless it was made by `sign_test` of the certificate's key."""
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InvalidSignature
+    key.verify(signature, _TEST + nonce, ec.ECDSA(_digest(key)))
+
+
 def key_id(certificate: x509.Certificate) -> str:
     """The subject key identifier of a signing certificate, lower-case hex."""
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
@@ -156,26 +184,60 @@ def signer_id(certificate: x509.Certificate) -> str:
     return (identifier or b"").hex()
 
 
+def known_key_id(certificate: x509.Certificate) -> str:
+    """As `key_id`; empty if the certificate does not say it, or not so that it can be read."""
+    return _known(key_id, certificate)
+
+
+def known_signer_id(certificate: x509.Certificate) -> str:
+    """As `signer_id`; empty if the certificate does not say it, or not so that it can be read."""
+    return _known(signer_id, certificate)
+
+
+def _known(read: Callable[[x509.Certificate], str], certificate: x509.Certificate) -> str:
+    try:
+        return read(certificate)
+    except Exception:  # noqa: BLE001  # what somebody else has signed may be malformed in many ways
+        return ""
+
+
 def issuer_name(trust_domain: TrustDomain, identifier: bytes) -> x509.Name:
     """The name of the intermediate with this subject key identifier."""
     return _authority_name(trust_domain, "issuer", identifier)
 
 
+def is_issuer_name(trust_domain: TrustDomain, name: x509.Name) -> bool:
+    """Whether an intermediate of this trust domain may have this name."""
+    common = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    identifier = str(common[0].value).rpartition(" ")[2] if common else ""
+    if len(identifier) != _NAMED_HEX or set(identifier) - set("0123456789abcdef"):
+        return False
+    return name == issuer_name(trust_domain, bytes.fromhex(identifier))
+
+
 def _authority_name(trust_domain: TrustDomain, what: str, identifier: bytes) -> x509.Name:
     # The key identifier keeps the names of old and new authorities apart: verifiers look issuers up by name.
-    common = f"{trust_domain.name[:40]} {what} {identifier.hex()[:12]}"
+    common = f"{trust_domain.name[:40]} {what} {identifier.hex()[:_NAMED_HEX]}"
     return x509.Name([_ORGANIZATION, x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
 def _authority(
     builder: x509.CertificateBuilder, trust_domain: TrustDomain, *, path_length: int
 ) -> x509.CertificateBuilder:
+    for extension, critical in _authority_extensions(trust_domain, path_length=path_length):
+        builder = builder.add_extension(extension, critical=critical)
+    return builder
+
+
+def _authority_extensions(
+    trust_domain: TrustDomain, *, path_length: int
+) -> tuple[tuple[x509.ExtensionType, bool], ...]:
+    """What makes a certificate a signing one, and whether each is critical."""
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(trust_domain.id))])
     return (
-        builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(trust_domain.id))]), critical=False
-        )
+        (x509.BasicConstraints(ca=True, path_length=path_length), True),
+        (_usage(signs_certificates=True), True),
+        (names, False),
     )
 
 
@@ -193,7 +255,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _digest(key: ec.EllipticCurvePrivateKey) -> hashes.SHA256 | hashes.SHA384:
+def _digest(key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) -> hashes.SHA256 | hashes.SHA384:
     """A digest as strong as the key."""
     return hashes.SHA384() if key.curve.key_size > 256 else hashes.SHA256()
 

@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from sojourn.cli.output import printable
+from sojourn.config.paths import default_config_file
 from sojourn.errors import CannotStart
 from sojourn.extras import how_to_install
 
 app = typer.Typer(no_args_is_help=True)
+_KEYS = {"agent": "socket", "admin": "admin_socket"}  # of the configuration, by the names of systemd's sockets
 _RUN = "/run/sojourn for root, else in $XDG_RUNTIME_DIR/sojourn"
 
 ConfigOption = Annotated[
@@ -19,7 +21,8 @@ ConfigOption = Annotated[
         metavar="FILE",
         envvar="SOJOURN_CONFIG",
         readable=False,  # whether it can be read is found when it is
-        help="The configuration, a TOML file. Default: none; every key has a default that works.",
+        help="The configuration, a TOML file. Default: /etc/sojourn/agent.toml for root, if it is there, else none;"
+        " every key has a default that works.",
     ),
 ]
 DataDirOption = Annotated[
@@ -62,7 +65,9 @@ def run(
     """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer.
 
     SIGHUP has the configuration and the task types read again; `sojourn status` names what needs a restart.
+    As a unit of systemd it takes over the sockets that systemd holds, and says when it is ready.
     """
+    import os
     import signal
 
     from sojourn.runtime.lean_imports import import_structlog
@@ -72,7 +77,9 @@ def run(
     try:
         import_structlog()
         from sojourn.agent import run
-        from sojourn.config.load import load
+        from sojourn.config.load import Loaded, load
+        from sojourn.net import held_sockets
+        from sojourn.runtime.service_manager import ServiceManager
     except ModuleNotFoundError as error:
         raise CannotStart(
             f"the daemon's libraries are not installed ({error.name} is not there): {how_to_install('agent')}"
@@ -84,15 +91,24 @@ def run(
         "trust_domain": trust_domain,
         "registration.follow": follow,
     }
-    made = load(config, flags).config
+    manager = ServiceManager.of_environment(os.environ)
+    with manager.told_of_failure():
+        held = held_sockets.of_environment(os.environ)
+        places = {_KEYS[name]: each.path for name, each in held.items()}
 
-    def ready(listeners: dict[str, str], caution: str) -> None:
-        also = "".join(f", {name.upper()} {address}" for name, address in listeners.items())
-        beside = f"\nwarning: {printable(caution)}" if caution else ""
-        print(
-            f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
-            f" {made.admin_socket}{also}{beside}",
-            flush=True,
-        )
+        def read() -> Loaded:
+            return load(config or default_config_file(), flags, held=places, server=False)
 
-    run.main(run.Start(made, ready, lambda: load(config, flags).config, config))
+        loaded = read()
+        made = loaded.config
+
+        def ready(listeners: dict[str, str], caution: str) -> None:
+            also = "".join(f", {name.upper()} {address}" for name, address in listeners.items())
+            beside = f"\nwarning: {printable(caution)}" if caution else ""
+            print(
+                f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
+                f" {made.admin_socket}{also}{beside}",
+                flush=True,
+            )
+
+        run.main(run.Start(loaded, ready, read, config or default_config_file(), held, manager))

@@ -179,6 +179,7 @@ def _lines(value: dict[str, Any]) -> list[str]:
         "": glass,
         "type": f"{value['type']} ({value['consequence']} consequence) {quoted(value['description'])}",
         "workload": value["spiffe_id"],
+        "person": quoted(value["person"]) if value["person"] else "",
         **{f"param {name}": json.dumps(each, ensure_ascii=False) for name, each in value["params"].items()},
         "grants": "; ".join(grants),
         "life": duration_text(timedelta(seconds=value["life_seconds"])),

@@ -19,6 +19,14 @@ from sojourn.settings.durations import parse_duration
 app = typer.Typer(no_args_is_help=True)
 _LINES: Final = 20
 
+SinceOption = Annotated[
+    str, typer.Option("--since", metavar="TIME", help="Only later ones: 2026-05-01T08:00:00Z, or 2h for ago.")
+]
+UntilOption = Annotated[str, typer.Option("--until", metavar="TIME", help="Only earlier ones: a time, or 2h for ago.")]
+EventOption = Annotated[list[str] | None, typer.Option("--event", help="Only these events. May be repeated.")]
+TaskOption = Annotated[str, typer.Option("--task", metavar="ID", help="Only those in which this task stands.")]
+TypeOption = Annotated[str, typer.Option("--type", help="Only those of tasks of this type.")]
+
 
 @app.command()
 def tail(
@@ -38,12 +46,10 @@ def tail(
     after: Annotated[
         int, typer.Option("--after", metavar="SEQ", min=0, max=INT64_MAX, help="Only those behind this record.")
     ] = 0,
-    event: Annotated[list[str] | None, typer.Option("--event", help="Only these events. May be repeated.")] = None,
-    task: Annotated[str, typer.Option("--task", metavar="ID", help="Only those in which this task stands.")] = "",
-    type_: Annotated[str, typer.Option("--type", help="Only those of tasks of this type.")] = "",
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Only later ones: 2026-05-01T08:00:00Z, or 2h for ago.")
-    ] = "",
+    event: EventOption = None,
+    task: TaskOption = "",
+    type_: TypeOption = "",
+    since: SinceOption = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -55,24 +61,20 @@ def tail(
 
     bounded = bool(after or since)
     wanted = pb.AuditFilter(after_seq=after, events=event or (), task_id=task, type=type_)
-    wanted.since_ms = _since(since, datetime.now(UTC)) if since else 0
-    page = lines if after and not follow else None
+    wanted.since_ms = bound_ms("--since", since, datetime.now(UTC))
+    page = (lines or 0) if after and not follow else 0
     last = 0 if page else lines or (0 if bounded else _LINES)
-    request = pb.ReadAuditRequest(filter=wanted, last=last, follow=follow)
+    request = pb.ReadAuditRequest(filter=wanted, last=last, first=page, follow=follow)
     printer = Printer(output, "records", record_lines)
-    room, printed_last = page or 0, 0
+    next_after = 0
 
     def each(part: Any) -> None:
-        nonlocal room, printed_last
+        nonlocal next_after
+        next_after = part.next_after
         warn_of_unwritten(part.unwritten)
         found = [record_value(record) for record in part.records]
-        if page:
-            found, rest = found[:room], found[room:]
-            room -= len(found)
-            printed_last = found[-1]["seq"] if found else printed_last
-            if rest:
-                printer.add(found)
-                raise _PageFull
+        if not found:
+            return
         if output is Output.JSON and follow:
             print("\n".join(map(json_line, found)), flush=True)
         else:
@@ -83,17 +85,10 @@ def tail(
     except KeyboardInterrupt:
         if not follow:
             raise
-    except _PageFull:
-        printer.end(next_after=printed_last)
-        if output is Output.PRETTY:
-            print(f"there are more: go on with --after {printed_last}", file=sys.stderr)
-        return
     if not follow:
-        printer.end(**({"next_after": None} if page else {}))
-
-
-class _PageFull(Exception):
-    """There are more records than were asked for."""
+        printer.end(**({"next_after": next_after or None} if page else {}))
+    if next_after and output is Output.PRETTY:
+        print(f"there are more: go on with --after {next_after}", file=sys.stderr)
 
 
 def warn_of_unwritten(count: int) -> None:
@@ -102,7 +97,7 @@ def warn_of_unwritten(count: int) -> None:
         print(f"warning: records that wait for the disk, which takes no writes: {count}", file=sys.stderr)
 
 
-def _since(text: str, now: datetime) -> int:
+def moment_ms(option: str, text: str, now: datetime) -> int:
     """Milliseconds since the epoch of a time, or of so long ago. Raise InvalidInput."""
     try:
         when = now - parse_duration(text)
@@ -112,8 +107,13 @@ def _since(text: str, now: datetime) -> int:
         except ValueError:
             when = None
     if when is None or when.tzinfo is None:
-        raise InvalidInput(f"--since: {text[:50]!r} is neither a time such as 2026-05-01T08:00:00Z nor a duration")
+        raise InvalidInput(f"{option}: {text[:50]!r} is neither a time such as 2026-05-01T08:00:00Z nor a duration")
     return max(1, int(when.timestamp() * 1000))
+
+
+def bound_ms(option: str, text: str, now: datetime) -> int:
+    """The same of an option that may be left out: 0 then."""
+    return moment_ms(option, text, now) if text else 0
 
 
 def record_value(record: Any) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import remote
+from sojourn.cli import authority_lines, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, option_seconds
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import REFUSED, emit, moment
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -37,15 +37,25 @@ OverlapOption = Annotated[
 
 @app.command()
 def show(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Show what signs: every key with its state, and the intermediate of X.509-SVIDs."""
+    """Show what signs: every key with its state, the chain of X.509-SVIDs with where its keys live, the roots in the
+    bundle, and how the upstream authority is.
+    """
     value = _shown(admin_socket)
-    rows = [
-        [key["kind"], key["authority_id"], key["status"] + (", tainted" if key["tainted"] else ""), key["not_after"]]
-        for key in value["keys"]
-    ]
-    lines = [*table(["KIND", "AUTHORITY ID", "STATE", "NOT AFTER"], rows), ""]
-    lines.append(f"intermediate {value['issuer_serial']}, until {value['issuer_not_after']}, in memory only")
-    emit(output, value, lines)
+    emit(output, value, authority_lines.shown(value))
+
+
+@app.command("test")
+def try_roots(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """Have each root's key sign a text that is of no use to anybody, and say where the key is and how long it took.
+
+    Exit status: 0 all have signed; 1 one has not, and it says why; 3 no agent answers.
+    """
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    value = told(remote.admin(admin_socket, pb.TestRootsRequest()))
+    emit(output, value, authority_lines.tested(value))
+    if any(each["fault"] for each in value["roots"]):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -87,7 +97,8 @@ def taint(
 ) -> None:
     """Mark a key as not to be trusted: all that it signed and that is in use is replaced before this returns.
 
-    If it is a JWT or WIT key that signs, the next one signs at once. A root must be old by then.
+    If it is a JWT or WIT key that signs, the next one signs at once. A root must be old by then, as must be one of an
+    upstream authority: that has to sign by another first.
     """
     value = _step(admin_socket, _kind_of(admin_socket, authority_id), "taint", authority_id)
     emit(output, value, [f"tainted {value['authority_id']}; nothing that it signed is served any more"])
@@ -109,9 +120,12 @@ def _shown(admin_socket: str | None) -> dict[str, Any]:
 
 
 def _kind_of(admin_socket: str | None, authority_id: str) -> str:
-    for key in _shown(admin_socket)["keys"]:
+    shown = _shown(admin_socket)
+    for key in shown["keys"]:
         if key["authority_id"] == authority_id:
             return str(key["kind"])
+    if any(root["authority_id"] == authority_id for root in shown["roots"]):
+        return Kind.X509  # of an upstream authority
     raise InvalidInput(f"there is no authority {authority_id[:100]!r}: see `sojourn authority show`")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +11,10 @@ from sojourn.cli import entry_messages as messages
 from sojourn.cli import remote
 from sojourn.cli.options import INT32_MAX, INT64_MAX, AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, printable, show_error, table
-from sojourn.errors import AlreadyExists, CannotStart, InvalidInput
-from sojourn.extras import how_to_install
+from sojourn.errors import AlreadyExists, InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
 _PAGE = 500
-_REGISTRYS = frozenset({"revision", "created_at", "origin"})  # what nobody declares
 
 SelectorOption = Annotated[
     list[str] | None,
@@ -25,7 +22,15 @@ SelectorOption = Annotated[
         "--selector", metavar="TYPE:VALUE", help="A selector, such as unix:uid:1000. May be repeated: all must hold."
     ),
 ]
-ParentOption = Annotated[str | None, typer.Option("--parent-id", help="The node that serves it. Default: this agent.")]
+ParentOption = Annotated[
+    str | None,
+    typer.Option("--parent-id", help="The node that serves it. Default: this agent; at a server one has to be named."),
+]
+NodeOption = Annotated[
+    str | None,
+    typer.Option("--node", metavar="NAME", help="At a server: the node of this name, in the place of --parent-id."),
+]
+EveryNodeOption = Annotated[bool, typer.Option("--every-node", help="At a server: all its nodes.")]
 X509TtlOption = Annotated[
     str | None,
     typer.Option(
@@ -75,6 +80,10 @@ ClaimOption = Annotated[
         help="A further claim of its JWT-SVIDs; NAME:=JSON for what is no text. May be repeated.",
     ),
 ]
+OwnerOption = Annotated[
+    str | None, typer.Option("--owner", help="Who is responsible for it: a text, or oidc:ISSUER#SUBJECT.")
+]
+SponsorOption = Annotated[str | None, typer.Option("--sponsor", help="Who answers for the owner, likewise.")]
 
 
 @app.command()
@@ -88,6 +97,8 @@ def create(
     ],
     selector: SelectorOption = None,
     parent_id: ParentOption = None,
+    node: NodeOption = None,
+    every_node: EveryNodeOption = False,
     x509_svid_ttl: X509TtlOption = None,
     jwt_svid_ttl: JwtTtlOption = None,
     hint: HintOption = None,
@@ -96,6 +107,8 @@ def create(
     priority: PriorityOption = None,
     federates_with: FederatesOption = None,
     jwt_claim: ClaimOption = None,
+    owner: OwnerOption = None,
+    sponsor: SponsorOption = None,
     entry_id: Annotated[str, typer.Option("--entry-id", help="The entry's own ID. Default: a new one.")] = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
@@ -108,7 +121,7 @@ def create(
     entry = messages.message(
         spiffe_id,
         selector,
-        parent_id,
+        messages.parent_of(parent_id, node, spiffe_id, every_node=every_node),
         x509_svid_ttl,
         jwt_svid_ttl,
         hint,
@@ -117,6 +130,8 @@ def create(
         priority,
         federates_with,
         jwt_claim,
+        owner,
+        sponsor,
     )
     entry.id = entry_id
     answer = remote.admin(admin_socket, pb.BatchCreateEntryRequest(entries=[entry]))
@@ -147,11 +162,13 @@ def show(
         return
     found = entries_with(admin_socket, spiffe_id, selector)
     # Columns that few need are there only if somebody does.
-    extra = [name for name in ("priority", "origin") if any(each[name] for each in found)]
+    extra = [name for name in ("priority", "owner", "origin") if any(each[name] for each in found)]
+    if len({each["parent_id"] for each in found}) > 1:  # as at a server, which has the entries of many nodes
+        extra.insert(0, "parent_id")
     rows = [
         [each["id"], each["spiffe_id"], " ".join(each["selectors"]), *(each[name] for name in extra)] for each in found
     ]
-    headings = ["ENTRY ID", "SPIFFE ID", "SELECTORS", *(name.upper() for name in extra)]
+    headings = ["ENTRY ID", "SPIFFE ID", "SELECTORS", *(name.upper().replace("_", " ") for name in extra)]
     emit(output, {"entries": found}, table(headings, rows) if rows else ["no entries"])
 
 
@@ -171,6 +188,8 @@ def update(
     priority: PriorityOption = None,
     federates_with: FederatesOption = None,
     jwt_claim: ClaimOption = None,
+    owner: OwnerOption = None,
+    sponsor: SponsorOption = None,
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -190,6 +209,8 @@ def update(
         "priority": priority,
         "federates_with": federates_with,
         "jwt_claims": jwt_claim,
+        "owner": owner,
+        "sponsor": sponsor,
     }
     entry = messages.message(**given)
     entry.id = entry_id
@@ -271,30 +292,6 @@ def apply(
     if output is Output.PRETTY:
         for step in steps:
             _warn(step["warnings"], f"{step['entry']['spiffe_id']}: ")
-
-
-@app.command()
-def export(
-    admin_socket: AdminSocketOption = None,
-    output: OutputOption = Output.PRETTY,
-) -> None:
-    """Print all entries as `apply` takes them: YAML, or JSON with --output json."""
-    found = []
-    for entry in entries_with(admin_socket):
-        kept = {name: value for name, value in entry.items() if value and name not in _REGISTRYS}
-        if not any(entry["additional_attributes"].values()):
-            del kept["additional_attributes"]
-        if "expires_at" in kept:
-            kept["expires_at"] = int(datetime.fromisoformat(kept["expires_at"]).timestamp())
-        found.append(kept)
-    if output is Output.JSON:
-        emit(output, {"entries": found}, [])
-        return
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise CannotStart(f"printing YAML needs PyYAML; take --output json, or {how_to_install('agent')}") from None
-    print(yaml.safe_dump({"entries": found}, sort_keys=False, allow_unicode=True), end="")
 
 
 def _made(result: Any, output: Output) -> None:

@@ -23,6 +23,8 @@ def message(
     priority: int | None,
     federates_with: list[str] | None,
     jwt_claims: list[str] | None,
+    owner: str | None,
+    sponsor: str | None,
 ) -> Any:
     """What is said of an entry, as SPIRE's message. Raise InvalidInput."""
     from sojourn._pb.spire.api.types import types_pb2 as types
@@ -38,11 +40,29 @@ def message(
         expires_at=expires_at or 0,
         priority=priority,
         federates_with=federates_with or [],
+        owner=owner,
+        sponsor=sponsor,
     )
     if jwt_claims is not None:
         entry.jwt_claims.update(_claims(jwt_claims))
         entry.jwt_claims.SetInParent()
     return entry
+
+
+def parent_of(parent_id: str | None, node: str | None, spiffe_id: str, *, every_node: bool) -> str | None:
+    """The parent that is named by its ID, by the name of a server's node, or as `every_node`, in the trust domain of
+    this SPIFFE ID. Raise InvalidInput if it is said twice.
+    """
+    if (parent_id is not None) + (node is not None) + every_node > 1:
+        raise InvalidInput("--parent-id, --node and --every-node exclude each other: each says whose the entry is")
+    agents = f"spiffe://{spiffe_id.removeprefix('spiffe://').partition('/')[0]}/spire/agent"
+    if every_node:
+        return agents
+    if node is None:
+        return parent_id
+    if "/" in node or not node:
+        raise InvalidInput(f"--node: {node[:100]!r} is no name of a node: it is one segment of a SPIFFE ID")
+    return f"{agents}/sojourn/{node}"
 
 
 def _claims(texts: list[str]) -> dict[str, Any]:
@@ -127,6 +147,8 @@ def value_of(entry: Any) -> dict[str, Any]:
         "expires_at": moment(entry.expires_at),
         "priority": entry.priority,
         "jwt_claims": whole(MessageToDict(entry.jwt_claims)),
+        "owner": entry.owner,
+        "sponsor": entry.sponsor,
         "origin": entry.origin,
         "revision": entry.revision_number,
         "created_at": moment(entry.created_at),

@@ -27,7 +27,13 @@ class Type(StrEnum):
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The fact, as task types name it.")]
 ValueArgument = Annotated[str, typer.Argument(metavar="VALUE", help="What is so.")]
 SubjectOption = Annotated[
-    str, typer.Option("--subject", help="Of whom: a SPIFFE ID or a task's ID. Default: it is so everywhere.")
+    str, typer.Option("--subject", help="Of what: a SPIFFE ID or a task's ID. Default: it is so everywhere.")
+]
+PersonOption = Annotated[
+    str,
+    typer.Option(
+        "--person", metavar="ISSUER/SUBJECT", help="In the place of a subject: this person, by their issuer's name."
+    ),
 ]
 ValidOption = Annotated[
     str | None, typer.Option("--valid", metavar="DURATION", help="For how long, such as 10m. Default: until changed.")
@@ -43,6 +49,7 @@ def set_(
     name: NameArgument,
     value: ValueArgument,
     subject: SubjectOption = "",
+    person: PersonOption = "",
     valid: ValidOption = None,
     type_: TypeOption = None,
     admin_socket: AdminSocketOption = None,
@@ -53,9 +60,19 @@ def set_(
     from sojourn.sdk.client.facts import fact_value
 
     typed = typed_value(value, type_)
-    request = pb.SetFactRequest(name=name, subject=subject, value=fact_value(typed), valid_seconds=seconds(valid))
+    request = pb.SetFactRequest(
+        name=name, subject=subject, person=person, value=fact_value(typed), valid_seconds=seconds(valid)
+    )
     answer = remote.admin(admin_socket, request)
-    _said(output, name, typed, subject, valid, [_fact(each) for each in answer.otherwise], answer.otherwise_left_out)
+    _said(
+        output,
+        name,
+        typed,
+        subject or person,
+        valid,
+        [_fact(each) for each in answer.otherwise],
+        answer.otherwise_left_out,
+    )
     if output is Output.PRETTY:
         said = remote.admin(admin_socket, pb.ListFactsRequest(name=name))
         if not any(each.read_by for each in said.facts):
@@ -66,6 +83,7 @@ def set_(
 def unset(
     name: NameArgument,
     subject: SubjectOption = "",
+    person: PersonOption = "",
     source: Annotated[
         str, typer.Option("--source", help="Take back what this workload or issuer said. Default: what operators did.")
     ] = "",
@@ -75,15 +93,18 @@ def unset(
     """Take back what was said. Live tasks that read it are decided again before this returns (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    request = pb.UnsetFactRequest(name=name, subject=subject, source=source)
+    request = pb.UnsetFactRequest(name=name, subject=subject, person=person, source=source)
     remote.admin(admin_socket, request)
-    value = {"name": name, "subject": subject, "source": source or "operator"}
-    emit(output, {"unset": value}, [f"{name} is taken back{_of(subject)}"])
+    value = {"name": name, "subject": subject or person, "source": source or "operator"}
+    emit(output, {"unset": value}, [f"{name} is taken back{_of(subject or person)}"])
 
 
 @app.command("list")
 def list_(
     name: Annotated[str, typer.Option("--name", help="Only the facts of this name, with their values whole.")] = "",
+    person: Annotated[
+        str, typer.Option("--person", metavar="ISSUER/SUBJECT", help="Only the facts about this person.")
+    ] = "",
     watch: WatchOption = False,
     interval: IntervalOption = INTERVAL,
     admin_socket: AdminSocketOption = None,
@@ -93,7 +114,7 @@ def list_(
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     def follow(each: Callable[[list[dict[str, Any]]], None]) -> None:
-        request = pb.ListFactsRequest(name=name)
+        request = pb.ListFactsRequest(name=name, person=person)
         remote.admin_pages(admin_socket, request, lambda page: each([_fact(fact) for fact in page.facts]))
 
     pages.show(output, _LIST, follow, watch=watch, interval=interval)
@@ -104,6 +125,7 @@ def publish(
     name: NameArgument,
     value: ValueArgument,
     subject: SubjectOption = "",
+    person: PersonOption = "",
     valid: ValidOption = None,
     type_: TypeOption = None,
     spiffe_id: Annotated[
@@ -117,10 +139,15 @@ def publish(
     remote.public(
         socket,
         lambda client: client.publish_fact(
-            name, typed, subject=subject, valid_seconds=seconds(valid) or None, spiffe_id=spiffe_id
+            name,
+            typed,
+            subject=subject,
+            person=person.replace("/", "|", 1) or None,
+            valid_seconds=seconds(valid) or None,
+            spiffe_id=spiffe_id,
         ),
     )
-    _said(output, name, typed, subject, valid)
+    _said(output, name, typed, subject or person, valid)
 
 
 def typed_value(text: str, kind: Type | None) -> str | int | bool:

@@ -4,12 +4,11 @@ import http.client
 import json
 import os
 import socket as sockets
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sojourn.cli.given_files import read_start
 from sojourn.cli.options import Output, OutputOption, SocketOption
 from sojourn.cli.output import emit
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, SojournError, Unavailable, Unreachable
@@ -33,23 +32,11 @@ def deliver(
     """Hand a signed event (a security event token, RFC 8417) to the agent. Exit status 0 if it was taken."""
     from sojourn.config.paths import public_socket
 
-    event = _read(file)
+    event = read_start(file, TOKEN_MAX_BYTES + 2).strip()
     status, answer = _post(public_socket(socket), event)
     if status != http.client.ACCEPTED:
         raise _refusal(status, answer)
     emit(output, {"accepted": True}, ["accepted; what it changed stands in the journal: `sojourn audit tail`"])
-
-
-def _read(file: str) -> bytes:
-    try:
-        if file == "-":
-            content = sys.stdin.buffer.read(TOKEN_MAX_BYTES + 2)
-        else:
-            with Path(file).open("rb") as opened:
-                content = opened.read(TOKEN_MAX_BYTES + 2)
-    except OSError as error:
-        raise InvalidInput(f"{file[:200]!r} cannot be read: {error.strerror}") from error
-    return content.strip()
 
 
 def _post(path: str, event: bytes) -> tuple[int, bytes]:

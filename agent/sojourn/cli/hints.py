@@ -19,6 +19,7 @@ class _Hint(NamedTuple):
         return f"{self.own}; {asked}" if self.own else asked
 
 
+_PERSON: Final = "`sojourn person check NAME --token-file FILE --spiffe-id ID` says which step fails and what to set"
 _NEXT: Final = {
     "no_identity": _Hint("", "`sojourn explain --pid PID` says why, `sojourn entry create` registers"),
     "attestation_failed": _Hint(
@@ -36,6 +37,11 @@ _NEXT: Final = {
     "invalid_target": _Hint("`sojourn task show` tells what a task has, its type's [[ceiling]] what it may have"),
     "approval_required": _Hint("wait for the decision: `sojourn task show TASK` has its state"),
     "review_owed": _Hint("", "`sojourn review list` shows what is owed"),
+    "review_overdue": _Hint("live tasks go on", "`sojourn review list --overdue` shows what is overdue"),
+    "review_not_shown": _Hint("", "`sojourn review show ITEM` shows its evidence, with the digest"),
+    "review_stale": _Hint("", "`sojourn review show ITEM` shows it as it is now"),
+    "own_review": _Hint("", "`sojourn review show ITEM` has who changed it"),
+    "reason_needed": _Hint("give --reason TEXT, or the column `reason`"),
     "invalid_issuer": _Hint(
         "[[signals]] in the agent's configuration names the issuers", "`sojourn status` lists them"
     ),
@@ -52,10 +58,13 @@ _NEXT: Final = {
     "provider_unavailable": _Hint(
         "it may pass by itself", "`sojourn provider check NAME --spiffe-id ID` says which step fails"
     ),
+    **dict.fromkeys(("unknown_issuer", "wrong_kind", "wrong_presenter"), _Hint("", _PERSON)),
+    "too_old": _Hint("the person logs in again, or the issuer renews the token", _PERSON),
+    "issuer_unavailable": _Hint("it may pass by itself", _PERSON),
     "not_on_disk": _Hint("until then a kill of the agent undoes it", "make room in its data folder, and say it again"),
     "store_full": _Hint("identities are served meanwhile", "make room in the agent's data folder"),
     "store_failed": _Hint("identities are served meanwhile", "see to the disk of the agent's data folder"),
-    "invalid_config": _Hint("docs/reference.md has every key; `sojourn config show` prints what is in force"),
+    "invalid_config": _Hint("`sojourn config explain` has every key, `sojourn config show` prints what is in force"),
     "invalid_selector": _Hint("", "`sojourn explain --pid PID` lists the selectors that a process has"),
 }
 # What is not there, or is there already: how to see what is.

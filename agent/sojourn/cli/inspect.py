@@ -6,15 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import attestors, federation, remote
+from sojourn.cli import attestors, authority_lines, federation, remote
+from sojourn.cli.audit_log import log_lines, stamp_lines, witness_lines
+from sojourn.cli.audit_sinks import room_lines, sink_lines
+from sojourn.cli.data_folder import data_folder_lines
 from sojourn.cli.messages import told
 from sojourn.cli.options import INT32_MAX, AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, dated, emit, printable, table, whole
 from sojourn.cli.pages import more
 from sojourn.cli.policy_admin import policy_lines
-from sojourn.cli.review import review_value
+from sojourn.cli.review import review_lines, review_value
+from sojourn.cli.upstream_lines import upstream_lines
 from sojourn.cli.watch import INTERVAL, IntervalOption, WatchOption, show
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, quoted
 from sojourn.identity.nodes import other_nodes_told
 
 
@@ -43,7 +47,7 @@ def validate(
         socket,
         lambda client: client.validate_token(text, audience, action, sender=sender, params_digest=params_digest),
     )
-    valid, code, reason = verdict.valid, verdict.code, verdict.reason
+    valid, code, reason, person = verdict.valid, verdict.code, verdict.reason, verdict.person
     if valid and task and verdict.kind != "task":
         valid, code, reason = False, "wrong_type", "the token is a JWT-SVID, not a task token"
     value = {
@@ -53,11 +57,13 @@ def validate(
         "kind": verdict.kind,
         "spiffe_id": str(verdict.spiffe_id) if verdict.spiffe_id else None,
         "actors": [str(each) for each in verdict.actors],
+        "person": None if person is None else person._asdict() | {"amr": list(person.amr), "claims": person.listed()},
         "claims": {name: whole(each) for name, each in verdict.claims.items()},
     }
     if valid:
         presents = f", presented by {' for '.join(map(str, verdict.actors))}" if verdict.actors else ""
-        lines = [f"valid: {verdict.kind} of {verdict.spiffe_id}{presents}"]
+        whose = verdict.spiffe_id if person is None else f"{quoted(person.subject)} at {quoted(person.issuer)}"
+        lines = [f"valid: {verdict.kind} of {whose}{presents}"]
         lines += [f"  {name:<22} {_claim(name, each)}" for name, each in sorted(verdict.claims.items())]
     else:
         lines = [f"not valid: {reason} [{code}]"]
@@ -187,9 +193,13 @@ def _in_use(admin_socket: str | None) -> dict[str, Any]:
 
 def _status_lines(value: dict[str, Any]) -> list[str]:
     names = ("trust_domain", "node_id", "version", "started_at", "entries", "live_tasks", "connections")
-    lines = [f"{name.replace('_', ' '):<14} {value[name]}" for name in names]
+    lines = [f"{'NOT READY' if value['state'] == 'unready' else 'degraded':<14} {each['name']}: {each['found']}"
+             for each in value["faults"]]  # fmt: skip
+    lines += [f"{name.replace('_', ' '):<14} {value[name]}" for name in names]
+    lines += _owner_lines(value)
     lines.append(f"{'task types':<14} {', '.join(value['task_types']) or 'none'}")
-    lines.append(f"{'authority':<14} {value['authority']['kind']}, root until {value['authority']['root_not_after']}")
+    lines.append(f"{'authority':<14} {authority_lines.in_short(value['authority'])}")
+    lines += upstream_lines(value["upstream"])
     lines += [
         f"{each['name'] + ' listener':<14} {each['address']}, {each['connections']} connections"
         for each in value["listeners"]
@@ -211,12 +221,19 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
     for each in value["reviews"]:
         glass = "BREAK-GLASS is active" if each["live"] else "review owed"
         lines.append(f"{glass}: task {each['task']} of type {each['type']}, uid {each['uid']}, since {each['since']}")
+    lines += review_lines(value["review_dates"])
     if value["approvals_waiting"]:
         lines.append(f"{'approvals':<14} {value['approvals_waiting']} wait: `sojourn approval list`")
     lines += _signal_lines(value["signals"])
     lines += federation.status_lines(value["federation"])
     lines += [f"{'attestor':<14} {attestors.state_line(each)}" for each in value["attestors"]]
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
+    lines += data_folder_lines(value["data_folder"])
+    lines += log_lines(value["audit_log"])
+    lines += witness_lines(value["audit_witnesses"])
+    lines += stamp_lines(value["audit_timestamps"])
+    lines += sink_lines(value["audit_sinks"])
+    lines += room_lines(value["journal_room"])
     lines += _standstill_lines(value["standstills"])
     if value["svids"]:
         rows = [
@@ -243,6 +260,15 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         ]
         lines += ["", *table(["LAST", "TIMES", "FAILURE", "OF", "REASON"], rows)]
     return lines
+
+
+def _owner_lines(value: dict[str, Any]) -> list[str]:
+    """Whose the live tasks are."""
+    lines = []
+    for each in value["task_owners"]:
+        who = f"uid {each['uid']}" if each["uid"] is not None else each["spiffe_id"]
+        lines.append(f"{'tasks of':<14} {printable(who)}: {each['tasks']} of {each['limit']} at most")
+    return lines + more(value["task_owners_left_out"], "they have fewer")
 
 
 def _claim(name: str, value: Any) -> str:
@@ -283,7 +309,16 @@ def _signal_lines(issuers: list[dict[str, Any]]) -> list[str]:
     for each in issuers:
         last = f"last {each['last_at']}" if each["last_at"] else "none yet"
         counts = f"{each['accepted']} accepted, {each['repeated']} repeated, {each['refused']} refused"
+        counts += f", {each['not_ours']} about nobody of ours" if each["not_ours"] else ""
         lines.append(f"{'signals':<14} {each['issuer']}: {last}; {counts}")
         if each["fault"]:
             lines.append(f"{'':<14} NOT heard, its keys cannot be used: {each['fault']}")
+        if each["polled"]:
+            lines.append(f"{'':<14} last polled {each['polled_at'] or 'never'}")
+        if each["not_sent"]:
+            lines.append(f"{'':<14} will NOT send {', '.join(kind.rpartition('/')[2] for kind in each['not_sent'])}")
+        if each["stream_status"]:
+            lines.append(f"{'':<14} NOTHING comes: its transmitter says of its stream: {each['stream_status']}")
+        if each["poll_fault"]:
+            lines.append(f"{'':<14} NOT polled: {each['poll_fault']}")
     return lines

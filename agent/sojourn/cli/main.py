@@ -52,7 +52,7 @@ def _run() -> int:
 
         return show_error(error, as_json=as_json)
     except TyperException as error:
-        from sojourn.cli.usage import show_misuse
+        from sojourn.cli.misuse import show_misuse
 
         return show_misuse(error, as_json=as_json)
     except Abort:
@@ -61,11 +61,11 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written goes nowhere
         if isinstance(error, BrokenPipeError):
             return 1
-        from sojourn.cli.usage import show_io
+        from sojourn.cli.misuse import show_io
 
         return show_io(error, as_json=as_json)
     except UnicodeError:
-        from sojourn.cli.usage import show_no_text
+        from sojourn.cli.misuse import show_no_text
 
         return show_no_text(sys.argv, as_json=as_json)
     return status if isinstance(status, int) else 0

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from sojourn.cli.output import moment, whole
 
-_TIMES: Final = re.compile(r"since|last_push|\w+_(at|after|until)")  # seconds since the epoch, by their names
+_TIMES: Final = re.compile(
+    r"since|until|auth_time|last_push|\w+_(at|after|until)"
+)  # seconds since the epoch, by their names
 
 
 def told(message: Any, *but: str, **renamed: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from sojourn.cli.hints import hint
 from sojourn.cli.options import Output
 from sojourn.config.paths import operates
 from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournError
+from sojourn.runtime import journal_stream
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
 _TIMES: Final = re.compile(r"\w+_(at|until|after)|until|exp|iat|nbf|auth_time")
@@ -40,6 +42,20 @@ def emit(output: Output, value: Any, pretty: Iterable[str]) -> None:
     else:
         for line in pretty:
             print(printable(line))
+
+
+class Progress:
+    """Says on stderr how far long work is, where it takes longer than some seconds, and each time that passes again."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._told = time.monotonic()
+
+    def tell(self, done: int, total: int) -> None:
+        """So many records are done, of so many."""
+        if time.monotonic() - self._told > self._seconds:
+            self._told = time.monotonic()
+            print(f"{done} of {total} records", file=sys.stderr)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable[str]:
@@ -86,7 +102,7 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
         value: dict[str, Any] = {"code": code, "message": error.public}
         if isinstance(error, InvalidPolicy) and any(fault.file for fault in error.faults):
             value["faults"] = [asdict(fault) for fault in error.faults]
-        print(json.dumps({"error": value}), file=sys.stderr)
+        print(_for_the_journal(json.dumps({"error": value})), file=sys.stderr)
         return _status(error)
     several = error.faults if isinstance(error, InvalidConfig | InvalidPolicy) else ()
     operator = error.by_operator or operates()
@@ -97,16 +113,21 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
 def say_error(text: str, code: str, cure: str, *, as_json: bool) -> None:
     """Print an error that is nobody's SojournError."""
     if as_json:
-        print(json.dumps({"error": {"code": code, "message": text}}), file=sys.stderr)
+        print(_for_the_journal(json.dumps({"error": {"code": code, "message": text}})), file=sys.stderr)
         return
     _print_error([text], code, cure)
 
 
 def _print_error(texts: Iterable[object], code: str, cure: str) -> None:
-    for text in texts:
-        print(f"error: {printable(str(text))} [{code}]", file=sys.stderr)
-    if cure:
-        print(f"next:  {printable(cure)}", file=sys.stderr)
+    lines = [f"error: {printable(str(text))} [{code}]" for text in texts]
+    lines += [f"next:  {printable(cure)}"] if cure else []
+    for line in lines:
+        print(_for_the_journal(line), file=sys.stderr)
+
+
+def _for_the_journal(line: str) -> str:
+    """A line of an error, with its priority where systemd's journal reads it."""
+    return journal_stream.marked("error", line) if journal_stream.journal_reads() else line
 
 
 def _status(error: SojournError) -> int:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, ParamOption, option_spiffe_id
-from sojourn.cli.output import REFUSED, emit, printable, table
-from sojourn.errors import InvalidInput, InvalidPolicy, UnknownTaskType
+from sojourn.cli.output import REFUSED, emit, moment, printable, table
+from sojourn.errors import InvalidConfig, InvalidInput, InvalidPolicy, UnknownTaskType
 from sojourn.limits import USES_MAX
 
 if TYPE_CHECKING:
     from sojourn.policy.conditions import Conditions
     from sojourn.policy.task_types import TaskType
+    from sojourn.spiffe.ids import TrustDomain
 
 app = typer.Typer(no_args_is_help=True)
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
@@ -24,22 +25,31 @@ FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and 
 def check(
     folder: FolderArgument,
     trust_domain: Annotated[
-        str | None, typer.Option("--trust-domain", help="Refuse workloads that are not in this trust domain.")
+        str | None,
+        typer.Option(
+            "--trust-domain",
+            help="Refuse workloads that are not in this trust domain. Default: warn of those that are not in"
+            " that of this machine's configuration, if there is one.",
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings are faults.")] = False,
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Parse, validate and lint every task type of a folder. Exit status 2 with all faults if one is wrong."""
     from sojourn.policy import cases, lint
-    from sojourn.policy.task_types import load, placed
+    from sojourn.policy.task_types import load
+    from sojourn.policy.type_faults import placed
     from sojourn.spiffe.ids import TrustDomain
 
     domain = None if trust_domain is None else TrustDomain.parse(trust_domain)
+    configured = _configured() if domain is None else None
     types = load(folder)
     faults, warnings = [], []
     for kind in types.values():
         faults += placed(folder, lint.faults(kind, domain))
         warnings += placed(folder, lint.warnings(kind))
+        if configured is not None:
+            warnings += placed(folder, lint.strangers(kind, configured))
         try:
             cases.load(folder, kind)
         except InvalidPolicy as error:
@@ -47,6 +57,20 @@ def check(
     if faults or (strict and warnings):
         raise InvalidPolicy([*faults, *(warnings if strict else [])])
     _checked(types, warnings, output)
+
+
+def _configured() -> "TrustDomain | None":
+    """The trust domain of this machine's configuration; None: there is none, or it cannot be used."""
+    from sojourn.config.load import load
+    from sojourn.config.paths import default_config_file
+    from sojourn.spiffe.ids import TrustDomain
+
+    try:
+        file = default_config_file()
+        loaded = load(file, {})
+    except (InvalidConfig, InvalidInput):  # whoever asks may not read it, and it is not what was asked about
+        return None
+    return None if file is None and "trust_domain" not in loaded.origins else TrustDomain(loaded.config.trust_domain)
 
 
 def _checked(types: Any, warnings: list[Any], output: Output) -> None:
@@ -66,6 +90,8 @@ def _checked(types: Any, warnings: list[Any], output: Output) -> None:
             "ceiling": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in kind.ceiling.grants],
             "policies": [clause.id for clause in kind.policy.clauses],
             "conditions": asdict(found[kind.name]),
+            "owner": kind.owner,
+            "sponsor": kind.sponsor,
         }
         for kind in types.values()
     ]
@@ -160,6 +186,22 @@ def explain(
         list[str] | None,
         typer.Option("--task", metavar="NAME=VALUE", help="Any attribute of the task, as state. May be repeated."),
     ] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="ISSUER/SUBJECT", help="The person whom the task is for.")
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", help="A group of the person, as the issuer names it. May be repeated."),
+    ] = None,
+    acr: Annotated[str, typer.Option("--acr", help="How the person logged in.")] = "",
+    amr: Annotated[
+        list[str] | None, typer.Option("--amr", help="A method by which the person logged in. May be repeated.")
+    ] = None,
+    auth_age: Annotated[int, typer.Option("--auth-age", min=0, help="Seconds since the person logged in.")] = 0,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option("--claim", metavar="NAME=VALUE", help="A claim that the type declares. May be repeated."),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="A folder of NAME.toml and NAME.cedar. Default: what the agent has.")
     ] = None,
@@ -174,6 +216,9 @@ def explain(
     counts |= {f"uses[{action}]": n for action, n in _counts(remote.pairs(uses, "uses")).items()}
     said = {name: str(number) for name, number in counts.items()} | remote.pairs(task, "task")
     workload = option_spiffe_id("--workload", workload)
+    claims = remote.pairs(claim, "claim")
+    if user is None and (group or acr or amr or auth_age or claims):
+        raise InvalidInput("--group, --acr, --amr, --auth-age and --claim are of a person: name one by --user")
     if folder is None:
         from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
@@ -185,11 +230,15 @@ def explain(
             params=params,
             task=said,
             facts=facts,
+            user=pb.PolicyUser(name=user, groups=group, acr=acr, amr=amr, auth_age=auth_age, claims=claims)
+            if user is not None
+            else None,
         )
         answer = remote.admin(admin_socket, request)
         _explained(answer, _conditions(answer.conditions), output)
         return
     from sojourn.policy.asked_task import read_texts
+    from sojourn.policy.asked_user import read_user
     from sojourn.policy.cedar_schema import some_task
     from sojourn.policy.conditions import conditions
     from sojourn.policy.explanation import explain as explained
@@ -199,8 +248,9 @@ def explain(
     kind = load(folder).get(type_)
     if kind is None:
         raise UnknownTaskType(f"there is no task type {type_[:64]!r} in {folder}")
+    person = None if user is None else read_user(kind, user, group or (), acr, amr or (), auth_age, claims)
     question = Question(
-        some_task(kind.name, workload, **read_texts(said)),
+        some_task(kind.name, workload, user=person, **read_texts(said)),
         action,
         resource,
         params,
@@ -220,13 +270,17 @@ def _counts(pairs: Mapping[str, str]) -> dict[str, int]:
 def _conditions(message: Any) -> "Conditions":
     from sojourn.policy.conditions import (
         ApprovalCondition,
+        ClaimCondition,
         Conditions,
         DelegationCondition,
         FactCondition,
         LimitCondition,
+        PersonCondition,
+        ReviewCondition,
     )
 
-    approval, delegation = message.approval, message.delegation
+    review = message.review
+    approval, delegation, person = message.approval, message.delegation, message.person
     return Conditions(
         approval=ApprovalCondition(tuple(approval.approvers), approval.count, approval.within_seconds, approval.when)
         if message.HasField("approval")
@@ -247,6 +301,21 @@ def _conditions(message: Any) -> "Conditions":
             for each in message.facts
         ),
         limits=tuple(LimitCondition(each.action, each.uses) for each in message.limits),
+        person=PersonCondition(
+            person.need,
+            tuple(person.issuers),
+            tuple(person.groups),
+            tuple(person.acr),
+            person.max_auth_age_seconds if person.HasField("max_auth_age_seconds") else None,
+            tuple(ClaimCondition(each.name, each.type) for each in person.claims),
+            person.several,
+            person.max_live,
+        )
+        if message.HasField("person")
+        else None,
+        review=ReviewCondition(review.every_seconds, review.block_new, review.due_at, review.overdue)
+        if message.HasField("review")
+        else None,
     )
 
 
@@ -270,8 +339,13 @@ def _explained(found: Any, conditions: "Conditions", output: Output) -> None:
         "changes": changes,
         "conditions": asdict(conditions),
     }
+    review = conditions.review
+    if review is not None:
+        value["conditions"]["review"]["due_at"] = moment(review.due_at)
     by = f": {', '.join(found.policies)}" if found.policies else ""
     lines = [f"{word(found.allowed)} by {found.rule}{by}", f"because {found.reason}"]
+    if review is not None and review.overdue and review.block_new:
+        lines.append("but NO new task of the type begins, as its review is overdue (review_overdue)")
     if found.allowed and conditions.approval is not None:
         lines.append(f"a task that asks for it needs {'' if found.needs_approval else 'no '}approval")
     lines.append("decided on")

@@ -43,7 +43,7 @@ def reload(
     answer = remote.admin(admin_socket, pb.ReloadPolicyRequest(dry_run=dry_run, folder=candidate))
     tasks = [told(each, task="task_id") for each in answer.consequences]
     value = {"digest": answer.digest, "digest_before": answer.digest_before, "dry_run": dry_run, "tasks": tasks}
-    value["left_out"] = answer.left_out
+    value |= {"left_out": answer.left_out, "review_blocked": [*answer.review_blocked]}
     rows = [[each["task"], each["type"], each["spiffe_id"], each["outcome"], _lost(each)] for each in tasks]
     if answer.digest == answer.digest_before:
         lines = [f"nothing has changed: {answer.digest[:12]} is in force already"]
@@ -54,6 +54,7 @@ def reload(
             table(["TASK", "TYPE", "SPIFFE ID", "OUTCOME", "LOSES"], rows) if rows else ["no live task is concerned"]
         )
         lines += more(answer.left_out, "those that end or lose something stand first")
+        lines += [f"no new task of {name} begins then: its review is overdue" for name in answer.review_blocked]
     emit(output, value, lines)
 
 

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import remote
+from sojourn.cli import remote, steps
 from sojourn.cli.messages import told
 from sojourn.cli.options import ActionOption, AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, print_json, printable, table
+from sojourn.cli.output import emit, table
 from sojourn.errors import NotFound
 
 app = typer.Typer(no_args_is_help=True)
@@ -69,23 +69,7 @@ def check(
     request = pb.CheckProviderRequest(
         name=name, spiffe_id=spiffe_id, task_type=task_type, resource=resource, actions=action or []
     )
-    steps: list[dict[str, Any]] = []
-
-    def tell(message: Any) -> None:
-        step = told(message)
-        steps.append(step)
-        if output is Output.PRETTY:
-            for line in _told(step):
-                print(printable(line), flush=True)
-
-    remote.admin_stream(admin_socket, request, tell)
-    well = all(step["outcome"] != "failed" for step in steps)
-    if output is Output.JSON:
-        print_json({"provider": name, "ok": well, "steps": steps})
-    else:
-        print(f"{name}: {'ok' if well else 'failed at ' + steps[-1]['name']}")
-    if not well:
-        raise typer.Exit(REFUSED)
+    steps.show(admin_socket, request, {"provider": name}, name, output)
 
 
 def _named(admin_socket: str | None, name: str) -> dict[str, Any]:
@@ -120,8 +104,3 @@ def _lines(value: dict[str, Any]) -> list[str]:
         "residual": f"{value['residual']} credentials that outlive their tasks",
     }
     return [f"{name:<10} {text}" for name, text in lines.items() if text]
-
-
-def _told(step: dict[str, Any]) -> list[str]:
-    line = f"{step['outcome']:<8}{step['name']:<16} {step['milliseconds']:>6} ms  {step['told']}"
-    return [line, f"{'':<8}{'next:':<16} {'':>6}     {step['hint']}"] if step["hint"] else [line]

@@ -1,8 +1,8 @@
 """Calls of the command to the agent."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sojourn.cli.interrupts import INTERRUPTS
 from sojourn.errors import (
@@ -17,6 +17,10 @@ from sojourn.errors import (
     StoreFull,
     Unavailable,
 )
+from sojourn.limits import RESTART_AWAITED_SECONDS
+
+if TYPE_CHECKING:
+    from sojourn.sdk.client.connection import AgentConnection
 
 Answer = TypeVar("Answer")
 _CALL_SECONDS = 30.0
@@ -51,16 +55,24 @@ def workload(socket: str | None, request: Any) -> Any:
 
 
 def _unary(path: str, method: str, request: Any, answer: Any) -> Any:
-    from sojourn.sdk.client.connection import AgentConnection
-
     async def call() -> Any:
-        connection = AgentConnection(path, _CALL_SECONDS)
-        try:
+        async with _connected(path) as connection:
             return await connection.unary(method, request, answer)
-        finally:
-            await connection.close()
 
     return INTERRUPTS.run(call)
+
+
+@asynccontextmanager
+async def _connected(path: str) -> "AsyncIterator[AgentConnection]":
+    """A connection that lasts over a restart of the agent, as far as calls may be made again."""
+    from sojourn.sdk.client.connection import AgentConnection
+
+    connection = AgentConnection(path, _CALL_SECONDS)
+    connection.restart_seconds = RESTART_AWAITED_SECONDS
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def method_of(request: Any, method: str = "", *, operator: bool = True) -> tuple[str, Any, Any]:
@@ -100,21 +112,16 @@ def workload_pages(socket: str | None, request: Any, each: Callable[[Any], None]
 
 
 def _pages(path: str, call: tuple[str, Any, Any], each: Callable[[Any], None]) -> None:
-    from sojourn.sdk.client.connection import AgentConnection
-
     method, request, answer = call
 
     async def pages() -> None:
-        connection = AgentConnection(path, _CALL_SECONDS)
-        try:
+        async with _connected(path) as connection:
             while True:
                 page = await connection.unary(method, request, answer)
                 each(page)
                 if not page.next_page_token:
                     return
                 request.page_token = page.next_page_token
-        finally:
-            await connection.close()
 
     request.page_token = ""  # from the beginning, also when it was made before
     INTERRUPTS.run(pages)
@@ -128,17 +135,24 @@ def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) 
     import grpc
 
     from sojourn.config.paths import admin_socket
-    from sojourn.sdk.client.connection import AgentConnection
+    from sojourn.sdk.client.repeats import repeated
 
-    async def call() -> None:
-        connection = AgentConnection(admin_socket(socket), _CALL_SECONDS)
+    method, message, answer = method_of(request)
+    heard = False
+
+    async def parts(connection: "AgentConnection") -> None:
+        nonlocal heard
         try:
-            async for part in connection.stream(*method_of(request)):
+            async for part in connection.stream(method, message, answer):
+                heard = True
                 each(part)
         except grpc.aio.AioRpcError as error:
             raise connection.failure(error) from error
-        finally:
-            await connection.close()
+
+    async def call() -> None:
+        async with _connected(admin_socket(socket)) as connection:
+            # Begun again after a part was heard, it would tell that part twice.
+            await repeated(method, lambda: parts(connection), RESTART_AWAITED_SECONDS, until=lambda: heard)
 
     with _of_operator():
         INTERRUPTS.run(call)
@@ -150,6 +164,7 @@ def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answe
 
     async def call() -> Answer:
         async with Client(socket) as client:
+            client.connection.restart_seconds = RESTART_AWAITED_SECONDS
             return await use(client)
 
     return INTERRUPTS.run(call)

@@ -14,25 +14,41 @@ COMMANDS: Final = {
     "validate": "Validate a JWT-SVID or a task token.",
     "explain": "Explain which identities a process gets, or would get, and what is missing for those",
     "status": "Show the agent: entries, streams, SVIDs, tasks, recent failures, and what it cannot do here.",
+    "usage": "Show what tasks were granted against what was used of it, by task type, workload, resource and action.",
+    "doctor": "Look for what is wrong with the agent and its machine, and say what to do about it.",
+    "restore": "Restore a backup while the agent is stopped.",
 }
+_OWN_MODULES: Final = {"doctor", "restore", "usage"}  # of those: the others are in `inspect`
 # Nouns: what they are about, and which modules beside the one of their name have commands of them.
 NOUNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "agent": ("Run the agent.", ()),
-    "entry": ("Register which processes get which SPIFFE ID.", ("entry_adopt",)),
+    "agent": (
+        "Run the agent, ask whether it is ready, install it, have it join a server; of a server, see its nodes.",
+        ("agent_health", "agent_install", "agent_join", "nodes"),
+    ),
+    "server": ("Run a server, which signs for agents of other machines, and see how it is.", ()),
+    "token": ("Tokens by which agents of other machines join a server.", ()),
+    "entry": ("Register which processes get which SPIFFE ID.", ("entry_adopt", "entry_export")),
     "svid": ("Fetch SVIDs as any workload would; as operator, rotate and revoke.", ("svid_revocation",)),
     "task": ("Begin, use, end and see tasks.", ("task_tokens", "task_admin", "history")),
-    "approval": ("See which tasks wait for someone to agree, and decide.", ()),
-    "review": ("Look at what was done behind broken glass.", ()),
+    "approval": ("See which tasks wait for someone to agree, and decide.", ("approval_history",)),
+    "review": ("Review what is held and used, and what was done behind broken glass.", ("review_csv",)),
     "fact": ("What is so in the world, for task types to read.", ("fact_deliver",)),
-    "policy": ("Check, test, explain and reload task types.", ("policy_admin",)),
+    "policy": ("Check, test, explain and reload task types.", ("policy_admin", "policy_replay", "policy_narrow")),
     "provider": ("See the providers outside that tasks have credentials of, and try them.", ("residuals",)),
+    "person": ("People whom tasks are for, and their tokens.", ("person_admin", "person_check", "person_pseudonym")),
     "authority": (
         "The keys that sign: prepared, active, old, tainted, revoked. Old and new overlap in the bundle.",
         (),
     ),
+    "keys": ("The process that alone uses the keys of roots, as a service of its own.", ()),
     "bundle": ("This trust domain's bundle, and those of foreign trust domains.", ("bundle_publish",)),
     "federation": ("Foreign trust domains whose bundles are fetched, and fetched again.", ()),
-    "audit": ("The journal of issues, denials and task transitions.", ()),
+    "audit": (
+        "The journal of issues, denials and task transitions.",
+        ("audit_search", "audit_log", "audit_sinks", "audit_export", "audit_check", "audit_witness"),
+    ),
+    "evidence": ("What records say of the rows of published frameworks.", ()),
+    "backup": ("Make backups of the agent's database and keys, and check them.", ()),
     "config": ("See the configuration, and where each value comes from.", ()),
 }
 
@@ -75,7 +91,8 @@ def load(name: str) -> Any:
     one = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     one.callback()(lambda: None)  # so that it is a group, which makes it of the same form as the root's
     if name in COMMANDS:
-        one.command(name)(getattr(import_module("sojourn.cli.inspect"), name))
+        module = name if name in _OWN_MODULES else "inspect"
+        one.command(name)(getattr(import_module(f"sojourn.cli.{module}"), name))
     else:
         noun = import_module(f"sojourn.cli.{name}").app
         said, others = NOUNS[name]

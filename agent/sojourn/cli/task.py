@@ -2,12 +2,15 @@
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.given_files import read_given
 from sojourn.cli.options import (
     INT32_MAX,
     ActionOption,
@@ -20,8 +23,18 @@ from sojourn.cli.options import (
 )
 from sojourn.cli.output import emit, moment
 from sojourn.errors import InvalidInput
+from sojourn.limits import TOKEN_MAX_BYTES
 
 app = typer.Typer(no_args_is_help=True)
+
+
+class PersonTokenKind(StrEnum):
+    """What a person is shown by."""
+
+    ID = "id_token"
+    ACCESS = "access_token"
+
+
 _TICKET_MAX = 4_096  # characters
 TypeOption = Annotated[str, typer.Option("--type", help="The task type.")]
 TtlOption = Annotated[
@@ -43,6 +56,26 @@ HolderPidOption = Annotated[
         help="The process that the task lives with. Default: the one that ran this command.",
     ),
 ]
+PersonTokenOption = Annotated[
+    str,
+    typer.Option(
+        "--person-token-file",
+        metavar="FILE",
+        help="Whom the task is for: a file with a token of theirs, or - for its input.",
+    ),
+]
+ExpectPersonOption = Annotated[
+    str,
+    typer.Option(
+        "--expect-person",
+        metavar="ISSUER|SUBJECT",
+        help="Whom it is for: refused unless the task is theirs; `-`: nobody. Needed where one process acts for several"
+        " people.",
+    ),
+]
+PersonTokenTypeOption = Annotated[
+    PersonTokenKind, typer.Option("--person-token-type", help="What kind of token that is.")
+]
 TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The task. Default: SOJOURN_TASK_ID.")]
 
 
@@ -57,6 +90,8 @@ def run(
     ticket_file: Annotated[
         str, typer.Option("--ticket-file", metavar="FILE", help="In the place of --type: a ticket, or - for its input.")
     ] = "",
+    person_token_file: PersonTokenOption = "",
+    person_token_type: PersonTokenTypeOption = PersonTokenKind.ID,
     approve_wait: ApproveWaitOption = None,
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", help="Between SIGTERM and SIGKILL, when the task ends first.")
@@ -120,15 +155,18 @@ def run(
     if (proxy or no_cloud) and (cloud or vault_token_file or show_environment):
         without = "--proxy" if proxy else "--no-cloud"
         raise InvalidInput(f"{without} goes without --cloud, --vault-token-file and --show-environment")
-    if ticket_file and (param or resource or action or ttl):
-        raise InvalidInput("a ticket says what the task is: leave out --param, --resource, --action and --ttl")
+    if ticket_file and (param or resource or action or ttl or person_token_file):
+        raise InvalidInput(
+            "a ticket says what the task is: leave out --param, --resource, --action, --ttl and --person-token-file"
+        )
     ticket = _ticket(ticket_file) if ticket_file else ""
+    person = _person(person_token_file, person_token_type)
     params, grants, seconds = remote.pairs(param), _grants(resource, action), _seconds("--ttl", ttl)
 
     def begun(client: Any) -> Any:
         if ticket:
             return client.accept_delegation(ticket, session=not proxy)
-        waiting = _waiting(approve_wait)
+        waiting = {**_waiting(approve_wait), "person": person}
         return client.task(type_, session=not proxy, params=params, grants=grants, max_seconds=seconds, **waiting)
 
     proxied = Proxied(proxy_ca, proxy_pass or (), user, isolate) if proxy else None
@@ -147,6 +185,8 @@ def begin(
     resource: ResourceOption = "",
     action: ActionOption = None,
     ttl: TtlOption = None,
+    person_token_file: PersonTokenOption = "",
+    person_token_type: PersonTokenTypeOption = PersonTokenKind.ID,
     approve_wait: ApproveWaitOption = None,
     holder_pid: HolderPidOption = None,
     socket: SocketOption = None,
@@ -156,6 +196,7 @@ def begin(
 
     If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
     """
+    person = _person(person_token_file, person_token_type)
 
     async def call(client: Any) -> Any:
         task = await client.begin_task(
@@ -163,6 +204,7 @@ def begin(
             params=remote.pairs(param),
             grants=_grants(resource, action),
             max_seconds=_seconds("--ttl", ttl),
+            person=person,
             **_waiting(approve_wait),
             holder_pid=os.getppid() if holder_pid is None else holder_pid,
         )
@@ -197,6 +239,7 @@ def delegate(
     max_: Annotated[
         str | None, typer.Option("--max", metavar="DURATION", help="A shorter life than this task's, such as 5m.")
     ] = None,
+    expect_person: ExpectPersonOption = "",
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -206,7 +249,8 @@ def delegate(
     that the task may do. What it begins ends with this task.
     """
     grants, seconds = _grants(resource, action), _seconds("--max", max_)
-    made = remote.public(socket, lambda client: client.delegate_task(task, to, grants, seconds))
+    with acting(expect_person):
+        made = remote.public(socket, lambda client: client.delegate_task(task, to, grants, seconds))
     value = {
         "ticket": made.ticket,
         "to": to,
@@ -248,6 +292,16 @@ def complete(
     emit(output, _status_dict(status), [f"{status.id} {status.state}: {status.why}"])
 
 
+def acting(person: str) -> AbstractContextManager[None]:
+    """Within it a use of a task is for this person; NOBODY: for nobody; empty: nobody says for whom."""
+    if not person:
+        return nullcontext()
+    from sojourn.sdk.task.acting import acting_for, acting_for_nobody
+    from sojourn.tasktoken.person_claims import NOBODY
+
+    return acting_for_nobody() if person == NOBODY else acting_for(person)
+
+
 def _grants(resource: str, actions: list[str] | None) -> Any:
     from sojourn.tasktoken.grants import Grant
 
@@ -273,6 +327,18 @@ def _ticket(file: str) -> str:
     if not text.strip():
         raise InvalidInput("there is no ticket: give the output of `sojourn task delegate`")
     return text.strip()
+
+
+def _person(file: str, kind: PersonTokenKind) -> Any:
+    """Read a person's token, which stands among no arguments either; None: the task is for nobody."""
+    if not file:
+        return None
+    from sojourn.sdk.task.values import PersonToken
+
+    text = read_given(file, TOKEN_MAX_BYTES).decode("ascii", "replace").strip()
+    if not text:
+        raise InvalidInput("there is no token: give the person's ID token or access token")
+    return PersonToken.access_token(text) if kind is PersonTokenKind.ACCESS else PersonToken.id_token(text)
 
 
 def _waiting(approve_wait: str | None) -> dict[str, Any]:
@@ -310,6 +376,7 @@ def _status_dict(status: Any) -> dict[str, Any]:
         "expires_at": moment(status.expires_at),
         "parent_id": status.parent_id or None,
         "actors": [str(each) for each in status.actors],
+        "person": None if status.person is None else status.person.name,
         "outside": [outside_dict(each) for each in status.outside],
     }
 

@@ -9,7 +9,7 @@ import typer
 
 from sojourn.cli import pages, remote
 from sojourn.cli.messages import told
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption, option_spiffe_id
 from sojourn.cli.output import REFUSED, emit, printable, table
 from sojourn.cli.residuals import external_credentials, outside_lines, outside_value
 from sojourn.cli.task import TaskArgument
@@ -21,7 +21,7 @@ from sojourn.errors import InvalidInput, SojournError
 _COLUMNS = ("id", "type", "spiffe_id", "state", "reason", "refused", "holder_pid", "expires_at", "parent_id")
 _HEADINGS = ("TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "REFUSED", "HOLDER", "EXPIRES", "PARENT")
 _BECAME = ("id", "type", "spiffe_id", "state", "reason", "explanation", "version", "created_at", "expires_at")
-_WHERE = "`sojourn task list --all` has them"
+WHERE = "`sojourn task list --all` has them"
 AnyTask = Annotated[str, typer.Argument(help="The task. Or select tasks by the options.")]
 TypeFilter = Annotated[str, typer.Option("--type", help="Tasks of this type.")]
 IdFilter = Annotated[str, typer.Option("--spiffe-id", help="Tasks of this workload.")]
@@ -29,6 +29,10 @@ SelectorFilter = Annotated[
     str, typer.Option("--selector", metavar="TYPE:VALUE", help="Tasks whose holder was attested with this selector.")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="For the holder, its services and the audit journal.")]
+
+BlockedOption = Annotated[
+    str, typer.Option("--person", metavar="ISSUER/SUBJECT", help="This person, by their issuer's name, or a pseudonym.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,6 +44,11 @@ def add_to(app: typer.Typer) -> None:
 
 def list_(
     all_: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
+    type_: TypeFilter = "",
+    spiffe_id: IdFilter = "",
+    person: Annotated[
+        str, typer.Option("--person", metavar="ISSUER/SUBJECT", help="Tasks for this person, by their issuer's name.")
+    ] = "",
     watch: WatchOption = False,
     interval: IntervalOption = INTERVAL,
     admin_socket: AdminSocketOption = None,
@@ -48,8 +57,12 @@ def list_(
     """List tasks, the oldest first (operator). Long parameters are cut; `show` has them whole."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
+    workload = option_spiffe_id("--spiffe-id", spiffe_id) if spiffe_id else ""
+    if person and not all(person.partition("/")):
+        raise InvalidInput("--person names somebody as ISSUER/SUBJECT, the issuer by its name in the configuration")
+
     def follow(each: Callable[[list[dict[str, Any]]], None]) -> None:
-        request = pb.ListTasksRequest(include_ended=all_)
+        request = pb.ListTasksRequest(include_ended=all_, type=type_, spiffe_id=workload, person=person)
         remote.admin_pages(admin_socket, request, lambda page: each([_task_dict(task) for task in page.tasks]))
 
     pages.show(output, _LIST, follow, watch=watch, interval=interval)
@@ -129,19 +142,20 @@ def revoke(
 def block(
     type_: TypeFilter = "",
     spiffe_id: IdFilter = "",
+    person: BlockedOption = "",
     reason: ReasonOption = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Switch a task type or a workload off: its tasks end, and none begins until `unblock` (operator)."""
+    """Switch a task type, a workload or a person off: their tasks end, and none begins until `unblock` (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
     from sojourn.cli.entry import entries_with
 
-    request = pb.BlockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id, reason=reason))
+    request = pb.BlockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id, person=person, reason=reason))
     answer = remote.admin(admin_socket, request)
-    ended = [_outcome(each) for each in answer.ended]
-    said = f"switched off {type_ or spiffe_id}; {len(ended) + answer.left_out} tasks ended"
-    lines = [*(_OUTCOMES.lines(ended) if ended else []), *pages.more(answer.left_out, _WHERE), said]
+    ended = [outcome(each) for each in answer.ended]
+    said = f"switched off {type_ or spiffe_id or person}; {len(ended) + answer.left_out} tasks ended"
+    lines = [*(OUTCOMES.lines(ended) if ended else []), *pages.more(answer.left_out, WHERE), said]
     emit(output, {"ended": ended, "left_out": answer.left_out}, lines)
     if output is Output.PRETTY and spiffe_id and not ended and not entries_with(admin_socket, spiffe_id):
         warning = f"warning: no entry names {spiffe_id} now; it is off for when one does, or a template makes it"
@@ -151,15 +165,18 @@ def block(
 def unblock(
     type_: TypeFilter = "",
     spiffe_id: IdFilter = "",
+    person: BlockedOption = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Let tasks of a type or a workload begin again. What was ended stays ended (operator)."""
+    """Let tasks of a type, of a workload or for a person begin again. What was ended stays ended (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    request = pb.UnblockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id))
+    request = pb.UnblockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id, person=person))
     remote.admin(admin_socket, request)
-    emit(output, {"unblocked": type_ or spiffe_id}, [f"{type_ or spiffe_id} may begin tasks again"])
+    name = type_ or spiffe_id or person
+    said = f"tasks for {name} may begin again" if person else f"{name} may begin tasks again"
+    emit(output, {"unblocked": name}, [said])
 
 
 def blocks(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
@@ -167,8 +184,9 @@ def blocks(admin_socket: AdminSocketOption = None, output: OutputOption = Output
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     answer = remote.admin(admin_socket, pb.ListBlocksRequest())
-    found = [told(each) | {"type": each.type or None, "spiffe_id": each.spiffe_id or None} for each in answer.blocks]
-    rows = [[each["type"] or each["spiffe_id"], each["since"], each["reason"]] for each in found]
+    kinds = ("type", "spiffe_id", "person")
+    found = [told(each) | {kind: getattr(each, kind) or None for kind in kinds} for each in answer.blocks]
+    rows = [[each["type"] or each["spiffe_id"] or each["person"], each["since"], each["reason"]] for each in found]
     pretty = table(["SWITCHED OFF", "SINCE", "REASON"], rows) if rows else ["nothing is switched off"]
     emit(output, {"blocks": found}, pretty)
 
@@ -186,7 +204,7 @@ def _change(admin_socket: str | None, output: Output, method: str, selection: An
 
     request = pb.ChangeTasksRequest(selection=selection, reason=reason)
     answer = remote.admin(admin_socket, request, method)
-    told_as = _task_dict if selection.task_id else _outcome  # one task is told as itself, several as a list
+    told_as = _task_dict if selection.task_id else outcome  # one task is told as itself, several as a list
     found = [{**told_as(each.task), "error": each.error or None} for each in answer.outcomes]
     failed = [f"{each['id']}: {each['error']}" for each in found if each["error"]]
     if selection.task_id and found:
@@ -194,7 +212,7 @@ def _change(admin_socket: str | None, output: Output, method: str, selection: An
     else:
         counts = {"changed": answer.changed, "failed": answer.failed, "left_out": answer.left_out}
         said = [f"{answer.changed} tasks are changed, {answer.failed} are not"] if answer.left_out else []
-        lines = [*_OUTCOMES.lines(found), *failed, *pages.more(answer.left_out, _WHERE), *said]
+        lines = [*OUTCOMES.lines(found), *failed, *pages.more(answer.left_out, WHERE), *said]
         emit(output, {"tasks": found, **counts}, lines)
     if answer.failed:
         raise typer.Exit(REFUSED)
@@ -241,6 +259,8 @@ def _text(name: str, value: object) -> str:
         return "; ".join(f"{each['resource']}: {each['provider']} ({each['kind']})" for each in value)
     if isinstance(value, list):
         return "; ".join(f"{grant['resource']}: {', '.join(grant['actions'])}" for grant in value)
+    if name == "person" and isinstance(value, dict):
+        return f"{value['issuer']}|{value['subject']}, by a token until {value['until']}"
     if isinstance(value, dict):
         return " ".join(f"{name}={each}" for name, each in value.items())
     return str(value)
@@ -261,14 +281,14 @@ def _task_dict(task: Any) -> dict[str, Any]:
     return {**told(task, "approval"), "parent_id": task.parent_id or None}
 
 
-def _outcome(task: Any) -> dict[str, Any]:
+def outcome(task: Any) -> dict[str, Any]:
     """What became of one of many."""
     whole = told(task, "approval")
     return {name: whole[name] for name in _BECAME}
 
 
 _LIST = pages.PageForm("tasks", _HEADINGS, _row, "no tasks")
-_OUTCOMES = pages.PageForm(
+OUTCOMES = pages.PageForm(
     "tasks",
     ("TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "EXPIRES"),
     lambda task: [task[name] for name in ("id", "type", "spiffe_id", "state", "reason", "expires_at")],

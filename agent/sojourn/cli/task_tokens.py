@@ -1,16 +1,16 @@
 """`sojourn task token`, `proof` and `digest`: tokens of tasks, and what goes with them."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.given_files import read_given
 from sojourn.cli.options import ActionOption, Output, OutputOption, ResourceOption, SocketOption
 from sojourn.cli.output import emit, moment
-from sojourn.cli.task import TaskArgument
+from sojourn.cli.task import ExpectPersonOption, TaskArgument, acting
 from sojourn.errors import InvalidInput
 from sojourn.limits import CONFIG_MAX_BYTES, TOKEN_MAX_BYTES
 
@@ -41,6 +41,7 @@ def token(
     bound: BoundOption = False,
     certificate: CertificateOption = None,
     params_digest: DigestOption = "",
+    expect_person: ExpectPersonOption = "",
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -50,6 +51,7 @@ def token(
     it, and what becomes of it when the task ends.
     """
     options: dict[str, Any] = {"params_digest": params_digest, "bound": "agent" if bound else None}
+    options["expect_person"] = expect_person
     if certificate is not None:
         options["certificate"] = _certificate(certificate)
     got = remote.public(socket, lambda client: client.get_token(task, resource, tuple(action or ()), **options))
@@ -75,6 +77,7 @@ def proof(
     token_file: Annotated[
         str, typer.Option("--token-file", metavar="FILE", help="The token that goes with it. Default: standard input.")
     ] = "-",  # noqa: S107  # a file
+    expect_person: ExpectPersonOption = "",
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -82,10 +85,11 @@ def proof(
 
     The token is read from a file or from standard input, and never stands among the arguments.
     """
-    text = _read(token_file, TOKEN_MAX_BYTES + 2).decode("ascii", "replace").strip()
+    text = read_given(token_file, TOKEN_MAX_BYTES + 2).decode("ascii", "replace").strip()
     if not text:
         raise InvalidInput("there is no token: give the output of `sojourn task token --bound`")
-    made = remote.public(socket, lambda client: client.create_proof(task, method, url, text, nonce or None))
+    with acting(expect_person):
+        made = remote.public(socket, lambda client: client.create_proof(task, method, url, text, nonce or None))
     emit(output, {"proof": made, "method": method, "url": url, "task_id": task}, [made])
 
 
@@ -109,28 +113,14 @@ def digest(
     if bool(tool) == bool(method) or bool(method) != bool(target) or (tool and content) or (method and arguments):
         raise InvalidInput("name an HTTP request with --method and --target, or a tool's call with --tool")
     if tool:
-        made = request_digest.of_tool(tool, _object(_read(arguments, CONFIG_MAX_BYTES) if arguments else b"{}"))
+        made = request_digest.of_tool(tool, _object(read_given(arguments, CONFIG_MAX_BYTES) if arguments else b"{}"))
     else:
         if not target.startswith("/"):
             raise InvalidInput(
                 "the target is the request's path and query, from its first / on: services compare those"
             )
-        made = request_digest.of_http(method, target, _read(content, _CONTENT_MAX) if content else b"")
+        made = request_digest.of_http(method, target, read_given(content, _CONTENT_MAX) if content else b"")
     emit(output, {"params_digest": made}, [made])
-
-
-def _read(file: str, most: int) -> bytes:
-    try:
-        if file == "-":
-            read = sys.stdin.buffer.read(most + 1)
-        else:
-            with Path(file).open("rb") as opened:
-                read = opened.read(most + 1)
-    except OSError as error:
-        raise InvalidInput(f"{file[:200]!r} cannot be read: {error.strerror}") from error
-    if len(read) > most:
-        raise InvalidInput(f"the file is larger than {most} bytes")
-    return read
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -150,6 +140,6 @@ def _certificate(file: Path) -> bytes:
     from sojourn.spiffe.x509svid import DER
 
     try:
-        return x509.load_pem_x509_certificate(_read(str(file), CONFIG_MAX_BYTES)).public_bytes(DER)
+        return x509.load_pem_x509_certificate(read_given(str(file), CONFIG_MAX_BYTES)).public_bytes(DER)
     except ValueError as error:
         raise InvalidInput("the file has no certificate in PEM") from error

@@ -1,7 +1,6 @@
 """The table [approval_notifier] of the configuration: who is told that a task waits for someone to agree."""
 
 from datetime import timedelta
-from ipaddress import ip_network
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from sojourn.limits import NOTICE_COMMAND_WORDS, NOTICE_DEADLINE_MAX_SECONDS, NOTICE_DEADLINE_SECONDS
 from sojourn.net.allowed_addresses import is_loopback, parse_address
 from sojourn.net.urls import parse_url
+from sojourn.settings.outside import Networks
 from sojourn.settings.tables import Duration, FilePath, Table, between
 
 
@@ -24,7 +24,7 @@ class ApprovalNotifierConfig(Table):
     webhook: str | None = None
     token_file: FilePath | None = None  # with the bearer token that the webhook is shown
     ca: FilePath | None = None  # a PEM file: who may have signed the webhook's certificate; default: the system's
-    private_networks: Annotated[tuple[str, ...], Field(max_length=32)] = ()  # not public, and may be connected to
+    private_networks: Networks = ()  # not public, and may be connected to
     timeout: Annotated[Duration, between(timedelta(seconds=0.1), timedelta(seconds=NOTICE_DEADLINE_MAX_SECONDS))] = (
         timedelta(seconds=NOTICE_DEADLINE_SECONDS)
     )
@@ -47,13 +47,6 @@ class ApprovalNotifierConfig(Table):
         address = parse_address(url.host)
         if url.scheme != "https" and url.host != "localhost" and (address is None or not is_loopback(address)):
             raise ValueError("is not an https URL: plain http is for loopback addresses alone")
-        return value
-
-    @field_validator("private_networks")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for each in value:
-            ip_network(each)
         return value
 
     @model_validator(mode="after")

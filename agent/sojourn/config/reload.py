@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import structlog
 
 from sojourn.audit.journal import Audit
+from sojourn.config.load import Loaded
 from sojourn.config.model import Config
 from sojourn.errors import InvalidConfig, joined
 from sojourn.limits import AUDITED_TEXT
@@ -20,7 +21,7 @@ from sojourn.settings.tables import Table
 
 log = structlog.get_logger()
 Apply = Callable[[Config], Awaitable[None]]
-_PLUGINS = frozenset({"attestors", "providers"})  # tables of tables, each of which is one key here
+_PLUGINS = frozenset({"attestors", "people", "providers"})  # tables of tables, each of which is one key here
 _ABSENT = object()
 
 
@@ -28,19 +29,21 @@ class ConfigReload:
     """What of the configuration is in force, and what will be after a restart."""
 
     def __init__(
-        self, config: Config, file: Path | None, read: Callable[[], Config], audit: Audit, clock: Clock
+        self, loaded: Loaded, file: Path | None, read: Callable[[], Loaded], audit: Audit, clock: Clock
     ) -> None:
         """`read` puts the configuration together once more, in a thread. Raises InvalidConfig."""
         self.file = file
+        self.digest = loaded.digest  # of what was taken last
         self.read_at: datetime = clock.now()
         self.fault = ""
         self.restart_needed: tuple[str, ...] = ()
-        self._in_force = values_of(config)
+        self._in_force = values_of(loaded.config)
         self._read = read
         self._audit = audit
         self._clock = clock
         self._appliers: list[tuple[frozenset[str], Apply]] = []
         self._wake = asyncio.Event()
+        self.on_read: Callable[[], object] = lambda: None  # told when all that was wished was read, whatever came of it
 
     def on(self, keys: Collection[str], apply: Apply) -> None:
         """Have `apply` called with the whole configuration when one of these keys has another value."""
@@ -60,25 +63,27 @@ class ConfigReload:
             except Exception:  # whatever it is, what is in force stays
                 log.exception("config_failed", path=str(self.file))
                 self.fault = "internal error; the log has it"
+            if not self._wake.is_set():
+                self.on_read()
 
     async def reload(self) -> None:
         """Read it now, and bring into force what can be."""
         try:
-            config = await asyncio.to_thread(self._read)
+            loaded = await asyncio.to_thread(self._read)
         except InvalidConfig as error:
             self.fault = joined(error.faults)
             log.error("config_refused", path=str(self.file), reason=self.fault)
             self._audit.note("config_refused", path=str(self.file), reason=self.fault[:AUDITED_TEXT])
             return
-        self.fault, self.read_at = "", self._clock.now()
-        wanted = values_of(config)
-        applied = await self._apply(config, wanted)
+        self.fault, self.read_at, self.digest = "", self._clock.now(), loaded.digest
+        wanted = values_of(loaded.config)
+        applied = await self._apply(loaded.config, wanted)
         self.restart_needed = self._changed(wanted)
         said = {"path": str(self.file), "changed": applied, "restart_needed": list(self.restart_needed)}
         log.info("config_reloaded", **said)
         self._audit.note("config_reloaded", **said)
         if self.restart_needed:
-            reason = f"in force after a restart of the agent alone: {', '.join(self.restart_needed)}"
+            reason = f"not in force until the agent is started again: {', '.join(self.restart_needed)}"
             log.warning("config_restart_needed", path=str(self.file), reason=reason)
 
     async def _apply(self, config: Config, wanted: Mapping[str, Any]) -> list[str]:
@@ -118,4 +123,5 @@ def _walk(prefix: str, table: Table) -> list[tuple[str, Any]]:
             found += ((f"{name}.{plugin}", settings) for plugin, settings in value.items())
         else:
             found.append((prefix + name, value))
+    found += ((prefix + name, value) for name, value in (table.model_extra or {}).items())
     return found

@@ -25,9 +25,10 @@ from sojourn.limits import (
     PROVIDER_CHECKS_PER_MINUTE,
 )
 from sojourn.policy.task_types import TaskType
+from sojourn.providers.answers import own_clock
 from sojourn.providers.errors import wordless
 from sojourn.providers.provider import Mint, Step, Wanted
-from sojourn.runtime.clock import Clock, synchronised
+from sojourn.runtime.clock import Clock
 from sojourn.spiffe.ids import SpiffeId
 
 log = structlog.get_logger()
@@ -150,7 +151,7 @@ class DryRun:
             return
         provider = outlet.provider
         yield Step("configured", "ok", f"{outlet.name} is of kind {provider.kind}; at a task's end: {_end(outlet)}")
-        yield self._clock_step()
+        yield own_clock(self._clock)
         try:
             step, wanted = self._wanted(request, outlet)
         except _Failed as error:
@@ -166,13 +167,6 @@ class DryRun:
         async with aclosing(self._asked(outlet, wanted, hidden)) as steps:
             async for step in steps:
                 yield step
-
-    def _clock_step(self) -> Step:
-        said = f"this machine's clock says {self._clock.now().replace(microsecond=0, tzinfo=None).isoformat()}Z"
-        if synchronised():
-            return Step("own_clock", "ok", f"{said}, and is kept right")
-        hint = "let chrony or systemd-timesyncd keep it right: what is signed is refused by a clock that differs"
-        return Step("own_clock", "ok", f"{said}; the kernel does not know of anything that keeps it right", hint)
 
     def _wanted(self, request: CheckRequest, outlet: Outlet) -> tuple[Step, Wanted | None]:
         """What to ask for, and the step that found it. Raise _Failed."""
@@ -274,10 +268,10 @@ class DryRun:
             told.put_nowait(None)
 
     def _mint(self, wanted: Wanted | None, hidden: list[str]) -> Mint:
-        def mint(audience: str, **options: Any) -> str:
+        async def mint(audience: str, **options: Any) -> str:
             if wanted is None:
                 raise Unavailable("there is nobody to sign for")
-            made = self._mints(wanted.spiffe_id)(audience, **options)
+            made = await self._mints(wanted.spiffe_id)(audience, **options)
             hidden.append(made)
             return made
 

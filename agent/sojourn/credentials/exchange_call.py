@@ -147,7 +147,7 @@ class ExchangeCalls:
                     f"provider {outlet.name!r} failed: it gave up", step="exchange", sent=True
                 ) from error
             except Exception as error:
-                log.error("provider_raised", provider=outlet.name, task=wanted.task_id, exc_info=wordless(error))
+                log.error("provider_raised", provider=outlet.name, task_id=wanted.task_id, exc_info=wordless(error))
                 raise ProviderUnavailable(
                     f"provider {outlet.name!r} failed: {type(error).__name__}", step="exchange", sent=True
                 ) from error

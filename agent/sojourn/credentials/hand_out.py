@@ -137,10 +137,10 @@ class HandOut:
         try:
             return await self._exchange(key, task, verdict, route)
         except SojournError as error:
-            log.info("credential_not_obtained", task=key.task_id, code=error.code, reason=error.public)
+            log.info("credential_not_obtained", task_id=key.task_id, code=error.code, reason=error.public)
             raise
         except Exception:
-            log.exception("exchange_failed", task=key.task_id)
+            log.exception("exchange_failed", task_id=key.task_id)
             raise
 
     async def _exchange(self, key: Key, task: Task, verdict: GrantVerdict, route: ProviderRoute) -> CachedCredential:
@@ -182,7 +182,9 @@ class HandOut:
                 began = self._engine.clock.boot()
                 obtained, fault = self._asking.sound(outlet, obtained)
                 left = (obtained.expires_at - self._engine.clock.now()).total_seconds()
-                await self._book.hold(credential, obtained, **verdict.decided.record())
+                decided = verdict.decided.record(params=True)
+                said = {"type_version": task.type.named["type_version"], **decided}
+                await self._book.hold(credential, obtained, **said)
             except TaskOver:  # it is being taken back
                 raise
             except BaseException as error:  # also what a plugin gave that is none

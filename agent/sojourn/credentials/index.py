@@ -16,6 +16,9 @@ class Index:
     """
 
     def __init__(self) -> None:
+        self.room = PROVIDER_CREDENTIALS  # of all tasks together
+        self.room_per_task = PROVIDER_CREDENTIALS_PER_TASK
+        self.room_per_workload = PROVIDER_CREDENTIALS_PER_ID
         self._all: dict[str, Credential] = {}
         self._by_task: dict[str, dict[str, Credential]] = {}
         self._per_workload = Usage[str]()
@@ -27,14 +30,11 @@ class Index:
 
     def check_room(self, task: Task) -> None:
         """Raise LimitExceeded if no further one of this task may be there."""
-        if len(self._by_task.get(task.id, ())) >= PROVIDER_CREDENTIALS_PER_TASK:
+        if len(self._by_task.get(task.id, ())) >= self.room_per_task:
             raise LimitExceeded(
-                f"the task has {PROVIDER_CREDENTIALS_PER_TASK} credentials of providers outside: they go as they expire"
+                f"the task has {self.room_per_task} credentials of providers outside: they go as they expire"
             )
-        if (
-            len(self._all) >= PROVIDER_CREDENTIALS
-            or self._per_workload[str(task.spiffe_id)] >= PROVIDER_CREDENTIALS_PER_ID
-        ):
+        if len(self._all) >= self.room or self._per_workload[str(task.spiffe_id)] >= self.room_per_workload:
             raise LimitExceeded("too many credentials of providers outside are not over: they go as they expire")
 
     def add(self, credential: Credential) -> None:

@@ -131,7 +131,7 @@ class ProviderRoutes:
                     fault = f"ceiling: ask: {resource}: {error.public}"
                     found.append(Fault(f"{kind.name}.toml", outside.ask_line, fault))
                 except Exception as error:
-                    log.exception("ask_not_read", provider=outside.provider, task_type=kind.name)
+                    log.exception("ask_not_read", provider=outside.provider, type=kind.name)
                     fault = f"ceiling: ask: {resource}: cannot be read: {type(error).__name__}"
                     found.append(Fault(f"{kind.name}.toml", outside.ask_line, fault))
         return found
@@ -172,7 +172,7 @@ class ProviderRoutes:
             told = route.outlet.provider.describe(route.ask)
             return route.outlet, {str(name): str(value) for name, value in told.items()}
         except Exception:
-            log.exception("resource_not_described", task=task.id, resource=resource)
+            log.exception("resource_not_described", task_id=task.id, resource=resource)
             return None
 
     def types_of(self, name: str, types: Mapping[str, TaskType]) -> list[str]:

@@ -186,7 +186,9 @@ class _Lane:
             return
         self._failures += 1
         if self._failures == 1:
-            log.warning("external_recall_failed", provider=self._outlet.name, reason=fault.why, task=credential.task_id)
+            log.warning(
+                "external_recall_failed", provider=self._outlet.name, reason=fault.why, task_id=credential.task_id
+            )
         self._alarms.after(self._pause(credential.attempts, fault.pause), self.add, credential)
         if self._failures >= PROVIDER_RECALL_FAILURES and not self._paused:
             self._paused = True

@@ -8,6 +8,7 @@ from sojourn.errors.oauth import BindingNotOffered
 from sojourn.oauth.issued_tokens import IssuedToken
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
+from sojourn.tasks.token_issuer import key_of_person
 from sojourn.tasktoken.sender_constraint import Binding
 
 
@@ -36,7 +37,7 @@ class TaskTokenSource:
         if bound:
             raise BindingNotOffered(
                 f"a provider gives the credentials for {resource[:200] or 'it'}, and they are not bound to their"
-                " sender: ask without a key, proof or certificate"
+                " sender: ask without a key, proof or certificate, for a task whose person's token is bound to none"
             )
         if params_digest:
             raise BindingNotOffered(
@@ -62,7 +63,8 @@ class TaskTokenSource:
         that is to be bound, or for one request alone.
         """
         if self.is_outside(task, resource):
-            self.check_offered(task, resource, bound=agent_key or binding is not None, params_digest=params_digest)
+            bound = agent_key or binding is not None or bool(key_of_person(task))
+            self.check_offered(task, resource, bound=bound, params_digest=params_digest)
             return await self._handing.give(task, resource, actions, not_after=not_after, fits=fits)
         token = await self._engine.token(
             task,

@@ -6,20 +6,24 @@ may go on the wire, and `detail`, which goes to the log only.
     SojournError
     ├── InvalidInput        the caller sent something malformed
     │   ├── TooLarge, InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidBundle
-    │   ├── InvalidConfig, InvalidPolicy
+    │   ├── InvalidConfig, InvalidPolicy, ReasonNeeded
     │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
     │   └── InvalidToken, InvalidEvent, InvalidSvid    what was signed is not good, whatever the reason
     ├── Refused             understood, and the answer is no
     │   ├── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
-    │   └── NeedsApproval, ReviewOwed, ApprovalDenied, ApprovalExpired, SvidRefused
-    ├── NotFound, AlreadyExists
-    ├── LimitExceeded (BudgetSpent), StoreFull
+    │   ├── NeedsApproval, ReviewOwed, ReviewOverdue, OwnReview
+    │   ├── ApprovalDenied, ApprovalExpired, SvidRefused
+    │   └── AgentDenied     at a server: who calls is not, or not now, one of its nodes
+    ├── NotFound, AlreadyExists, NodeRefused
+    ├── LimitExceeded (BudgetSpent), StoreFull (AuditFull)
     ├── TaskOver            the task has ended, or is suspended
     │   └── ApprovalRequired    it has not begun yet: someone must agree first
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, BundleNotFetched, NoTaskTypes, StoreFailed, SvidRevoked, SvidExpired
-    ├── Unimplemented, FailedPrecondition
-    ├── CannotStart, Unreachable    the agent cannot start here; (client side) nobody answers on the socket
+    │   ├── AttestationFailed, BundleNotFetched, NoTaskTypes, StoreFailed, SvidRevoked, SvidExpired
+    │   ├── UpstreamUnavailable (UpstreamNotGood)
+    │   └── KeysUnavailable (PinRefused)
+    ├── Unimplemented (NotOfServer), FailedPrecondition (ReviewNotShown, ReviewStale, HeldByServer)
+    ├── CannotStart (KeysSealed), Unreachable    the agent cannot start here; (client side) nobody answers on the socket
     └── Bug                 a state that cannot be
 """
 
@@ -50,7 +54,7 @@ class SojournError(Exception):
 
     code: ClassVar[str] = "internal"
     grpc_status: ClassVar[str] = "INTERNAL"
-    oauth_error: ClassVar[str] = "invalid_request"
+    oauth_error: str = "invalid_request"  # of the class, but where one error is told as another request has it
 
     def __init__(self, public: str, *, detail: str = "") -> None:
         super().__init__(public)
@@ -65,6 +69,12 @@ class InvalidInput(SojournError):
 
     code = "invalid_input"
     grpc_status = "INVALID_ARGUMENT"
+
+
+class ReasonNeeded(InvalidInput):
+    """What nobody used is kept by a decision that says why."""
+
+    code = "reason_needed"
 
 
 @contextmanager
@@ -234,6 +244,18 @@ class ReviewOwed(Refused):
     code = "review_owed"
 
 
+class ReviewOverdue(Refused):
+    """The review of a task type is overdue, and the type says that no new task of it begins then."""
+
+    code = "review_overdue"
+
+
+class OwnReview(Refused):
+    """Nobody reviews what they changed themselves, and no workload reviews anything."""
+
+    code = "own_review"
+
+
 class ApprovalDenied(Refused):
     """Whoever was asked to agree to the task said no."""
 
@@ -283,6 +305,19 @@ class AlreadyExists(SojournError):
     grpc_status = "ALREADY_EXISTS"
 
 
+class NodeRefused(SojournError):
+    """The SPIRE server does not take this agent for a node of its own. `reason_code` says why, stably: expired,
+    not_attested, not_active, banned or must_reattest.
+    """
+
+    code = "node_refused"
+    grpc_status = "FAILED_PRECONDITION"
+
+    def __init__(self, public: str, *, reason_code: str = "not_attested", detail: str = "") -> None:
+        super().__init__(public, detail=detail)
+        self.reason_code = reason_code
+
+
 class TaskOver(SojournError):
     """The task is not active: it has ended, or is suspended."""
 
@@ -303,6 +338,18 @@ class Unavailable(SojournError):
     code = "unavailable"
     grpc_status = "UNAVAILABLE"
     oauth_error = "temporarily_unavailable"
+
+
+class UpstreamUnavailable(Unavailable):
+    """What is above this agent is away, refuses, or cannot be used: a node's server, or who signs the intermediate."""
+
+    code = "upstream_unavailable"
+
+
+class UpstreamNotGood(UpstreamUnavailable):
+    """What the upstream authority gave breaks a rule: it is not used, and what there is signs on."""
+
+    code = "upstream_not_good"
 
 
 class BundleNotFetched(Unavailable):
@@ -347,10 +394,34 @@ class SvidRefused(Refused):
     code = "svid_refused"
 
 
+class AgentDenied(Refused):
+    """Who calls is none of the server's nodes, or not by the SVID that it shows. `reason_code` says why, stably:
+    expired, not_attested, not_active, banned or must_reattest.
+    """
+
+    code = "agent_denied"
+
+    def __init__(self, public: str, *, reason_code: str = "not_attested", detail: str = "") -> None:
+        super().__init__(public, detail=detail)
+        self.reason_code = reason_code
+
+
 class NoTaskTypes(Unavailable):
     """No task types are in force, since those of the folder cannot be used and there is no earlier set that can be."""
 
     code = "no_task_types"
+
+
+class KeysUnavailable(Unavailable):
+    """The token with the root's key, or the process that uses it, does not do what it is asked for now."""
+
+    code = "keys_unavailable"
+
+
+class PinRefused(KeysUnavailable):
+    """The token refuses its PIN, or there is none; it is not tried again until the PIN's file has changed."""
+
+    code = "pin_refused"
 
 
 class StoreFailed(Unavailable):
@@ -367,6 +438,12 @@ class StoreFull(SojournError):
     oauth_error = "temporarily_unavailable"
 
 
+class AuditFull(StoreFull):
+    """The audit journal is full of records that may not be pruned, so that nothing is given that would add to it."""
+
+    code = "audit_full"
+
+
 class Unreachable(SojournError):
     """Nobody answers on the socket."""
 
@@ -380,6 +457,12 @@ class CannotStart(SojournError):
     code = "cannot_start"
 
 
+class KeysSealed(CannotStart):
+    """Keys are sealed, and what opens them is not there, or is another key; the sentence says what to do about it."""
+
+    code = "keys_sealed"
+
+
 class Unimplemented(SojournError):
     """What is asked for has no meaning here, or is not there yet; the sentence says what to do instead."""
 
@@ -387,11 +470,35 @@ class Unimplemented(SojournError):
     grpc_status = "UNIMPLEMENTED"
 
 
+class NotOfServer(Unimplemented):
+    """What was asked for is an agent's, and this is a server; the sentence says where it is to be asked."""
+
+    code = "not_of_server"
+
+
 class FailedPrecondition(SojournError):
     """Something else must be done first; nothing was changed."""
 
     code = "failed_precondition"
     grpc_status = "FAILED_PRECONDITION"
+
+
+class HeldByServer(FailedPrecondition):
+    """What was to be changed is the server's whose node this agent is: change it there."""
+
+    code = "held_by_server"
+
+
+class ReviewNotShown(FailedPrecondition):
+    """A decision names evidence that the agent has not shown of this, or has let go of."""
+
+    code = "review_not_shown"
+
+
+class ReviewStale(FailedPrecondition):
+    """What is reviewed was changed since its evidence was shown."""
+
+    code = "review_stale"
 
 
 class Bug(SojournError):

@@ -1,9 +1,10 @@
-"""Errors of the token service, of what its tokens guard, and of a damaged database, beside those of `errors`."""
+"""Errors of the token service, of what its tokens guard, of a damaged database, and of backups."""
 
 from collections.abc import Sequence
 
 from sojourn.errors import (
     ApprovalRequired,
+    FailedPrecondition,
     InvalidInput,
     InvalidTarget,
     InvalidToken,
@@ -144,6 +145,13 @@ class WrongParams(Refused):
     oauth_error = "insufficient_scope"
 
 
+class NotApproved(Refused):
+    """A token is good, and this action needs a task that somebody has approved (RFC 9470, 3)."""
+
+    code = "not_approved"
+    oauth_error = "insufficient_user_authentication"
+
+
 class ParamNotBound(Refused):
     """A token is for a parameter that this request is not compared with: the guard does not know where it has it."""
 
@@ -176,7 +184,46 @@ class ToolRefused(Refused):
         self.reason_code = why.remote_code or why.code
 
 
+class ShuttingDown(Unavailable):
+    """The agent is stopping, and has begun nothing of what was asked."""
+
+    code = "shutting_down"
+
+    def __init__(self, public: str = "the agent is shutting down", *, detail: str = "") -> None:
+        super().__init__(public, detail=detail)
+
+
 class DatabaseDamaged(StoreFailed):
     """What is in the database is not what an agent has written; nothing was changed."""
 
     code = "database_damaged"
+
+
+class BackupDamaged(FailedPrecondition):
+    """A file is no backup, or not the whole of what was written; nothing was changed."""
+
+    code = "backup_damaged"
+
+
+class WrongPassphrase(Refused):
+    """A backup does not open with this passphrase; nothing was changed."""
+
+    code = "wrong_passphrase"
+
+
+class BackupNotForHere(FailedPrecondition):
+    """A backup is of another trust domain, or of a release from which this one cannot go on; nothing was changed."""
+
+    code = "backup_not_for_here"
+
+
+class NewerJournal(FailedPrecondition):
+    """It cannot be shown that a backup has all that the data folder knows, which would be lost; nothing was changed."""
+
+    code = "newer_journal"
+
+
+class CannotInstall(SojournError):
+    """The agent cannot be installed or removed here; the sentence says what to do about it."""
+
+    code = "cannot_install"

@@ -16,6 +16,7 @@ from sojourn.limits import (
     JWT_LEEWAY_SECONDS,
     LONG_MAX,
 )
+from sojourn.people.person import is_pseudonym
 from sojourn.policy.cedar_schema import Param
 from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.spiffe.ids import SpiffeId
@@ -30,7 +31,9 @@ class Publication:
     """What a source says."""
 
     name: str  # as in a type's [facts]
-    subject: str  # "": everywhere | a SPIFFE ID: of that workload | a task's ID: of that task
+    subject: (
+        str  # "": everywhere | a SPIFFE ID: of that workload | a task's ID: of that task | a pseudonym: of that person
+    )
     value: Param
     source: str  # "operator" | a workload's SPIFFE ID | the https issuer of a signed event
     valid_seconds: float | None  # None: until something else is said; a type's max_age counts all the same
@@ -150,10 +153,11 @@ class Fact:
 def check(said: Publication) -> None:
     """Raise InvalidInput with what is wrong."""
     check_name(said.name)
-    if said.subject and not is_task_id(said.subject) and not _is_spiffe_id(said.subject):
-        raise InvalidInput(f"subject {said.subject[:100]!r} is neither empty, nor a SPIFFE ID, nor a task's ID")
+    if said.subject and not any(fits(said.subject) for fits in (is_task_id, is_pseudonym, _is_spiffe_id)):
+        # What stands there is quoted nowhere, as it may be a person's name: whoever it is goes by `person`.
+        raise InvalidInput("the subject is neither empty, nor a SPIFFE ID, nor a task's ID, nor a pseudonym")
     if not (said.source == OPERATOR or _is_issuer(said.source) or _is_spiffe_id(said.source)):
-        raise InvalidInput(f"source {said.source[:100]!r} is neither operator, nor a SPIFFE ID, nor an https issuer")
+        raise InvalidInput("the source is neither operator, nor a SPIFFE ID, nor an https issuer")
     if isinstance(said.value, str):
         try:
             size = len(said.value.encode())
@@ -174,7 +178,7 @@ def check(said: Publication) -> None:
 def check_name(name: str) -> None:
     """Raise InvalidInput unless a fact may be named so."""
     if not _NAME.fullmatch(name):
-        raise InvalidInput(f"fact {name[:64]!r} is not a name of letters, digits and _, at most 64")
+        raise InvalidInput("the fact's name is not one of letters, digits and _, at most 64")
 
 
 def _is_spiffe_id(text: str) -> bool:

@@ -8,6 +8,7 @@ emergency stop from whomever it likes, in advance.
 from collections.abc import Iterable, Mapping, Sequence
 
 from sojourn.facts.publications import Fact
+from sojourn.people.person import is_pseudonym
 from sojourn.policy.cedar_schema import Context, Param, Reading
 from sojourn.policy.task_type_tables import FactRule
 from sojourn.tasktoken.task_id import is_task_id
@@ -85,8 +86,9 @@ def before(said: Fact, rule: FactRule, others: Iterable[Fact], boot: float) -> l
 
 
 def _rank(fact: Fact, rule: FactRule) -> tuple[int, int]:
-    """The less, the sooner it counts: by its source, then a task's before a workload's before everybody's."""
-    return rule.sources.index(fact.source), 0 if is_task_id(fact.subject) else 1 if fact.subject else 2
+    """The less, the sooner it counts: by its source, then a task's before its person's, a workload's, everybody's."""
+    about = 0 if is_task_id(fact.subject) else 1 if is_pseudonym(fact.subject) else 2 if fact.subject else 3
+    return rule.sources.index(fact.source), about
 
 
 def _value(reading: Reading | str) -> tuple[type, Param] | None:

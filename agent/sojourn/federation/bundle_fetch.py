@@ -46,9 +46,8 @@ from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import spiffe_id_of
-from sojourn.spiffetls.authorize import Authorize, authorize_id
-from sojourn.spiffetls.context import InnerContext, SpiffeContext
-from sojourn.spiffetls.peer import PeerCheck
+from sojourn.spiffetls.authorize import authorize_id
+from sojourn.spiffetls.context import UnshownContext
 from sojourn.workloadapi.messages import X509Context
 
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
@@ -133,15 +132,6 @@ class _Vouching:
         return self
 
 
-class _EndpointContext(SpiffeContext):
-    """A client's context that shows no certificate of its own, and admits one SPIFFE ID."""
-
-    authorize: Authorize
-
-    def complete(self, inner: InnerContext, context: X509Context) -> None:
-        inner.check_peer = PeerCheck(context, self.authorize)
-
-
 def _spiffe_context(relationship: Relationship, endpoint: SpiffeId, vouching: Bundle | None) -> ssl.SSLContext:
     domain = endpoint.trust_domain
     if vouching is None or not vouching.x509_authorities:
@@ -152,10 +142,7 @@ def _spiffe_context(relationship: Relationship, endpoint: SpiffeId, vouching: Bu
             " `bundle set`",
             reason_code="no_bundle",
         )
-    authorize = authorize_id(endpoint)
-    context = _EndpointContext(_Vouching(vouching), authorize, server_side=False)
-    context.authorize = authorize
-    return context
+    return UnshownContext(_Vouching(vouching), authorize_id(endpoint), server_side=False)
 
 
 def _read(trust_domain: TrustDomain, body: bytes) -> Bundle:

@@ -74,6 +74,7 @@ class FolderFollower(ABC):
         self._failed = failed
         self._retry_at = 0.0
         self._wake = asyncio.Event()
+        self.on_read: Callable[[], object] = lambda: None  # told when all that was wished was read, whatever came of it
 
     def wake(self) -> None:
         """Have the folder read soon, whether or not it has changed."""
@@ -88,6 +89,8 @@ class FolderFollower(ABC):
             again = self._wake.is_set()
             self._wake.clear()
             await self.look(settled_seconds=FOLLOWED_SETTLED_SECONDS, again=again)
+            if again and not self._wake.is_set():
+                self.on_read()
 
     async def look(self, *, settled_seconds: float = 0.0, again: bool = False) -> None:
         """Bring the folder into force if it has changed, and has not changed further for `settled_seconds`."""

@@ -10,6 +10,7 @@ import httpcore2
 from sojourn.httpclient.faults import HttpFault, Why, fault_of
 from sojourn.httpclient.pool import Pool
 from sojourn.net.urls import Url
+from sojourn.runtime import trace
 
 _SENT: Final = "http11.send_request_headers.started"
 _FAILURES: Final = (
@@ -67,6 +68,8 @@ class HttpClient:
         fixed = {"host": url.authority, "accept": "application/json", "accept-encoding": "identity"}
         if content is not None:
             fixed["content-length"] = str(len(content))
+        if (of_trace := trace.header()) is not None:
+            fixed[trace.HEADER] = of_trace
         named = {**fixed, **{name.lower(): value for name, value in headers.items()}}
         request = httpcore2.Request(
             method,

@@ -48,6 +48,10 @@ class Pool(httpcore2.AsyncConnectionPool):
     async def retire(self) -> None:
         """Let go of those that are kept; those that are in use go when their calls are over."""
         self.retired = True
+        await self.let_go()
+
+    async def let_go(self) -> None:
+        """Close those that are kept; further ones are kept as before."""
         for each in self.connections:
             if each.is_idle():
                 await each.aclose()

@@ -19,6 +19,7 @@ from sojourn.limits import (
     SVID_TTL_MAX_SECONDS,
     SVID_TTL_MIN_SECONDS,
 )
+from sojourn.settings.owners import check_owner
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 _ENTRY_ID = re.compile(r"[A-Za-z0-9._-]+")
@@ -49,7 +50,8 @@ class Registration:
     """What is registered. TTLs: seconds, 0 for the agent's default. Times: seconds since the epoch, 0 for none.
 
     `spiffe_id` and `jwt_claims` may hold placeholders: what a caller has by it is an Entry, which `expand` makes.
-    `origin` is the followed folder that it comes from; empty: it was made through the API.
+    `origin` is the followed folder that it comes from; empty: it was made through the API. `owner` and `sponsor` say
+    who is responsible for it, for people; empty: nobody is named.
     """
 
     id: str
@@ -72,6 +74,8 @@ class Registration:
     priority: int = 0
     origin: str = ""
     jwt_claims: JwtClaims = NO_CLAIMS
+    owner: str = ""
+    sponsor: str = ""
 
     @property
     def placeholders(self) -> tuple[Placeholder, ...]:
@@ -177,6 +181,8 @@ def check(entry: Registration, trust_domain: TrustDomain) -> None:
     if len(entry.hint.encode()) > HINT_MAX_BYTES:
         raise InvalidEntry(f"hint is too long, max length is {HINT_MAX_BYTES} characters")
     check_dns_names(entry.dns_names)
+    _check_owner("owner", entry.owner)
+    _check_owner("sponsor", entry.sponsor)
     if abs(entry.priority) > ENTRY_PRIORITY_MAX:
         raise InvalidEntry(
             f"priority is {entry.priority}: it must be from -{ENTRY_PRIORITY_MAX} to {ENTRY_PRIORITY_MAX}"
@@ -187,14 +193,29 @@ def check(entry: Registration, trust_domain: TrustDomain) -> None:
         raise InvalidEntry("selector types must be the same when store SVID is enabled")
 
 
+def check_for_nodes(entry: Registration) -> None:
+    """Raise InvalidEntry for what a server cannot give its nodes: what placeholders stand for is known to them alone,
+    so that a stolen node could have any value of theirs.
+    """
+    if entry.placeholders:
+        raise InvalidEntry(
+            "a server gives no entries with placeholders to its nodes: say the SPIFFE ID and the claims outright"
+        )
+
+
+def check_served(entry: Registration, trust_domain: TrustDomain) -> None:
+    """Raise InvalidSpiffeId or InvalidEntry for what may not be served in a trust domain, whoever has registered it."""
+    entry.spiffe_id.check_workload_of(trust_domain)
+    if not entry.selectors:
+        raise InvalidEntry("selector list is empty")
+
+
 def check_stored(entry: Registration, trust_domain: TrustDomain) -> None:
     """Raise CannotStart for an entry that no agent of this trust domain has kept, as where its keys were moved away and
     its trust domain was changed: what it says would be signed.
     """
     try:
-        entry.spiffe_id.check_workload_of(trust_domain)
-        if not entry.selectors:
-            raise InvalidEntry("selector list is empty")
+        check_served(entry, trust_domain)
     except SojournError as error:
         raise CannotStart(
             f"the database's entry {quoted(entry.id)} is none of this agent's: {error.public}; use another --data-dir"
@@ -208,6 +229,13 @@ def _check_ttl(name: str, seconds: int) -> None:
             f"{name} is {seconds} s: it must be from {SVID_TTL_MIN_SECONDS} s to {SVID_TTL_MAX_SECONDS} s,"
             " or 0 for the default"
         )
+
+
+def _check_owner(name: str, text: str) -> None:
+    try:
+        check_owner(text)
+    except ValueError as error:
+        raise InvalidEntry(f"{name} {error}") from error
 
 
 def check_dns_names(names: Sequence[str]) -> None:

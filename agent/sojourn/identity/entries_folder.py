@@ -14,6 +14,7 @@ from sojourn.files import trusted
 from sojourn.files.folder_watch import FolderFollower, WatchedFolder
 from sojourn.identity import entry_documents
 from sojourn.identity.entries import Registration, registration
+from sojourn.identity.entry_changes import named_in_records
 from sojourn.identity.entry_documents import Declared
 from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.program_files import Cautions
@@ -72,7 +73,7 @@ class FollowedFolder(FolderFollower):
         return await self._registry.apply_folder(wanted, str(self.folder), [each.place for each in found], self._record)
 
     def _record(self, event: str, entry: Registration) -> Event:
-        fields = {"entry_id": entry.id, "spiffe_id": str(entry.spiffe_id), "revision": entry.revision}
+        fields = named_in_records(entry)
         return self._audit.event(event, {**fields, "folder": str(self.folder)})
 
     def _applied(self, plan: Plan) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sojourn.audit.journal import Event
 from sojourn.errors import SojournError
@@ -48,3 +48,9 @@ def recorded(changes: Sequence[Change], record: Recorder | None) -> list[Event]:
         if entry is not None and record is not None:
             made.append(record(f"entry_{done}", entry))
     return made
+
+
+def named_in_records(entry: Registration) -> dict[str, Any]:
+    """Which entry it is, and whose, as records say it."""
+    named = {"entry_id": entry.id, "spiffe_id": str(entry.spiffe_id), "revision": entry.revision}
+    return named | {name: text for name in ("owner", "sponsor") if (text := getattr(entry, name))}

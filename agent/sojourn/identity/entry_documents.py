@@ -3,8 +3,8 @@
 A text holds entries: one document with `entries:`, a list, or several documents of one entry each. An entry has
 `spiffe_id` and `selectors` (each `TYPE:VALUE`, or SPIRE's `type` and `value`), and may have `id`, `parent_id`,
 `x509_svid_ttl`, `jwt_svid_ttl` (a duration, or seconds), `hint`, `dns_names`, `federates_with`, `expires_at` (seconds
-since the epoch), `priority`, `admin`, `downstream`, `store_svid`, `additional_attributes`, `jwt_claims` (by name). The
-SPIFFE ID and the texts in `jwt_claims` may have placeholders such as `{k8s.ns}`.
+since the epoch), `priority`, `admin`, `downstream`, `store_svid`, `additional_attributes`, `jwt_claims` (by name),
+`owner`, `sponsor`. The SPIFFE ID and the texts in `jwt_claims` may have placeholders such as `{k8s.ns}`.
 """
 
 import json
@@ -32,7 +32,7 @@ _ALIASES = {"entry_id": "id", "entry_expiry": "expires_at", "entryExpiry": "expi
 _IGNORED = frozenset({"revision", "revision_number", "created_at", "origin"})
 _KNOWN = frozenset(
     {"id", "spiffe_id", "parent_id", "selectors", "hint", "dns_names", "federates_with", "additional_attributes"}
-    | {"jwt_claims"}
+    | {"jwt_claims", "owner", "sponsor"}
     | {*_WHOLE_MAX, *_FLAGS, *_TTLS}
 )
 
@@ -159,6 +159,8 @@ def _fields(document: Any) -> dict[str, Any]:
     readers: dict[str, Callable[[str, Any], Any]] = {
         "id": _text,
         "hint": _text,
+        "owner": _text,
+        "sponsor": _text,
         "dns_names": _texts,
         "jwt_claims": lambda _, value: JwtClaims.parse(value),
         "federates_with": lambda name, value: tuple(TrustDomain.parse(each) for each in _texts(name, value)),

@@ -1,7 +1,7 @@
 """The bundles of foreign trust domains: kept apart, never merged, given to those whose entries federate with them."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -79,6 +79,14 @@ class ForeignBundles:
         """The foreign bundles that callers with these entries may have."""
         wanted = sorted({domain for entry in entries for domain in entry.federates_with})
         return {domain: self._bundles[domain] for domain in wanted if domain in self._bundles}
+
+    def follow_server(self, put: Mapping[TrustDomain, Bundle], gone: Collection[TrustDomain] = ()) -> None:
+        """Take what a server above this node says: bundles, and which are gone. They are in memory alone."""
+        self._bundles.update(put)
+        for domain in gone:
+            self._bundles.pop(domain, None)
+        for domain in (*put, *gone):
+            self.on_change.tell(domain)
 
     async def put(self, bundle: Bundle, events: Sequence[Event] = (), *, must_exist: bool | None = None) -> Bundle:
         """Keep a bundle. `must_exist` True refuses a new one (NotFound), False refuses to replace (AlreadyExists).

@@ -1,9 +1,8 @@
 """The identities of callers: what each has now, and telling those who hold a stream when that changes."""
 
 import asyncio
-import contextlib
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
@@ -11,8 +10,8 @@ from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.audit.journal import Event
-from sojourn.authority.embedded_ca import EmbeddedAuthority
-from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
+from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, SojournError, Unavailable
+from sojourn.errors.oauth import ShuttingDown
 from sojourn.identity.entries import Entry, IdentityKey, Registration
 from sojourn.identity.entry_changes import Change
 from sojourn.identity.foreign_bundles import ForeignBundles
@@ -24,8 +23,10 @@ from sojourn.identity.revocations import Revocations
 from sojourn.identity.streams import IdentityStream
 from sojourn.identity.subscriptions import Streams
 from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.trust import TrustSource
 from sojourn.limits import UNMATCHED_HOLD_SECONDS
 from sojourn.runtime.clock import Clock
+from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -41,7 +42,7 @@ class Identities:
         self,
         attestation: Attestation,
         registry: Registry,
-        authority: EmbeddedAuthority,
+        authority: TrustSource,
         issuing: SvidIssuer,
         revocations: Revocations,
         foreign: ForeignBundles,
@@ -50,12 +51,14 @@ class Identities:
         self._attestation = attestation
         self._registry = registry
         self._authority = authority
-        self._issuing = issuing
+        self.issuing = issuing
         self._revocations = revocations
         self._foreign = foreign
         self._clock = clock
         self._read = ReadTokens()
         self.streams = Streams(issuing.watch, issuing.unwatch)
+        self.on_no_identity: Hooks[[]] = Hooks()  # a caller was told that it has none
+        self.why_none: Callable[[], SojournError | None] = lambda: None  # why nobody here has any
         self._closing = False
         registry.on_change(self._registered)
         issuing.on_rotation(self._rotated)
@@ -84,8 +87,12 @@ class Identities:
         """
         entries = self._settled(await self._attestation.attest(peer))
         if not entries:
-            raise NoIdentity("no identity issued")
+            raise self._no_identity()
         return entries
+
+    async def any_of(self, peer: Peer) -> tuple[Entry, ...]:
+        """The entries of a caller who need not have any. Raise AttestationFailed if it cannot be told."""
+        return self._settled(await self._attestation.attest(peer))
 
     async def of_process(self, pid: int) -> tuple[Entry, ...]:
         """The entries that a process would have if it called; none if there is none. Raise AttestationFailed."""
@@ -109,6 +116,10 @@ class Identities:
         """The entries for one SPIFFE ID, for a workload that is known by its SVID; none if it is not registered."""
         return self._registry.registered(spiffe_id)
 
+    def are_still(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """Those of these entries that are registered as they were when they were found."""
+        return tuple(entry for entry in entries if self._registry.has_still(entry))
+
     def is_revoked(self, kind: str, svid_id: str, spiffe_id: SpiffeId) -> bool:
         """Whether an SVID with this SPIFFE ID is on the deny list."""
         return self._revocations.denies(kind, svid_id, spiffe_id)
@@ -123,19 +134,21 @@ class Identities:
             if entry.spiffe_id == spiffe_id:
                 return entry
         self._check_told(attested, {spiffe_id})
-        raise NoIdentity("no identity issued")
+        raise self._no_identity()
 
-    def x509_svid(self, entry: Entry) -> X509Svid:
-        """The X.509-SVID of an entry, as good as it gets now."""
-        return self._issuing.x509.get(entry)
+    def x509_svid(self, entry: Entry) -> X509Svid | None:
+        """The X.509-SVID of an entry, as good as it gets now; None: it has to be waited for, in `issuing`."""
+        return self.issuing.x509.look(entry)
 
-    def jwt_svid(self, entry: Entry, audience: Sequence[str]) -> VerifiedJwtSvid:
-        """A JWT-SVID of an entry, as good as it gets now."""
-        return self._issuing.jwt.get(entry, audience)
+    def jwt_svid(self, entry: Entry, audience: Sequence[str]) -> VerifiedJwtSvid | None:
+        """A JWT-SVID of an entry, as good as it gets now; None: it has to be waited for, in `issuing`."""
+        return self.issuing.jwt.look(entry, audience)
 
-    def wit_svid(self, entry: Entry) -> WitSvid:
-        """The WIT-SVID of an entry, as good as it gets now. Raise Unimplemented if that is switched off."""
-        return self._issuing.wit.get(entry)
+    def wit_svid(self, entry: Entry) -> WitSvid | None:
+        """The WIT-SVID of an entry, as good as it gets now; None: it has to be waited for, in `issuing`. Raise
+        Unimplemented if that is switched off.
+        """
+        return self.issuing.wit.look(entry)
 
     def verify_jwt_svid(
         self, token: str, audience: Sequence[str], entries: Sequence[Registration] = ()
@@ -161,7 +174,7 @@ class Identities:
         except InvalidToken:
             possible = [entry for entry in self._possible(attested, entries) if entry.federates_with]
             if possible:
-                with contextlib.suppress(InvalidToken):
+                with suppress(InvalidToken):
                     self.verify_jwt_svid(token, audience, (*entries, *possible))
                     raise cannot_tell(attested) from None
             raise
@@ -176,17 +189,17 @@ class Identities:
     def revoke_identity(self, identity: RevokedIdentity) -> None:
         """Put an identity on the deny list, replace what it has on the streams, and end those."""
         field = "entry_id" if identity.kind == ENTRY else "spiffe_id"
-        in_use, lost = self._issuing.forget_identity(lambda key: str(getattr(key, field)) == identity.name)
+        in_use, lost = self.issuing.forget_identity(lambda key: str(getattr(key, field)) == identity.name)
         self._end_streams(lost)
         self._revocations.put_identity(identity, in_use)
 
     def _revoked(self, revoked: Sequence[RevokedSvid]) -> None:
-        self._issuing.forget_revoked(revoked)
+        self.issuing.forget_revoked(revoked)
         gone = {each.svid.id for each in revoked}
-        lost = {kept.entry.key for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
-        lost |= {kept.entry.key for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
+        lost = {kept.entry.key for kept in self.issuing.x509.kept() if kept.svid.serial in gone}
+        lost |= {kept.entry.key for kept in self.issuing.wit.kept() if kept.svid.serial in gone}
         for key in lost:
-            self._issuing.forget(key)
+            self.issuing.forget(key)
         self._end_streams(lost)
 
     def _end_streams(self, lost: Collection[IdentityKey]) -> None:
@@ -212,7 +225,7 @@ class Identities:
         attested = await self._attestation.attest(peer)
         stream = self.streams.open(method, peer, attested, self._clock.now())
         if self._closing:
-            stream.end(_closing())
+            stream.end(ShuttingDown())
         try:
             stream.check_closing()
             self.streams.give(stream, self._settled(attested))
@@ -252,16 +265,20 @@ class Identities:
         """End every stream, also those that come still, with Unavailable, so that clients come back."""
         self._closing = True
         for stream in self.streams:
-            stream.end(_closing())
+            stream.end(Unavailable("the agent is shutting down"))  # not ShuttingDown: it may have been answered
 
     async def _hold(self, stream: IdentityStream) -> None:
         try:
-            async with asyncio.timeout(UNMATCHED_HOLD_SECONDS):
+            async with asyncio.timeout(UNMATCHED_HOLD_SECONDS if self.why_none() is None else 0):
                 while not stream.entries:
                     await stream.next_change()
         except TimeoutError:
             self._settled(stream.attested)  # it may have become more than one can tell
-            raise NoIdentity("no identity issued") from None
+            raise self._no_identity() from None
+
+    def _no_identity(self) -> SojournError:
+        self.on_no_identity.tell()
+        return self.why_none() or NoIdentity("no identity issued")
 
     def _match(self, attested: Attested) -> tuple[Entry, ...]:
         return unique_hints(self._registry.match(attested.selectors, attested.untold))
@@ -288,7 +305,7 @@ class Identities:
         To a caller who holds entries already, what is left of them is given then, unless one that is not left might be.
         """
         entries = self._match(attested)
-        if not any(True for _ in self._possible(attested, entries)):
+        if not attested.untold or not any(True for _ in self._possible(attested, entries)):
             return entries
         mine = {entry.key for entry in held or ()}  # by another SPIFFE ID of the same template it would be new
         kept = tuple(entry for entry in entries if entry.key in mine)
@@ -304,7 +321,7 @@ class Identities:
     def _registered(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.old is not None:
-                self._issuing.forget_entry(change.old.id)
+                self.issuing.forget_entry(change.old.id)
         before, after = EntryIndex(), EntryIndex()
         for change in changes:
             if change.old is not None:
@@ -385,7 +402,3 @@ def _peer_of(pid: int) -> Iterator[Peer | None]:
         yield peer
     finally:
         peer.close()
-
-
-def _closing() -> Unavailable:
-    return Unavailable("the agent is shutting down")

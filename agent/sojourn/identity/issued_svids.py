@@ -9,9 +9,10 @@ from typing import Protocol
 import structlog
 
 from sojourn.audit.journal import Audit, Record
+from sojourn.audit.searchable import SVID, WORKLOAD, Key
 from sojourn.errors import SojournError
 from sojourn.limits import JWT_LEEWAY_SECONDS, SVID_TTL_MAX_SECONDS
-from sojourn.runtime.clock import Clock
+from sojourn.runtime.clock import Clock, milliseconds
 
 log = structlog.get_logger()
 X509, JWT, WIT = "x509", "jwt", "wit"
@@ -44,7 +45,7 @@ class IssuedSvid:
 class SvidJournal(Protocol):
     """Where records are found again."""
 
-    async def of_events(self, events: Collection[str], since_ms: int, containing: str) -> list[Record]: ...
+    async def of_events(self, events: Collection[str], since_ms: int, key: Key) -> list[Record]: ...
 
 
 class IssuedSvids:
@@ -66,9 +67,10 @@ class IssuedSvids:
         except SojournError as error:
             log.warning("latest_svids_not_found", reason=error.public, detail=error.detail)
         now = self._clock.now()
-        since = int((now - _FAR_ENOUGH_BACK).timestamp() * 1000)
+        since = milliseconds(now - _FAR_ENOUGH_BACK)
         events = [event for event, of_kind in _EVENTS.items() if kind in {"", of_kind}]
-        records = await self._journal.of_events(events, since, svid_id or entry_id or spiffe_id)
+        key = (SVID, svid_id or entry_id) if svid_id or entry_id else (WORKLOAD, spiffe_id)
+        records = await self._journal.of_events(events, since, key)
         found = {(svid.kind, svid.id): svid for svid in map(_svid, records)}
         return [
             svid

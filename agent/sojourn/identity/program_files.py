@@ -1,6 +1,7 @@
 """What the files of this machine tell of the programs that an entry asks for: links, interpreters, who may run them."""
 
 import asyncio
+import errno
 import glob
 import hashlib
 import os
@@ -14,6 +15,7 @@ from functools import cache
 
 import structlog
 
+from sojourn.attestation.machine import machine
 from sojourn.attestation.selectors import Selector
 from sojourn.identity import entry_warnings
 from sojourn.identity.entries import Registration
@@ -28,6 +30,7 @@ _INTERPRETER = re.compile(
     r"|ld-linux.*|ld-musl.*|ld-[0-9.]+\.so"  # the dynamic loader runs any program that it is given
 )
 _FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/lib64", "/lib", "/lib/*-linux-gnu")
+_LINK = "it is a link or lies below one, and a process has the path of the file that this leads to"
 _BLOCK = 1024 * 1024
 _Key = tuple[int, int, int, int, int]
 
@@ -105,7 +108,8 @@ class Cautions:
         """The interpreters of this machine by digest. What was read before and has not changed is not read again."""
         found: dict[str, str] = {}
         kept: dict[_Key, str] = {}
-        for path in sorted(path for folder in _FOLDERS for path in glob.glob(f"{folder}/*")):
+        root = machine().root
+        for path in sorted(path for folder in _FOLDERS for path in glob.glob(f"{root}{folder}/*")):
             if not _INTERPRETER.fullmatch(os.path.basename(path)):
                 continue
             try:
@@ -113,7 +117,7 @@ class Cautions:
             except OSError:
                 continue
             if digest:
-                found.setdefault(digest, path)
+                found.setdefault(digest, path.removeprefix(root))
         self._digests = kept
         return found
 
@@ -151,8 +155,7 @@ def _program(selector: Selector) -> bool:
 def _of_path(path: str, *, anybody: bool) -> list[str]:
     what = f"unix:path:{path}"
     try:
-        real = os.path.realpath(path, strict=True)
-        status = os.stat(real)
+        real, status = _real(path)
     except OSError as error:
         return [f"{what}: cannot be looked at: {error.strerror}"]
     except ValueError:
@@ -169,6 +172,21 @@ def _of_path(path: str, *, anybody: bool) -> list[str]:
     if anybody and status.st_mode & 0o001:
         found.append(f"{what}: any user can run it: ask for unix:uid or unix:user too")
     return found
+
+
+def _real(path: str) -> tuple[str, os.stat_result]:
+    """The path to which all links on the way lead, and what is there. From a container links are not followed."""
+    if not machine().root:
+        real = os.path.realpath(path, strict=True)
+        return real, os.stat(real)
+    real = os.path.normpath(path)
+    try:
+        status = machine().status_of(real)
+    except NotADirectoryError as error:
+        raise OSError(errno.ELOOP, _LINK) from error
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, _LINK)
+    return real, status
 
 
 def _is_interpreter(path: str) -> str:

@@ -5,13 +5,13 @@ A change is on disk before it is answered, and those who hold streams hear of it
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
-from sojourn.identity.entries import Entry, Registration, check, check_stored
+from sojourn.identity.entries import Entry, Registration, check, check_served, check_stored
 from sojourn.identity.entry_changes import Change, ChangeOutcome, EntryStore, Recorder, recorded
 from sojourn.identity.matcher import EntryIndex, Matches
 from sojourn.identity.reconciliation import Plan, ReconciliationStep
@@ -29,9 +29,19 @@ class Registry:
     """All entries of this node's trust domain. Those whose parent is another node are kept and shown, not served."""
 
     def __init__(
-        self, store: EntryStore, trust_domain: TrustDomain, node_ids: Sequence[SpiffeId], clock: Clock, alarms: Alarms
+        self,
+        store: EntryStore,
+        trust_domain: TrustDomain,
+        node_ids: Sequence[SpiffeId],
+        clock: Clock,
+        alarms: Alarms,
+        *,
+        of_all_nodes: bool = False,
     ) -> None:
-        """`node_ids`: this node's own ID first, then its aliases. Loads what is stored."""
+        """`node_ids`: this node's own ID first, then its aliases. Loads what is stored. `of_all_nodes`: it is a
+        server's, which has the entries of all its nodes.
+        """
+        self.of_all_nodes = of_all_nodes
         self._store = store
         self._trust_domain = trust_domain
         self._node_ids = tuple(node_ids)
@@ -56,6 +66,11 @@ class Registry:
     @property
     def node_id(self) -> SpiffeId:
         return self._node_ids[0]
+
+    @property
+    def default_parent(self) -> SpiffeId | None:
+        """Whose an entry is that names no parent; None: it has to name one."""
+        return None if self.of_all_nodes else self.node_id
 
     @property
     def node_ids(self) -> tuple[SpiffeId, ...]:
@@ -106,6 +121,18 @@ class Registry:
         said = self._of_id.get(spiffe_id, {}).values()
         made = (each.named(spiffe_id) for each in self._shapes.find(spiffe_id) if not self._expired(each))
         return _ordered((*(entry for entry in said if not self._expired(entry)), *made))
+
+    def has_still(self, entry: Entry) -> bool:
+        """Whether an entry that was found here is what it was, and has not ended."""
+        now = self._entries.get(entry.id)
+        if now is None or now.revision != entry.revision or self._expired(now):
+            return False
+        # One that was deleted and made again under the same ID has the same revision.
+        same = now.created_at == entry.created_at and now.selectors == entry.selectors
+        makes = now.spiffe_id == entry.spiffe_id or (
+            isinstance(now.spiffe_id, IdTemplate) and now.spiffe_id.makes(entry.spiffe_id)
+        )
+        return same and makes
 
     def that_make(self, spiffe_id: SpiffeId) -> Iterator[Registration]:
         """The same as they are registered, in no order."""
@@ -199,14 +226,14 @@ class Registry:
     ) -> Plan:
         """Make the entries the wanted ones, all or nothing, and return what that took.
 
-        With `prune`, entries that this node serves and that are not wanted go, but for those of a followed folder. With
-        `dry_run` nothing changes. Raise InvalidEntry with all faults, AlreadyExists if a wanted entry has a twin under
-        another ID, FailedPrecondition if one of a followed folder would change.
+        With `prune`, entries that this node serves (a server: all) and that are not wanted go, but for those of a
+        followed folder. With `dry_run` nothing changes. Raise InvalidEntry with all faults, AlreadyExists if a wanted
+        entry has a twin under another ID, FailedPrecondition if one of a followed folder would change.
         """
         _check_batch(wanted)
 
         def ours(entry: Registration) -> bool:
-            return entry.parent_id in self._node_ids and not self.followed(entry)
+            return (self.of_all_nodes or entry.parent_id in self._node_ids) and not self.followed(entry)
 
         def plan() -> Plan:
             return make_plan(self, wanted, self._trust_domain, prune=ours if prune else None, locked=self.followed)
@@ -239,6 +266,27 @@ class Registry:
             twin = self._by_digest.get(step.new.identity_digest) if step.new is not None else None
             if twin is not None and twin not in going:
                 raise AlreadyExists(f"similar entry already exists: {twin}")
+
+    # --- a server that says which there are ---------------------------------------------------------------------------
+
+    def follow_server(
+        self, node_id: SpiffeId, put: Mapping[str, Registration], gone: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Take what a server above this node says: its ID here, entries by their IDs, and which are gone. They are in
+        memory alone. Return why some are left out, by their IDs: they may not be served in this trust domain.
+        """
+        self._node_ids = (node_id,)
+        unfit: dict[str, str] = {}
+        for entry_id, entry in put.items():
+            try:
+                check_served(entry, self._trust_domain)
+            except SojournError as error:
+                unfit[entry_id] = error.public
+        fit = [entry for entry_id, entry in put.items() if entry_id not in unfit]
+        going = [old for entry_id in (*gone, *unfit) if (old := self._entries.get(entry_id)) is not None]
+        changes = [Change(self._entries.get(entry.id), entry, served=self.serves(entry)) for entry in fit]
+        self._take([*(Change(old, None) for old in going), *changes])
+        return unfit
 
     # --- a followed folder ------------------------------------------------------------------------------------------
 
@@ -284,12 +332,17 @@ class Registry:
         put = [change.new for change in changes if change.new is not None]
         gone = [change.old.id for change in changes if change.new is None and change.old]
         await self._store.write(put, gone, recorded(changes, record))
+        self._take([replace(each, served=each.new is None or self.serves(each.new)) for each in changes])
+
+    def _take(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.old is not None:
                 self._drop(change.old)
-        for entry in put:
-            self._hold(entry)
-        self.on_change.tell([replace(each, served=each.new is None or self.serves(each.new)) for each in changes])
+        for change in changes:
+            if change.new is not None:
+                self._hold(change.new)
+        if changes:
+            self.on_change.tell(changes)
 
     def _hold(self, entry: Registration) -> None:
         self._entries[entry.id] = entry
@@ -322,7 +375,8 @@ class Registry:
 
     def _drop(self, entry: Registration) -> None:
         del self._entries[entry.id]
-        del self._by_digest[entry.identity_digest]
+        if self._by_digest.get(entry.identity_digest) == entry.id:  # a server may have twins, below other parents
+            del self._by_digest[entry.identity_digest]
         self._unserve(entry)
 
     def _unserve(self, entry: Registration) -> None:

@@ -100,11 +100,12 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class StoredRevocations:
-    """What a store has. `times`: as they were said last."""
+    """What a store has. `times`: as they were said last; `svids_from`: what has an older stamp is good no more."""
 
     svids: Sequence[RevokedSvid] = ()
     identities: Sequence[RevokedIdentity] = ()
     times: Times = Times()
+    svids_from: int = svid_stamps.OLDEST
 
 
 class RevocationStore(Protocol):

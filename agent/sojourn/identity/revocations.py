@@ -49,6 +49,7 @@ class CrlSigner(Protocol):
     """What signs lists of revoked leaves, and whatever may be revoked."""
 
     order: int
+    stamps: bool  # whether what it signs says by `order` when that was
 
     def sign_crls(self, revoked: Iterable[RevokedLeaf]) -> tuple[bytes, ...]: ...
 
@@ -60,6 +61,7 @@ class Revocations:
         self, store: RevocationStore, signer: CrlSigner, clock: Clock, alarms: Alarms, *, epoch: int = 1
     ) -> None:
         """`epoch`: the number of this start of the agent, greater than that of any before."""
+        self.svids_max = REVOKED_SVIDS  # single ones that the list has room for
         self._store = store
         self._signer = signer
         self._clock = clock
@@ -67,7 +69,7 @@ class Revocations:
         self.on_change: Hooks[[]] = Hooks()  # of the CRLs, or of whom connections may be with
         self.on_revoked: Hooks[[Sequence[RevokedSvid]]] = Hooks()  # as soon as they are no longer good, not yet on disk
         kept = store.load()
-        self._svids = {each.key: each for each in kept.svids}
+        self._svids, self._svids_from = {each.key: each for each in kept.svids}, kept.svids_from
         self._identities: dict[tuple[str, str], RevokedIdentity] = {}
         self._orders: dict[str | bytes, int] = {}  # by SPIFFE ID, or by the mark of an entry: what is older is revoked
         for identity in kept.identities:
@@ -85,7 +87,7 @@ class Revocations:
         self._sign()
         alarms.after(0.0, self._remember)
         alarms.after(LOOK_SECONDS, self._look)
-        alarms.on_step(self._stepped)
+        alarms.on_step(self.sign_again)
 
     def __len__(self) -> int:
         return len(self._svids) + len(self._identities)
@@ -113,13 +115,13 @@ class Revocations:
         """Whether an SVID with this SPIFFE ID is revoked, or an identity that it is of."""
         if (kind, svid_id) in self._svids:
             return True
-        if not self._orders:
+        if not self._orders and self._svids_from == svid_stamps.OLDEST:
             return False
         stamp = svid_stamps.of_serial(svid_id) if kind == X509 else svid_stamps.of_jti(svid_id)
         latest = max(
             self._orders.get(str(spiffe_id), svid_stamps.OLDEST - 1), self._orders.get(stamp.entry, svid_stamps.OLDEST)
         )
-        return stamp.order < latest
+        return stamp.order < max(latest, self._svids_from) and (stamp.order > svid_stamps.OLDEST or self._signer.stamps)
 
     def is_written(self, revoked: Revoked) -> bool:
         """Whether it is on disk."""
@@ -224,9 +226,7 @@ class Revocations:
         return (kind, name) in self._identities or len(self._identities) < REVOKED_IDENTITIES
 
     def _oldest(self) -> RevokedIdentity | None:
-        """The one that makes room for others: it was revoked long ago, and is kept because the wall clock once stood
-        far ahead.
-        """
+        """The one that makes room for others: revoked long ago, and kept since the wall clock once stood ahead."""
         return min(filter(self._has_run_since, self._identities.values()), key=lambda each: each.order, default=None)
 
     def _put(self, fresh: Sequence[RevokedSvid]) -> None:
@@ -243,7 +243,7 @@ class Revocations:
             if (X509, each.id) not in self._svids and svid_stamps.of_serial(each.id).order < identity.order
         ]
         latest = sorted(unlisted, key=lambda each: -each.expires_at)
-        room = (REVOKED_SVIDS - self._alive(X509)) // 2
+        room = (self.svids_max - self._alive(X509)) // 2
         fresh = [self._revoked(each, whole=True) for each in latest[: max(0, room)]]
         now = self._identities[identity.key]
         left_out = max(now.left_out, len(latest)) - len(fresh)  # what was left out is among those that are found again
@@ -256,10 +256,9 @@ class Revocations:
 
     def _check_room(self, fresh: Sequence[RevokedSvid]) -> None:
         for kind in {each.svid.kind for each in fresh}:
-            if self._alive(kind) + sum(each.svid.kind == kind for each in fresh) > REVOKED_SVIDS:
-                raise LimitExceeded(
-                    f"more than {REVOKED_SVIDS} SVIDs would be on the list: revoke the identity, by --spiffe-id"
-                )
+            if self._alive(kind) + sum(each.svid.kind == kind for each in fresh) > self.svids_max:
+                many = f"more than {self.svids_max} SVIDs would be on the list"
+                raise LimitExceeded(f"{many}: revoke the identity, by --spiffe-id")
 
     def _alive(self, kind: str) -> int:
         """How many SVIDs are on the list that have not ended: what has ended takes no room."""
@@ -323,8 +322,8 @@ class Revocations:
         listed = [
             each for each in self._svids.values() if each.svid.kind == X509 and each.svid.expires_at > listed_from
         ]
-        if len(listed) > REVOKED_SVIDS:  # those that have not ended, and the latest that have
-            listed = nlargest(REVOKED_SVIDS, listed, key=lambda each: each.svid.expires_at)
+        if len(listed) > self.svids_max:  # those that have not ended, and the latest that have
+            listed = nlargest(self.svids_max, listed, key=lambda each: each.svid.expires_at)
         leaves = [
             RevokedLeaf(
                 int(each.svid.id, 16),
@@ -337,8 +336,8 @@ class Revocations:
         self.crls = self._signer.sign_crls(leaves)
         self._signed_at = self._clock.now()
 
-    def _stepped(self) -> None:
-        """The wall clock was set: the lists are to name what has not ended by it."""
+    def sign_again(self) -> None:
+        """The wall clock was set, or a list was waited for: those that go out are to be what they would be now."""
         self._remember()
         if self._svids:
             self._sign()

@@ -27,9 +27,9 @@ class StreamStep:
 
     def __init__(self) -> None:
         self.looks = Looks()
-        self._answers: dict[tuple[object, int], tuple[object, bytes]] = {}
+        self._answers: dict[tuple[object, int], tuple[object, bytes | None]] = {}
 
-    def answer(self, make: Callable[["IdentityStream"], bytes], stream: "IdentityStream") -> bytes:
+    def answer(self, make: Callable[["IdentityStream"], bytes | None], stream: "IdentityStream") -> bytes | None:
         """What `make` makes of the stream's entries: the same for all streams that have the very same ones."""
         entries = stream.entries
         made = self._answers.get((make, id(entries)))

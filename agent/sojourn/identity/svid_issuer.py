@@ -1,43 +1,83 @@
 """The SVIDs of entries, of every kind: issued, kept while they are in use, replaced, and recorded."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import JWT, WIT, X509, EmbeddedAuthority
-from sojourn.authority.x509_profile import key_id
+from sojourn.authority.x509_profile import known_key_id, known_signer_id
 from sojourn.identity.entries import Entry, IdentityKey
-from sojourn.identity.issued_svids import IssuedSvid
+from sojourn.identity.issued_svids import JWT, WIT, X509, IssuedSvid
 from sojourn.identity.jwt_svid_cache import JwtSvids
 from sojourn.identity.revocation_list import RevokedSvid
-from sojourn.identity.svid_rotation import Svids, wit_signer, x509_signer
+from sojourn.identity.svid_rotation import Svids
+from sojourn.identity.svid_signers import (
+    JwtIssuer,
+    JwtSigner,
+    JwtSignerAtOnce,
+    Signer,
+    WitIssuer,
+    X509Issuer,
+    wit_signer,
+    x509_signer,
+)
+from sojourn.identity.trust import TrustSource
 from sojourn.runtime.clock import Alarms, Clock
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
 
+class IssuingAuthority(TrustSource, Protocol):
+    """By which authority of the bundle an SVID is good."""
+
+    def root_of(self, svid: X509Svid) -> str:
+        """The authority ID of the root that an X.509-SVID chains to."""
+
+
+class AuthorityAtOnce(X509Issuer, JwtIssuer, WitIssuer, Protocol):
+    """One that signs SVIDs of every kind at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """What signs SVIDs of entries, by their kind."""
+
+    x509: Signer[X509Svid]
+    jwt: JwtSigner
+    wit: Signer[WitSvid]
+
+    @classmethod
+    def at_once(cls, authority: AuthorityAtOnce, x509_ttl: timedelta, jwt_ttl: timedelta) -> "Signers":
+        """An authority of our own. The TTLs (`jwt_ttl` of WIT-SVIDs too) are for entries that name none."""
+        return cls(
+            x509_signer(authority, x509_ttl), JwtSignerAtOnce(authority, jwt_ttl), wit_signer(authority, jwt_ttl)
+        )
+
+
 class SvidIssuer:
-    """What this agent's authority signs for entries."""
+    """What is signed for entries."""
 
     def __init__(
         self,
-        authority: EmbeddedAuthority,
+        authority: IssuingAuthority,
+        signers: Signers,
         clock: Clock,
         alarms: Alarms,
         audit: Audit,
         *,
-        x509_ttl: timedelta,
-        jwt_ttl: timedelta,
         jwt_each_anew: Collection[str] = (),
+        renew_at: float = 0.5,
     ) -> None:
-        """`x509_ttl` and `jwt_ttl` (of WIT-SVIDs too) are for entries that name none. `jwt_each_anew`: audiences that
-        take a JWT-SVID once.
+        """`signers` sign by `authority`. `jwt_each_anew`: audiences that take a JWT-SVID once. `renew_at`: the share of
+        its life after which an X.509-SVID is renewed.
         """
         self._authority = authority
         self._audit = audit
-        self.x509 = Svids(x509_signer(authority, x509_ttl), clock, alarms, self._x509_issued)
-        self.wit = Svids(wit_signer(authority, jwt_ttl), clock, alarms, self._wit_issued)
-        self.jwt = JwtSvids(authority, clock, jwt_ttl, jwt_each_anew)
+        self.signers = signers
+        self.x509 = Svids(signers.x509, clock, alarms, self._x509_issued, renew_at=renew_at)
+        self.wit = Svids(signers.wit, clock, alarms, self._wit_issued)
+        self.jwt = JwtSvids(signers.jwt, clock, jwt_each_anew)
         self._vouching = self._unblemished()
         authority.on_change(self._keys_changed)
 
@@ -86,6 +126,8 @@ class SvidIssuer:
     def forget_identity(self, which: Callable[[IdentityKey], bool]) -> tuple[list[IssuedSvid], list[IdentityKey]]:
         """Drop all that some identities have. Return their X.509-SVIDs that were in use, and which had any SVID."""
         self.jwt.forget_some(which)
+        self.x509.give_up(which)
+        self.wit.give_up(which)
         found = [kept for kept in self.x509.kept() if which(kept.entry.key)]
         keys = [each.entry.key for each in found]
         keys += [kept.entry.key for kept in self.wit.kept() if which(kept.entry.key)]
@@ -115,13 +157,14 @@ class SvidIssuer:
             self.jwt.forget()
 
     def _issued_of(self, entry: Entry, svid: X509Svid) -> IssuedSvid:
+        told = known_key_id(svid.chain[1]) if len(svid.chain) > 1 else ""
         return IssuedSvid(
             X509,
             svid.serial,
             str(svid.spiffe_id),
             entry.id,
             int(svid.not_after.timestamp()),
-            key_id(svid.chain[1]),
+            told or known_signer_id(svid.leaf),
             self._authority.root_of(svid),
         )
 

@@ -8,8 +8,12 @@ from sojourn.settings.durations import duration_text
 from sojourn.spiffe.x509svid import X509Svid
 
 
-def reason(entry: Entry, default_ttl: timedelta, svid: X509Svid) -> str:
-    """Say which rule set the end of an entry's X.509-SVID: the entry, the agent's default, or its issuer's own end."""
+def reason(entry: Entry, default_ttl: timedelta | None, svid: X509Svid) -> str:
+    """Say which rule set the end of an entry's X.509-SVID: the entry, the agent's default, or its issuer's own end.
+    No default: a server has signed it.
+    """
+    if default_ttl is None:
+        return f"the server's, {duration_text(svid.not_after - _issued(svid))}"
     asked = timedelta(seconds=entry.x509_svid_ttl) or default_ttl
     rule = "the entry's x509_svid_ttl" if entry.x509_svid_ttl else "the agent's default x509_svid_ttl"
     issuers_end = min((each.not_valid_after_utc for each in svid.chain[1:]), default=None)

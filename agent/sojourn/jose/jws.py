@@ -1,17 +1,16 @@
 """Compact JWS, strictly: the only place where joserfc is called.
 
 Parsing is ours, because the library lets foreign exceptions out and takes duplicate members, any header and
-non-canonical base64. Keys and signatures by RSA keys are the library's; ECDSA, by which every token of ours is signed,
-goes straight to `cryptography`, which is twice as fast.
+non-canonical base64. Keys are the library's, and what a header may have beside a signature by an RSA key; signatures go
+straight to `cryptography`, which is twice as fast.
 """
 
 import binascii
 import json
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, NewType
 
 from cryptography.hazmat.primitives import hashes
@@ -23,16 +22,18 @@ from joserfc.jwk import ECKey, RSAKey
 
 from sojourn.errors import InvalidToken
 from sojourn.jose import strict_json
-from sojourn.limits import HEADERS_KEPT, SIGNATURES_KEPT, TOKEN_MAX_BYTES
+from sojourn.limits import HEADERS_KEPT, TOKEN_MAX_BYTES
 
 VerifiedClaims = NewType("VerifiedClaims", dict[str, Any])
-"""Claims whose signature, type, audience and times were checked. Made by spiffe.jwtsvid, tasktoken.tokens and
-ssf.security_events only."""
+"""Claims whose signature, type, audience and times were checked. Made by spiffe.jwtsvid, tasktoken.tokens,
+ssf.security_events, and of people in people.verification, id_jag, logout and opaque only."""
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
-_CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _ACCEPTED: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HEADERS: Final = frozenset({"alg", "kid", "typ"})
+# That name a key or where to find one, or change how the rest is read: refused where others are passed over.
+_NEVER: Final = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "b64", "zip", "enc", "cty"})
 ASKS: Final = "urn:sojourn:jose:asks"  # of an access token whose uses are counted: the issuer must be asked about each
 _CRITICAL: Final = {"at+jwt": {"crit": [ASKS], ASKS: True}}  # what is understood of each type (RFC 7515, 4.1.11)
 # base64url as base64; what is of the other alphabet becomes what is of none
@@ -40,10 +41,12 @@ _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 _PADDING: Final = (b"", b"", b"==", b"=")
 _LAST: Final = ("", "", "AQgw", "AEIMQUYcgkosw048")
-_ECDSA: Final = {
-    "ES256": (ec.ECDSA(hashes.SHA256()), 32),
-    "ES384": (ec.ECDSA(hashes.SHA384()), 48),
-    "ES512": (ec.ECDSA(hashes.SHA512()), 66),
+_SHA: Final = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
+_HALVES: Final = {256: 32, 384: 48, 512: 66}  # bytes of r, and of s
+_ECDSA: Final = {f"ES{bits}": (ec.ECDSA(sha), _HALVES[bits]) for bits, sha in _SHA.items()}
+_RSA: Final[Mapping[str, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]]] = {
+    **{f"RS{bits}": (padding.PKCS1v15(), sha) for bits, sha in _SHA.items()},
+    **{f"PS{bits}": (padding.PSS(padding.MGF1(sha), sha.digest_size), sha) for bits, sha in _SHA.items()},
 }
 _RSA_MIN_BITS: Final = 2048
 RSA_EXPONENT_MAX: Final = 2**31 - 1  # a larger one makes a signature up to thirty times as dear to check
@@ -90,7 +93,7 @@ class PublicKey:
         if not isinstance(algorithm, str | None):
             raise InvalidToken("key's alg is not a string", reason_code="invalid_key")
         public = {name: jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk}
-        if kind == "EC" and jwk.get("crv") not in _CURVES.values():
+        if kind == "EC" and jwk.get("crv") not in CURVES.values():
             raise InvalidToken("key is of a curve that is not accepted", reason_code="invalid_key")
         try:
             made = ECKey.import_key(public) if kind == "EC" else _import_rsa(public)
@@ -114,12 +117,23 @@ class PublicKey:
         """SubjectPublicKeyInfo, DER."""
         return self._key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
+    @property
+    def signs_by(self) -> str:
+        """The algorithm that its owner said, or else the one that SPIFFE's signers use such a key for."""
+        if self.algorithm is not None:
+            return self.algorithm
+        return next((name for name, curve in CURVES.items() if curve == self.jwk.get("crv")), "RS256")
+
     def fits(self, algorithm: str) -> bool:
         """Whether a signature by `algorithm` can be this key's at all."""
         if self.algorithm is not None and self.algorithm != algorithm:
             return False
-        if algorithm in _CURVES:
-            return isinstance(self._key, ECKey) and self.jwk.get("crv") == _CURVES[algorithm]
+        if algorithm in CURVES:
+            return isinstance(self._key, ECKey) and self.jwk.get("crv") == CURVES[algorithm]
+        return self._is_good_rsa
+
+    @cached_property
+    def _is_good_rsa(self) -> bool:
         if not isinstance(self._key, RSAKey):
             return False
         public = self._key.public_key
@@ -191,6 +205,8 @@ class UnverifiedJws:
     typ: str | None
     unverified_claims: dict[str, Any]
     unverified_jwk: dict[str, Any] | None = None  # of a token that shows its key
+    # What was read of the claims, by who reads them and for what: they say the same as long as this is kept.
+    read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def check_signature(self, key: PublicKey) -> None:
         """Raise InvalidToken unless `key` made the signature by the algorithm that the header names."""
@@ -200,54 +216,11 @@ class UnverifiedJws:
             if isinstance(key._key, ECKey):
                 _check_ecdsa(self.text, key._key.public_key, self.algorithm)
             else:
-                jws.deserialize_compact(self.text, key._key, registry=_only(self.algorithm))
+                _check_rsa(self.text, key._key.public_key, self.algorithm)
         except Exception as error:
             raise InvalidToken(
                 "token's signature is not good", reason_code="bad_signature", detail=str(error)
             ) from error
-
-
-@cache
-def _only(algorithm: str) -> _Registry:
-    return _Registry(algorithms=[algorithm])
-
-
-class Signatures:
-    """Remembers the last tokens whose signatures were good, each with the key that made it.
-
-    The last `read` tokens that came back are kept as they were read: a text reads the same each time.
-    """
-
-    def __init__(self, room: int = SIGNATURES_KEPT, read: int = 0) -> None:
-        self._room = room
-        self._read_room = read
-        self._good: OrderedDict[str, PublicKey] = OrderedDict()
-        self._read: OrderedDict[str, UnverifiedJws] = OrderedDict()
-
-    def parse_unverified(self, token: str) -> UnverifiedJws:
-        """As the function of that name; what it gives is not to be changed. Nothing is said of the signature."""
-        return self._read.get(token) or parse_unverified(token)
-
-    def __len__(self) -> int:
-        return len(self._good)
-
-    def check(self, unverified: UnverifiedJws, key: PublicKey) -> None:
-        """UnverifiedJws.check_signature, which is not done again for the very same token and key."""
-        if self._good.get(unverified.text) is key:
-            self._good.move_to_end(unverified.text)
-        else:
-            unverified.check_signature(key)
-            self.made(unverified.text, key)
-        self._read[unverified.text] = unverified
-        self._read.move_to_end(unverified.text)
-        if len(self._read) > self._read_room:
-            self._read.popitem(last=False)
-
-    def made(self, token: str, key: PublicKey) -> None:
-        """The signature of a token is good, and was made by this key."""
-        self._good[token] = key
-        if len(self._good) > self._room:
-            self._good.popitem(last=False)
 
 
 def _check_ecdsa(text: str, key: ec.EllipticCurvePublicKey, algorithm: str) -> None:
@@ -261,25 +234,44 @@ def _check_ecdsa(text: str, key: ec.EllipticCurvePublicKey, algorithm: str) -> N
     key.verify(signature, signed.encode(), hashing)
 
 
+def _check_rsa(text: str, key: rsa.RSAPublicKey, algorithm: str) -> None:
+    """Raise whatever the libraries raise unless header and signature are good (RFC 7518, 3.3 and 3.5)."""
+    signed, _, segment = text.rpartition(".")
+    _header_with_rsa(signed.partition(".")[0], algorithm).validate_signature_size(segment.encode())
+    key.verify(_decode(segment, "signature"), signed.encode(), *_RSA[algorithm])
+
+
+@lru_cache(HEADERS_KEPT)  # all tokens that a key has signed have the same
+def _header_with_rsa(segment: str, algorithm: str) -> _Registry:
+    """By which rules of the library a header is short, has nothing unknown, and names this algorithm."""
+    registry = _Registry(algorithms=[algorithm])
+    registry.validate_header_size(segment.encode())
+    registry.check_header(header := _object(segment, "header"))
+    registry.get_alg(header["alg"])
+    return registry
+
+
 def _import_rsa(key: rsa.RSAPublicKey | dict[str, Any]) -> RSAKey:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
         return RSAKey.import_key(key)
 
 
-def parse_unverified(token: str, *, shows_key: bool = False) -> UnverifiedJws:
+def parse_unverified(token: str, *, shows_key: bool = False, more_headers: bool = False) -> UnverifiedJws:
     """Parse a compact JWS whose payload is a JSON object. Raise InvalidToken with a stable reason code.
 
     Refused before anything else is looked at: an algorithm out of the closed list, headers beyond `alg`, `kid`, `typ`
     and what is critical and understood, duplicate members, non-canonical base64, and anything over TOKEN_MAX_BYTES. A
-    token that `shows_key` must have the header `jwk`, an object.
+    token that `shows_key` must have the header `jwk`, an object. `more_headers`: headers that are not known are passed
+    over (RFC 7515, 4), as foreign issuers write them, but for critical ones and those that would be followed.
     """
     if len(token) > TOKEN_MAX_BYTES:
         raise InvalidToken(f"token is longer than {TOKEN_MAX_BYTES} bytes", reason_code="malformed")
     parts = token.split(".")
     if len(parts) != 3 or not all(parts):
         raise InvalidToken("unable to parse JWT token: not a compact JWS", reason_code="malformed")
-    algorithm, kid, typ, jwk = _header(parts[0]) if not shows_key else _header_with_key(parts[0])
+    read = _header_with_key if shows_key else _foreign_header if more_headers else _header
+    algorithm, kid, typ, jwk = read(parts[0])
     _decode(parts[2], "signature")
     return UnverifiedJws(token, algorithm, kid, typ, _object(parts[1], "payload"), jwk)
 
@@ -292,6 +284,13 @@ def _header(segment: str) -> _Header:
     return _checked(_object(segment, "header"), None)
 
 
+@lru_cache(HEADERS_KEPT)
+def _foreign_header(segment: str) -> _Header:
+    header = _object(segment, "header")
+    known = {name: value for name, value in header.items() if name in _HEADERS or name in _NEVER}
+    return _checked(known, None, understood=False)
+
+
 def _header_with_key(segment: str) -> _Header:
     header = _object(segment, "header")
     jwk = header.pop("jwk", None)
@@ -300,11 +299,11 @@ def _header_with_key(segment: str) -> _Header:
     return _checked(header, jwk)
 
 
-def _checked(header: dict[str, Any], jwk: dict[str, Any] | None) -> _Header:
+def _checked(header: dict[str, Any], jwk: dict[str, Any] | None, *, understood: bool = True) -> _Header:
     algorithm = header.get("alg")
     if algorithm not in ALGORITHMS:
         raise InvalidToken("unable to parse JWT token: algorithm is not allowed", reason_code="bad_algorithm")
-    critical = _CRITICAL.get(str(header.get("typ")), {})
+    critical = _CRITICAL.get(str(header.get("typ")), {}) if understood else {}
     if not _HEADERS.issuperset(header) and {name: header[name] for name in header.keys() - _HEADERS} != critical:
         raise InvalidToken("unable to parse JWT token: unexpected header", reason_code="malformed")
     kid, typ = header.get("kid"), header.get("typ")

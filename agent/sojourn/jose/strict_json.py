@@ -7,6 +7,12 @@ from typing import Any, Final
 
 from sojourn.limits import JSON_DEPTH
 
+
+class _Duplicated:
+    """What an object says that has a member twice: nothing."""
+
+
+DUPLICATED: Final = _Duplicated()
 _STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
@@ -18,6 +24,13 @@ def loads(text: str) -> Any:
     if text.count("{") + text.count("[") > JSON_DEPTH:
         _check_depth(text)
     return _DECODER.decode(text)
+
+
+def loads_marked(text: str) -> Any:
+    """As `loads`, but an object that has a member twice is no error: DUPLICATED is in its place."""
+    if text.count("{") + text.count("[") > JSON_DEPTH:
+        _check_depth(text)
+    return _MARKING.decode(text)
 
 
 def _check_depth(text: str) -> None:
@@ -37,6 +50,11 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("duplicate member")
     return members
+
+
+def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Duplicated:
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else DUPLICATED
 
 
 def _no(constant: str) -> float:
@@ -59,3 +77,4 @@ def _finite(text: str) -> float:
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_members, parse_constant=_no, parse_float=_finite, parse_int=_whole
 )
+_MARKING: Final = json.JSONDecoder(object_pairs_hook=_marked, parse_constant=_no, parse_float=_finite, parse_int=_whole)

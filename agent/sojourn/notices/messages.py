@@ -49,6 +49,7 @@ def shown(task: Task) -> dict[str, Any]:
         "type": task.type.name,
         "description": task.type.description,
         "spiffe_id": str(task.spiffe_id),
+        "person": task.whom.pseudonym if task.whom is not None else "",  # it goes to others: nobody finds who it is
         "params": {name: text_of(task.params[name]) for name in sorted(task.params)},
         "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in request.grants.grants],
         "approvers": list(request.approvers),

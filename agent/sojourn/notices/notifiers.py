@@ -30,10 +30,9 @@ def courier_of(config: ApprovalNotifierConfig) -> Courier | None:
     if config.webhook is None:
         return None
     from sojourn.providers.guarded_http import GuardedHttp
-    from sojourn.providers.provider import ProviderTable
+    from sojourn.settings.outside import OutsideTable
 
-    table = ProviderTable(
-        kind="webhook",
+    table = OutsideTable(
         timeout=config.timeout,
         ca=config.ca,
         private_networks=config.private_networks,

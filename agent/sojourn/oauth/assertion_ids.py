@@ -3,9 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 
+from sojourn.people.id_jag import IdJag
 from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
 
 JWT_SVID = "jwt-svid"
+ID_JAG = "id-jag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,11 @@ class Assertion:
         parts = (each.encode("utf-8", "surrogatepass") for each in (kind, issuer, audience, jti))
         text = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return cls(hashlib.sha256(text).hexdigest(), expires_at)
+
+    @classmethod
+    def of_id_jag(cls, jag: IdJag, audience: str) -> "Assertion":
+        """An ID-JAG for this audience, which the person's issuer gave: no JWT-SVID is called as one of them is."""
+        return cls.named(ID_JAG, jag.person.url, audience, jag.jti, jag.person.expires_at + 1)
 
     @classmethod
     def of(cls, svid: VerifiedJwtSvid) -> "Assertion":

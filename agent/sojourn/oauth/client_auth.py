@@ -219,8 +219,7 @@ class Clients:
         """
         if any(each.id and self._identities.is_revoked(each.kind, each.id, each.spiffe_id) for each in svids):
             raise InvalidClient("an SVID that the client has shown is revoked")
-        now = {(entry.id, entry.revision) for each in client.identities for entry in self._identities.registered(each)}
-        entries = tuple(entry for entry in client.entries if (entry.id, entry.revision) in now)
+        entries = self._identities.are_still(client.entries)
         if not entries:
             raise InvalidClient("the client's registration has changed meanwhile: ask again")
         return client if len(entries) == len(client.entries) else replace(client, entries=entries)

@@ -20,6 +20,8 @@ INACTIVE: Final[Mapping[str, Any]] = {"active": False}
 _OF_TOKEN = (
     "iss",
     "sub",
+    "sub_id",
+    "person",
     "client_id",
     "aud",
     "iat",
@@ -30,7 +32,9 @@ _OF_TOKEN = (
     "task",
     "cnf",
     "act",
+    "auth_time",
     "acr",
+    "amr",
 )
 _OF_SVID = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
 

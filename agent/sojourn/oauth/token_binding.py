@@ -1,12 +1,15 @@
 """To what tokens are bound, and the proofs of it: what callers show is checked here, and what the agent holds used."""
 
 import re
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from sojourn.authority.embedded_ca import EmbeddedAuthority
+from cryptography import x509
+
 from sojourn.errors import InvalidInput, InvalidSvid, InvalidToken
 from sojourn.identity.issued_svids import X509
 from sojourn.identity.revocations import Revocations
+from sojourn.identity.trust import TrustSource
 from sojourn.limits import DPOP_JTI_MAX, PROOF_METHOD_MAX, PROOF_URL_MAX
 from sojourn.runtime.clock import Clock
 from sojourn.spiffe.x509svid import DER, parse_certificates, verify_chain
@@ -23,13 +26,21 @@ _NONCE = re.compile(rf"[!#-\[\]-~]{{0,{DPOP_JTI_MAX}}}")  # RFC 9449, 8.1
 SOCKET_URL = "http://localhost/token"  # as HTTP clients call what they reach by a Unix socket
 
 
+class ChainTrust(TrustSource, Protocol):
+    """What verifies chains of which somebody may have kept only the leaf."""
+
+    @property
+    def intermediates(self) -> tuple[x509.Certificate, ...]:
+        """Those that have signed leaves which may still be good."""
+
+
 class TokenBindings:
     """Bindings of tokens that the engine is to issue, and proofs by the keys that tasks have in the agent."""
 
     def __init__(
         self,
         engine: TaskEngine,
-        authority: EmbeddedAuthority,
+        authority: ChainTrust,
         revocations: Revocations,
         replays: Replays,
         clock: Clock,

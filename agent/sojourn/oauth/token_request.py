@@ -17,6 +17,7 @@ from sojourn.errors import (
 )
 from sojourn.jose import strict_json
 from sojourn.oauth import forms
+from sojourn.people.token_kind import ACCESS_TOKEN, ID_TOKEN
 from sojourn.policy.task_types import TaskType
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Details, Grant, alone, from_details, parsed
@@ -27,7 +28,8 @@ CLIENT_CREDENTIALS: Final = "client_credentials"
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 GRANT_TYPES: Final = (GRANT_TYPE, CLIENT_CREDENTIALS, JWT_BEARER)
 TOKEN_TYPE_JWT = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105  # a name
-TOKEN_TYPE_ACCESS = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
+TOKEN_TYPE_ACCESS = ACCESS_TOKEN
+TOKEN_TYPE_ID = ID_TOKEN
 OWN_TYPES: Final = frozenset({TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT})  # task tokens are both
 _CLIENT = frozenset({"grant_type", "client_id", "client_assertion", "client_assertion_type", "client_secret"})
 _WANTED = frozenset({"audience", "resource", "scope", "authorization_details", "task_id"})
@@ -52,7 +54,7 @@ class TokenRequest:
 
     grant_type: str
     unverified_subject: str = field(repr=False)  # the subject token or the assertion; '': the client itself
-    subject_type: str  # TOKEN_TYPE_JWT | TOKEN_TYPE_ACCESS
+    subject_type: str  # TOKEN_TYPE_JWT | TOKEN_TYPE_ACCESS | TOKEN_TYPE_ID
     unverified_actor: str = field(repr=False)  # the actor token; '': none
     issued_type: str  # what the client calls the token that it wants; '' if it does not say
     target: str  # '' if the client named none
@@ -225,9 +227,10 @@ def _subject(grant_type: str, fields: Mapping[str, str]) -> tuple[str, str]:
     if "subject_token" not in fields:
         raise InvalidInput("subject_token is missing")
     kind = fields.get("subject_token_type")
-    if kind not in {TOKEN_TYPE_JWT, TOKEN_TYPE_ACCESS}:
+    if kind not in {TOKEN_TYPE_JWT, TOKEN_TYPE_ACCESS, TOKEN_TYPE_ID}:
         raise InvalidInput(
-            f"subject_token_type is not {TOKEN_TYPE_JWT}, for a JWT-SVID, or {TOKEN_TYPE_ACCESS}, for a task token"
+            f"subject_token_type is not {TOKEN_TYPE_JWT}, for a JWT-SVID, {TOKEN_TYPE_ACCESS}, for a task token or a"
+            f" person's access token, or {TOKEN_TYPE_ID}, for a person's ID token"
         )
     return fields["subject_token"], kind
 

@@ -18,6 +18,7 @@ from sojourn.tasks.use_reports import UseReports
 from sojourn.tasktoken import tokens
 from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.dpop_replays import Replays
+from sojourn.tasktoken.person_claims import PersonClaims
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import UNKNOWN, Proven, Sender
 from sojourn.tasktoken.task_claim import HIGH
@@ -30,7 +31,8 @@ JWT_SVID, TASK = "jwt-svid", "task"
 class ValidationVerdict:
     """What became of a validation: `code` and `reason` are empty if the token is good.
 
-    `spiffe_id` is the subject; `actors` act for it, the present one first, if a task was handed on.
+    `spiffe_id` is the subject; `actors` act for it, the present one first, if a task was handed on. Where the subject
+    is a `person` there is no `spiffe_id`, so that whoever knows nothing of people takes the token for nobody's.
     """
 
     kind: str = ""
@@ -40,6 +42,7 @@ class ValidationVerdict:
     claims: dict[str, Any] | None = None
     actors: tuple[str, ...] = ()
     nonce: str = ""  # that the sender's next proof must have, if this one lacked it
+    person: PersonClaims | None = None
 
     @property
     def valid(self) -> bool:
@@ -185,7 +188,9 @@ def _is_svid(unverified: UnverifiedJws, kind: str) -> bool:
 
 def _yes(verified: TaskToken) -> ValidationVerdict:
     actors = tuple(map(str, verified.actors))
-    return ValidationVerdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
+    spiffe_id = str(verified.spiffe_id) if verified.person is None else ""
+    claims, person = dict(verified.claims), verified.person
+    return ValidationVerdict(TASK, spiffe_id=spiffe_id, claims=claims, actors=actors, person=person)
 
 
 def _no(error: SojournError) -> ValidationVerdict:

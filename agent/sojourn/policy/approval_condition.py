@@ -12,6 +12,7 @@ from sojourn.policy import clauses
 from sojourn.policy.cedar import Policy
 from sojourn.policy.cedar_schema import Context, Principal
 from sojourn.policy.clauses import Clause
+from sojourn.policy.user import ATTRIBUTES, UserFields
 from sojourn.tasktoken.grants import Authority
 
 # Cedar takes `has` of what no schema has for false: a name that is mistyped would then be a condition that never holds.
@@ -36,12 +37,24 @@ def read(text: str) -> Clause:
 class ApprovalNeed:
     """The compiled condition of one task type."""
 
-    def __init__(self, clause: Clause, policy: Policy, params: Collection[str], facts: Collection[str]) -> None:
-        """`policy`: the type's, by whose schema the condition must be valid; `params` and `facts`: what the type has.
+    def __init__(
+        self,
+        clause: Clause,
+        policy: Policy,
+        params: Collection[str],
+        facts: Collection[str],
+        user: UserFields | None = None,
+    ) -> None:
+        """`policy`: the type's, by whose schema the condition must be valid; `params`, `facts` and `user`: what the
+        type has.
 
         Raise InvalidPolicy if it is not, or if it asks whether there is what never is.
         """
         there = {**_THERE, "context.params": params, "context.facts": facts}
+        if user is None:
+            there["principal"] = tuple(name for name in _THERE["principal"] if name != "user")
+        else:
+            there["principal.user"] = (*ATTRIBUTES, *user.claims)
         missing = [
             path
             for parent, path in _paths(clause)

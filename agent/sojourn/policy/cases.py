@@ -21,12 +21,14 @@ from sojourn.errors import Fault, InvalidInput, InvalidPolicy
 from sojourn.files import trusted
 from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES
 from sojourn.policy.asked_task import TaskTable, attributes_of
+from sojourn.policy.asked_user import UserTable
 from sojourn.policy.cedar import OWN
 from sojourn.policy.cedar_schema import some_task
 from sojourn.policy.params import texts_of
 from sojourn.policy.questions import PolicyAnswer, Question, ask
 from sojourn.policy.task_type_tables import Binding
-from sojourn.policy.task_types import CASES, TaskType, TypeSet, faults_of, not_toml
+from sojourn.policy.task_types import CASES, TaskType, TypeSet
+from sojourn.policy.type_faults import faults_of, not_toml
 
 
 class _Asked(BaseModel):
@@ -41,6 +43,7 @@ class _Asked(BaseModel):
     params: Mapping[str, StrictBool | StrictInt | StrictStr] | None = None
     facts: Mapping[str, StrictBool | StrictInt | StrictStr] | None = None  # values; from whom is the type's business
     task: TaskTable | None = None  # what it has done so far
+    user: UserTable | Literal[False] | None = None  # whom it is for; false: nobody, whatever [default] says
 
 
 class _Case(_Asked):
@@ -49,7 +52,7 @@ class _Case(_Asked):
     policies: tuple[str, ...] | None = None  # those that decide, no more and no less; without: any
     approval: StrictBool | None = None  # whether somebody must agree to a task that asks for it; without: either
     # What decides; without: any.
-    rule: Literal["workload", "binding", "params", "ceiling", "limits", "facts", "policy"] | None = None
+    rule: Literal["workload", "binding", "person", "params", "ceiling", "limits", "facts", "policy"] | None = None
 
 
 class _File(BaseModel):
@@ -174,6 +177,9 @@ def _wrong(kind: TaskType, case: _Case, made: Sequence[Case]) -> list[str]:
     found += [f"its type reads no fact {name[:64]!r}" for name in made[-1].question.facts if name not in kind.facts]
     unlimited = sorted(set(made[-1].question.uses) - set(kind.limits))
     found += [f"its type does not limit action {name[:64]!r}" for name in unlimited]
+    declared = kind.person.claims if kind.person is not None else {}
+    claims = user.claims if (user := made[-1].question.principal.user) is not None else ()
+    found += [f"its type declares no claim {name[:64]!r}" for name, _, _ in claims if name not in declared]
     if any(each.name == case.name for each in made[:-1]):
         found.append("another case has this name")
     return found
@@ -185,8 +191,10 @@ def _made(kind: TaskType, case: _Case, default: _Asked, line: int) -> Case:
         return own if own is not None else of_all if of_all is not None else otherwise
 
     workload = given("workload", str(min(kind.allowed_workloads, key=str)))
+    said = given("user", None)
+    user = said.user() if said else None
     question = Question(
-        some_task(kind.name, workload, **attributes_of(given("task", None))),
+        some_task(kind.name, workload, user=user, **attributes_of(given("task", None))),
         action=given("action", ""),
         resource=given("resource", ""),
         params=texts_of(given("params", {})),

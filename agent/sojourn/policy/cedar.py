@@ -28,8 +28,11 @@ from sojourn.policy.cedar_schema import (
     entity,
     schema_text,
     uid,
+    user_entity,
 )
 from sojourn.policy.clauses import Clause
+from sojourn.policy.user import User, UserFields
+from sojourn.policy.user_sight import UserSight
 from sojourn.quota.lru import Lru
 
 OWN = tuple(clauses.ours())
@@ -70,14 +73,16 @@ class Policy:
         facts: Fields = NO_FIELDS,
         limited: Sequence[str] = (),
         beside: Sequence[Clause] = (),
+        user: UserFields | None = None,
     ) -> None:
         """Parse and validate. Raise InvalidPolicy with what is wrong.
 
         `limited`: the actions whose uses are counted. `beside`: what else `ask` will be asked with, see `beside`.
+        `user`: what policies may read of people; None: no task is for one.
         """
         self.clauses = clauses.read(text)
         self._required_facts = sorted(facts.required)
-        self._schema_text = schema = schema_text(actions, params, facts, limited)
+        self._schema_text = schema = schema_text(actions, params, facts, limited, user)
         every = [*OWN, *self.clauses]
         faults = [
             Fault("", clause.line, f"policy {clause.id!r} is about action {action!r}, which is not in the ceiling")
@@ -107,6 +112,10 @@ class Policy:
         self._alike |= {count: 0 for count in ("tokens_issued", "reported_calls") if count not in read}
         self._alike |= {} if limited and "uses" in read else {"uses": ()}
         self._limited = tuple(limited)
+        self._user = user
+        self._sight = UserSight((*self.clauses, *beside))
+        self._user_at = SEEN.index("user")
+        self._people = lru_cache(ENTITIES_KEPT)(self._person)
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
         self._alike_at = [(SEEN.index(name), like) for name, like in self._alike.items()]
         self._allowed: Lru[_Question, Allow] = Lru(ALLOWED_KEPT)
@@ -162,7 +171,11 @@ class Policy:
             for place, like in self._alike_at:
                 if type(seen[place]) is type(like):
                     seen[place] = like
-            question = (*seen, *map(type, seen), action, resource, *context_key(context))
+            age: object = None
+            if isinstance(user := seen[self._user_at], User):
+                seen[self._user_at] = told = self._sight.told(user)
+                age = type(told[5])
+            question = (*seen, *map(type, seen), age, action, resource, *context_key(context))
             hash(question)
         except Exception:  # noqa: BLE001  # whatever it is, `ask` meets it too, and denies
             return None
@@ -201,11 +214,20 @@ class Policy:
     def _as_told_apart(self, principal: Principal) -> Principal:
         """The task as the policies can tell it from others. What is not of its type is left to be found out."""
         alike = {name: value for name, value in self._alike.items() if type(getattr(principal, name)) is type(value)}
+        if principal.user is not None:
+            alike["user"] = self._sight.seen(principal.user)
         return replace(principal, **alike)
 
     def _entities(self, principal: Principal) -> cedarpy.Entities:
-        """The entities of a decision: the task alone. Its parents and resources have no attributes."""
-        return cedarpy.Entities.from_json_str(json.dumps([entity(principal, self._limited)]), self._schema)
+        """The entities of a decision: the task, and whom it is for. Parents and resources have no attributes."""
+        task = json.dumps([entity(principal, self._limited, self._user)])
+        if principal.user is None:
+            return cedarpy.Entities.from_json_str(task, self._schema)
+        # Tasks change with each use, and people do not: only the task is read again.
+        return self._people(principal.user).with_added_json_str(task, self._schema)
+
+    def _person(self, user: User) -> cedarpy.Entities:
+        return cedarpy.Entities.from_json_str(json.dumps([user_entity(user, self._user)]), self._schema)
 
 
 def _is_about(clause: Clause, action: str) -> bool:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cedarpy
@@ -21,7 +22,9 @@ forbid (principal, action, resource) unless { principal.state == "active" };
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n\r]*|[;()\[\]{}]', re.DOTALL)
 _FACTS = {".": {"left": {"Var": "context"}, "attr": "facts"}}
 _PARAMS = {".": {"left": {"Var": "context"}, "attr": "params"}}
+_USER = {".": {"left": {"Var": "principal"}, "attr": "user"}}
 _COMPARING = ("==", "!=", "contains", "containsAll", "containsAny")
+_COMPUTING = frozenset({"+", "-", "*", "neg"})
 _BLANK = re.compile(r"(?:\s|//[^\n\r]*)*")
 
 
@@ -53,12 +56,12 @@ class Clause:
         """The (kind, id) pairs that its scope asks the task to be or to be in; None: every task."""
         return _entities(self.parsed["principal"])
 
-    @property
+    @cached_property
     def facts(self) -> frozenset[str]:
         """The facts that its conditions read, or ask whether they are there."""
         return self._read_of(_FACTS)
 
-    @property
+    @cached_property
     def params(self) -> frozenset[str]:
         """The parameters that its conditions read, or ask whether they are there."""
         return self._read_of(_PARAMS)
@@ -82,9 +85,49 @@ class Clause:
         return self._read_of({"Var": "principal"})
 
     @property
+    def of_user(self) -> frozenset[str]:
+        """The attributes of the person whom the task is for that its conditions read, or ask whether they are there."""
+        return self._read_of(_USER)
+
+    def named(self, kind: str) -> frozenset[str]:
+        """The IDs of the entities of a kind that its conditions name."""
+        wanted = f"{NAMESPACE}::{kind}"
+        return frozenset(
+            str(each["id"])
+            for each in objects(self.parsed["conditions"])
+            if each.get("type") == wanted and "id" in each
+        )
+
+    def asks_task_in(self, kind: str) -> bool:
+        """Whether its conditions ask if the task itself is in an entity of a kind."""
+        wanted = f"{NAMESPACE}::{kind}"
+        asked = (each["in"] for each in objects(self.parsed["conditions"]) if isinstance(each.get("in"), dict))
+        return any(
+            side.get("left") == {"Var": "principal"} and any(each.get("type") == wanted for each in objects(side))
+            for side in asked
+        )
+
+    def texts_beside(self, attribute: str) -> frozenset[str]:
+        """The texts with which its conditions compare an attribute of the person whom the task is for."""
+        read = {".": {"left": _USER, "attr": attribute}}
+        sides = (each[how] for each in objects(self.parsed["conditions"]) for how in _COMPARING if how in each)
+        return frozenset(
+            each["Value"]
+            for side in sides
+            if read in objects(side)
+            for each in objects(side)
+            if isinstance(each.get("Value"), str)
+        )
+
+    @property
     def names_tasks(self) -> bool:
         """Whether it names a task by its ID anywhere, be it in its scope or in a condition."""
         return any(each.get("type") == f"{NAMESPACE}::Task" and "id" in each for each in objects(self.parsed))
+
+    @property
+    def computes(self) -> bool:
+        """Whether its conditions compute with numbers: that alone may fail as it is asked, and what fails is denied."""
+        return any(each.keys() & _COMPUTING for each in objects(self.parsed["conditions"]))
 
     @property
     def attributes(self) -> frozenset[str]:

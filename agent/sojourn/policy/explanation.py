@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import MappingProxyType
+from typing import Any
 
 from sojourn.limits import CHANGES_FOUND, CHANGES_SHOWN, VALUES_TRIED
 from sojourn.policy.cedar import OWN, Deny, compiled
@@ -17,6 +18,7 @@ from sojourn.policy.params import ParamRule, text_of
 from sojourn.policy.questions import ACTIVE, PolicyAnswer, Question, ask
 from sojourn.policy.task_type_tables import FactRule
 from sojourn.policy.task_types import TaskType
+from sojourn.policy.user import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
     """Answer, and say why. `known`: those of the question's facts that are in force, with their ages."""
     answer = ask(kind, question)
     attributes = {
-        **shown(question.principal, sorted(kind.limits)),
+        **shown(question.principal, sorted(kind.limits), kind.user),
         "action": question.action,
         "resource": question.resource,
         **{f"context.params.{name}": text_of(value) for name, value in answer.context.params.items()},
@@ -168,8 +170,43 @@ def _variants(kind: TaskType, question: Question) -> Iterator[tuple[str, Iterato
                 if each >= 0 and each != now
             ),
         )
+    if question.principal.user is not None:
+        yield from _other_people(kind, question, question.principal.user, named)
     if question.principal.state != ACTIVE:
         yield "state", iter([(ACTIVE, question.of_another(state=ACTIVE))])
+
+
+def _other_people(
+    kind: TaskType, question: Question, user: User, named: set[Param]
+) -> Iterator[tuple[str, Iterator[tuple[str, Question]]]]:
+    """The same person, had they another group, another login, or logged in at another time."""
+
+    def been(**changes: Any) -> Question:
+        return question.of_another(user=replace(user, **changes))
+
+    rule, prefix = kind.person, f"{user.issuer}/"
+    texts = sorted(each for each in named if isinstance(each, str))
+    entities = {name for clause in kind.policy.clauses for name in clause.named("Group")}
+    entities |= set(rule.groups if rule is not None else ())
+    groups = sorted({name.removeprefix(prefix) for name in entities if name.startswith(prefix)} | {*texts})
+    yield (
+        "group",
+        ((each, been(groups=tuple(sorted({*user.groups, each})))) for each in groups if each not in user.groups),
+    )
+    yield "no group", iter([(", ".join(user.groups), been(groups=()))] if user.groups else [])
+    ways = dict.fromkeys([*(rule.acr if rule is not None else ()), *texts])
+    yield "acr", ((each, been(acr=each)) for each in ways if each != user.acr)
+    ages = _around(named) | {0}
+    if rule is not None and rule.max_auth_age is not None:
+        ages |= {int(rule.max_auth_age.total_seconds())}
+    yield (
+        "auth_age",
+        (
+            (str(each), been(auth_age=each))
+            for each in sorted(ages, key=lambda each: abs(each - user.auth_age))
+            if each >= 0 and each != user.auth_age
+        ),
+    )
 
 
 def _texts(rule: ParamRule, named: set[Param], given: str | None) -> list[str]:

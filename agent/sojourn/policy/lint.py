@@ -3,6 +3,8 @@
 import re
 
 from sojourn.errors import Fault, InvalidInput
+from sojourn.policy import person_lint
+from sojourn.policy.asked_user import some_user
 from sojourn.policy.cedar import OWN
 from sojourn.policy.cedar_schema import Context, Param, Reading, some_task
 from sojourn.policy.clauses import Clause
@@ -20,12 +22,12 @@ def warnings(kind: TaskType) -> list[Fault]:
     found = [
         Fault(f"{kind.name}.cedar", clause.line, text) for clause in kind.policy.clauses for text in _of(kind, clause)
     ]
-    asked = [*kind.policy.clauses, *([kind.need.clause] if kind.need is not None else [])]
-    read = {name for clause in asked for name in clause.facts}
+    read = {name for clause in kind.clauses for name in clause.facts}
     for name in sorted(set(kind.facts) - read):
         line = kind.lines.get(f"facts.{name}", kind.lines.get("facts", 0))
         declared = "required" if kind.facts[name].required else "declared"
         found.append(Fault(f"{kind.name}.toml", line, f"fact {name!r} is {declared}, and no policy reads it"))
+    found += person_lint.warnings(kind, kind.clauses)
     if kind.break_glass and kind.consequence != "high":
         text = 'break_glass without consequence = "high": what is done is counted, and no request is recorded'
         found.append(Fault(f"{kind.name}.toml", kind.lines.get("break_glass", 0), text))
@@ -52,22 +54,28 @@ def warnings(kind: TaskType) -> list[Fault]:
 
 def faults(kind: TaskType, trust_domain: TrustDomain | None) -> list[Fault]:
     """What must not be: a permit without a live task, and workloads outside of the trust domain, if one is given."""
-    found = [
+    found = [] if trust_domain is None else strangers(kind, trust_domain)
+    if not forbidden_when_over(kind):
+        found.append(Fault(f"{kind.name}.cedar", 0, "something is not forbidden although the task is over"))
+    return found
+
+
+def strangers(kind: TaskType, trust_domain: TrustDomain) -> list[Fault]:
+    """The workloads that an agent of this trust domain gives no identity, so that they begin and accept nothing."""
+    named = {
+        "allowed_workloads": kind.allowed_workloads,
+        "delegation.to": frozenset(map(SpiffeId.parse, kind.delegation.to if kind.delegation is not None else ())),
+    }
+    return [
         Fault(
             f"{kind.name}.toml",
             kind.lines.get(key, 0),
             f"{key}: {str(workload)!r} is not in trust domain {trust_domain.name!r}",
         )
-        for key, workloads in (
-            ("allowed_workloads", kind.allowed_workloads),
-            ("delegation.to", map(SpiffeId.parse, kind.delegation.to if kind.delegation is not None else ())),
-        )
+        for key, workloads in named.items()
         for workload in sorted(workloads, key=str)
-        if trust_domain is not None and workload.trust_domain != trust_domain
+        if workload.trust_domain != trust_domain
     ]
-    if not forbidden_when_over(kind):
-        found.append(Fault(f"{kind.name}.cedar", 0, "something is not forbidden although the task is over"))
-    return found
 
 
 def forbidden_when_over(kind: TaskType) -> bool:
@@ -77,7 +85,7 @@ def forbidden_when_over(kind: TaskType) -> bool:
     for state in _OVER:
         facts = {name: Reading(_ANY[rule.type]) for name, rule in kind.facts.items() if rule.required}
         context = Context(params, facts)
-        principal = some_task(kind.name, workload, state=state)
+        principal = some_task(kind.name, workload, user=some_user(kind.person), state=state)
         for grant in kind.ceiling.grants:
             for action in grant.actions:
                 if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, context).policies:
@@ -110,7 +118,7 @@ def _approval_is_left_out(kind: TaskType) -> bool:
     """Whether the condition of an approval reads a parameter that need not be there, and does not hold without."""
     if kind.need is None or all(kind.params[name].required for name in kind.need.clause.params & set(kind.params)):
         return False
-    principal = some_task(kind.name, str(min(kind.allowed_workloads, key=str)))
+    principal = some_task(kind.name, str(min(kind.allowed_workloads, key=str)), user=some_user(kind.person))
     params = {name: _ANY[rule.type] for name, rule in kind.params.items() if rule.required}
     facts = {name: Reading(_ANY[rule.type]) for name, rule in kind.facts.items() if rule.required}
     return not kind.need.of(principal, kind.ceiling, Context(params, facts))

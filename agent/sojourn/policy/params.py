@@ -32,6 +32,7 @@ class ParamRule(BaseModel):
     pattern: Annotated[str, Field(max_length=PARAM_MAX_BYTES)] | None = None
     max_length: Annotated[StrictInt, Field(ge=1, le=PARAM_MAX_BYTES)] | None = None
     in_tokens: Annotated[bool, Field(strict=True)] = True  # services compare it with what a request names
+    in_journal: Annotated[bool, Field(strict=True)] = True  # else records have a keyed digest of it
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

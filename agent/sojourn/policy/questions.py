@@ -1,21 +1,23 @@
 """Asking a task type a question as a whole, without a task: for cases, explanations, and a candidate beside.
 
-The rules are those that a real request meets, in its order: workload, binding, parameters, ceiling, facts, policy.
+The rules are those that a real request meets, in its order: workload, binding, person, parameters, ceiling, limits,
+facts, policy.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import USES_MAX
 from sojourn.policy.cedar import Allow, Deny
 from sojourn.policy.cedar_schema import Context, Param, Principal, Reading
+from sojourn.policy.person_rules import check_user
 from sojourn.policy.rules import NOT_HANDED_ON, may_hold
 from sojourn.policy.task_types import TaskType
 from sojourn.tasktoken.grants import Authority, Grant
 
-RULES = ("workload", "binding", "params", "ceiling", "limits", "facts", "policy")
+RULES = ("workload", "binding", "person", "params", "ceiling", "limits", "facts", "policy")
 ACTIVE = "active"
 
 
@@ -70,6 +72,10 @@ def ask(kind: TaskType, question: Question, *, limits: bool = True) -> PolicyAns
         return PolicyAnswer("workload", Deny(f"workload {principal.workload[:200]!r} may not begin this type"))
     if question.binding and question.binding not in kind.bindings:
         return PolicyAnswer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
+    try:
+        check_user(kind, principal.user, login=limits)
+    except SojournError as error:
+        return PolicyAnswer("person", Deny(error.public))
     try:
         context = _context(kind, question)
     except InvalidInput as error:

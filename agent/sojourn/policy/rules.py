@@ -9,6 +9,7 @@ from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.policy.cedar import Allow, Deny
 from sojourn.policy.cedar_schema import Context, Param, Principal
 from sojourn.policy.params import texts_of
+from sojourn.policy.person_rules import check_scope, check_user
 from sojourn.policy.task_types import TaskType
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Grant
@@ -53,7 +54,7 @@ def check_delegate(kind: TaskType, to: SpiffeId, line: Sequence[SpiffeId]) -> No
 def may_hold(kind: TaskType, workload: str, depth: int) -> bool:
     """Whether a workload may have a task of this type: by beginning it, or at a depth by its being handed on."""
     if not depth:
-        return workload in {str(each) for each in kind.allowed_workloads}
+        return workload in kind.beginners
     return kind.delegation is not None and workload in kind.delegation.to and depth <= kind.delegation.max_depth
 
 
@@ -85,6 +86,7 @@ def authorize(
         for resource, action in kind.ceiling.excess(wanted):
             heard(action, resource, Deny("the ceiling does not have this action at this resource"))
         check_within(kind, wanted)
+    check_scope(kind, principal.user, wanted)
 
     def refuse(action: str, resource: str, decision: Allow | Deny) -> None:
         heard(action, resource, decision)
@@ -110,7 +112,7 @@ def still_allowed(
     for grant in held.grants:
         allowed = []
         for action in grant.actions:
-            decision = kind.policy.decide(principal, action, grant.resource, context)
+            decision = _decide(kind, principal, action, grant.resource, context)
             heard(action, grant.resource, decision)
             if decision:
                 allowed.append(action)
@@ -119,6 +121,13 @@ def still_allowed(
         elif allowed:
             left.append(Grant(grant.resource, tuple(allowed)))
     return held if left == [*held.grants] else Authority(tuple(left))
+
+
+def _decide(kind: TaskType, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+    """Policy's answer, and no whatever it is where the person's own access token does not let it be done."""
+    if principal.user is not None and not principal.user.lets(action):
+        return Deny("the scope of the person's access token does not have it")
+    return kind.policy.decide(principal, action, resource, context)
 
 
 def left_by(
@@ -139,6 +148,7 @@ def left_by(
         if not may_hold(kind, principal.workload, principal.depth):
             raise PolicyDenied("its workload may not begin this type" if not principal.depth else NOT_HANDED_ON)
         check_binding(kind, binding)
+        check_user(kind, principal.user, login=False)
         params = kind.read_params(texts_of(params))
     except SojournError as error:
         return Authority(()), params, error.public

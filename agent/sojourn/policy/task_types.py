@@ -23,6 +23,7 @@ from sojourn.limits import (
     PARAMS_PER_TASK,
     TASK_TYPES,
     TOKEN_TTL_HIGH_CLASS_SECONDS,
+    TYPE_DIGEST_SHOWN,
 )
 from sojourn.policy import approval_condition, clauses, param_binding
 from sojourn.policy.approval_condition import ApprovalNeed
@@ -30,7 +31,9 @@ from sojourn.policy.cedar import Policy
 from sojourn.policy.cedar_schema import Context, Fields, Param, Principal
 from sojourn.policy.clauses import Clause
 from sojourn.policy.params import ParamRule
-from sojourn.policy.task_type_tables import ApprovalRule, DelegationRule, FactRule, TypeFile
+from sojourn.policy.task_type_tables import BLOCK_NEW, ApprovalRule, DelegationRule, FactRule, PersonRule, TypeFile
+from sojourn.policy.type_faults import faults_of, lines_of, not_toml, placed
+from sojourn.policy.user import UserFields
 from sojourn.settings.toml_lines import line_numbers
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Authority, Grant
@@ -51,6 +54,18 @@ class ProvidedResource:
     ask: Mapping[str, Any]
     line: int = 0
     ask_line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRule:
+    """How often a type is reviewed, and whether no new task of it begins while its review is overdue."""
+
+    every: timedelta
+    block: bool
+    every_ms: int = field(init=False, repr=False, compare=False)  # at hand: it is asked for at each beginning
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "every_ms", self.every // timedelta(milliseconds=1))
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,37 @@ class TaskType:
     high: frozenset[str] = frozenset()  # its actions of high consequence
     limits: Mapping[str, int] = field(default_factory=dict)  # action -> how often a task may do it
     need: ApprovalNeed | None = None  # where `approval` is needed; None: of each task
+    person: PersonRule | None = None  # None: its tasks are for nobody but their workloads
+    tell: Mapping[str, str] = field(default_factory=dict)  # resource -> what it is told of a task's person, if it says
+    tell_claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # resource -> and which claims of theirs
+    owner: str = ""
+    sponsor: str = ""
+    review: ReviewRule | None = None  # None: it is reviewed when somebody likes to
+
+    @cached_property
+    def named(self) -> Mapping[str, str]:
+        """Which type it is, as records of the journal say it: its name, and the first digits of its digest."""
+        return {"type": self.name, "type_version": self.digest[:TYPE_DIGEST_SHOWN]}
+
+    @property
+    def user(self) -> UserFields | None:
+        """What its policies may read of people."""
+        return _user_fields(self.person)
+
+    @cached_property
+    def clauses(self) -> tuple[Clause, ...]:
+        """All that is asked of its tasks: its policies, and when somebody has to agree."""
+        return (*self.policy.clauses, *([self.need.clause] if self.need is not None else []))
+
+    @cached_property
+    def beginners(self) -> frozenset[str]:
+        """The SPIFFE IDs that may begin it, as texts."""
+        return frozenset(map(str, self.allowed_workloads))
+
+    @cached_property
+    def hidden_params(self) -> frozenset[str]:
+        """The parameters whose values no audit record has."""
+        return frozenset(name for name, rule in self.params.items() if not rule.in_journal)
 
     def concerning(self, action: str) -> tuple[str, ...]:
         """The parameters with which services compare a request for this action: by default all that tokens carry."""
@@ -113,6 +159,8 @@ class TaskType:
 
     def params_in_tokens(self, params: Mapping[str, Param]) -> dict[str, Param]:
         """Those of a task's parameters that its tokens carry. Raise InvalidInput if they are too long together."""
+        if not params:
+            return {}
         rules = self.params
         kept = {name: value for name, value in params.items() if name not in rules or rules[name].in_tokens}
         if len(json.dumps(kept, ensure_ascii=False).encode("utf-8", "surrogatepass")) > BOUND_PARAMS_MAX_BYTES:
@@ -183,7 +231,11 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
     except InvalidPolicy as error:
         faults += (replace(each, file=f"{name}.cedar") for each in error.faults)
     try:
-        need = None if when is None or faults else ApprovalNeed(when, policy, file.params, file.facts)
+        need = (
+            None
+            if when is None or faults
+            else ApprovalNeed(when, policy, file.params, file.facts, _user_fields(file.person))
+        )
     except InvalidPolicy as error:
         faults += _of_when(name, toml, error)
     if faults:
@@ -219,6 +271,12 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         high=high,
         limits=dict(file.limits),
         need=need,
+        person=file.person,
+        tell={each.resource: each.tell for each in file.ceiling if each.tell is not None},
+        tell_claims={each.resource: tuple(sorted(each.tell_claims)) for each in file.ceiling if each.tell_claims},
+        owner=file.owner,
+        sponsor=file.sponsor,
+        review=None if file.review_every is None else ReviewRule(file.review_every, file.when_overdue == BLOCK_NEW),
     )
 
 
@@ -230,7 +288,7 @@ def _of_when(name: str, toml: str, error: InvalidPolicy) -> list[Fault]:
 
 
 def _outside(file: TypeFile, toml: str) -> dict[str, ProvidedResource]:
-    lines = _lines(toml)
+    lines = lines_of(toml)
     found = {}
     for number, each in enumerate(file.ceiling):
         if each.provider is not None:
@@ -254,7 +312,12 @@ def _of_no_action(name: str, toml: str, file: TypeFile, ceiling: Authority) -> l
 def _policy(cedar: str, file: TypeFile, ceiling: Authority, when: Clause | None) -> Policy:
     actions = sorted({action for grant in ceiling.grants for action in grant.actions})
     beside = () if when is None else (when,)
-    return Policy(cedar, actions, _fields(file.params), _fields(file.facts), sorted(file.limits), beside)
+    params, facts = _fields(file.params), _fields(file.facts)
+    return Policy(cedar, actions, params, facts, sorted(file.limits), beside, _user_fields(file.person))
+
+
+def _user_fields(rule: PersonRule | None) -> UserFields | None:
+    return None if rule is None else UserFields(rule.claims, rule.need == "required")
 
 
 def _fields(rules: Mapping[str, ParamRule] | Mapping[str, FactRule]) -> Fields:
@@ -303,50 +366,7 @@ def made_of(folder: Path, texts: Mapping[str, str], faults: Iterable[Fault] = ()
     return found
 
 
-def placed(folder: Path, faults: Iterable[Fault], otherwise: str = "") -> list[Fault]:
-    """Faults with the whole path of their file; of those that name none it is `otherwise`."""
-    return [replace(fault, file=str(folder / (fault.file or otherwise))) for fault in faults]
-
-
 def type_names(folder: Path) -> list[str]:
     """The names of a folder's task types, sorted. Raises OSError."""
     files = (name for name in os.listdir(folder) if name.endswith(".toml") and not name.endswith(CASES))
     return sorted(name.removesuffix(".toml") for name in files)
-
-
-def not_toml(file: str, text: str, error: tomllib.TOMLDecodeError) -> Fault:
-    """What is wrong with a file that is no TOML."""
-    place = re.search(r" \(at line ([0-9]+), ", str(error))
-    return Fault(file, int(place[1]) if place else text.count("\n") + 1, f"not TOML: {error}")
-
-
-def faults_of(file: str, toml: str, error: ValidationError) -> list[Fault]:
-    """What is wrong with a file that is not as its model says, each with the line of its key."""
-    lines = _lines(toml)
-    return [_fault(file, each, lines) for each in error.errors()]
-
-
-def _lines(toml: str) -> dict[str, int]:
-    """Where each key stands, those of the tables of an array too, as ARRAY.NUMBER.KEY."""
-    lines = line_numbers(toml)
-    counts: dict[str, int] = {}
-    place = ""
-    for number, line in enumerate(toml.splitlines(), 1):  # the tables of an array have a number each
-        header = re.match(r"\s*(\[+)\s*([A-Za-z0-9_.-]+)\s*\]", line)
-        key = re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line)
-        if header:
-            place = f"{header[2]}.{counts.setdefault(header[2], 0)}" if len(header[1]) > 1 else ""
-            counts[header[2]] = counts.get(header[2], 0) + 1
-            lines.setdefault(place, number)
-        elif key and place:
-            lines.setdefault(f"{place}.{key[1]}", number)
-    return lines
-
-
-def _fault(file: str, fault: object, lines: Mapping[str, int]) -> Fault:
-    assert isinstance(fault, dict)
-    parts = [str(part) for part in fault["loc"]]
-    message = "unknown key" if fault["type"] == "extra_forbidden" else str(fault["msg"]).removeprefix("Value error, ")
-    keys = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
-    line = next((lines[key] for key in keys if key in lines), 0)
-    return Fault(file, line, f"{'.'.join(parts)}: {message}" if parts else message)

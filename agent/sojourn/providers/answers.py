@@ -13,6 +13,7 @@ from sojourn.limits import PROVIDER_RETRY_AFTER_MAX_SECONDS, PROVIDER_TOKEN_MAX_
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.http import HttpResponse
 from sojourn.providers.provider import Step
+from sojourn.runtime.clock import Clock, synchronised
 
 log = structlog.get_logger()
 
@@ -138,6 +139,15 @@ async def unfailing(steps: AsyncGenerator[Step, None], otherwise: str = "check")
     except Exception as error:
         log.exception("check_raised")
         yield Step("check", "failed", f"it failed in a way that nobody foresaw: {type(error).__name__}")
+
+
+def own_clock(clock: Clock) -> Step:
+    """The step of a check that tells this machine's time, and whether anything keeps it right."""
+    said = f"this machine's clock says {clock.now().replace(microsecond=0, tzinfo=None).isoformat()}Z"
+    if synchronised():
+        return Step("own_clock", "ok", f"{said}, and is kept right")
+    hint = "let chrony or systemd-timesyncd keep it right: what is signed is refused by a clock that differs"
+    return Step("own_clock", "ok", f"{said}; the kernel does not know of anything that keeps it right", hint)
 
 
 def failed(name: str, error: SojournError) -> Step:

@@ -2,44 +2,30 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import structlog
-from pydantic import AfterValidator, Field
 
 from sojourn.errors import SojournError
-from sojourn.limits import AUDIENCE_MAX_BYTES, PROVIDER_TOKEN_MAX_SECONDS
-from sojourn.net.urls import parse_url
+from sojourn.limits import PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.discovery import Discovery, ProviderMetadata
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import Http
+from sojourn.providers.http import Http, HttpResponse
 from sojourn.providers.provider import Mint, ProviderTable
 from sojourn.providers.settings import Endpoint
 from sojourn.providers.tokens import Expected, Granted, Hints, Unfit, read_token, refusal
 from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Clock
+from sojourn.settings.outside import Issuer, Text
 from sojourn.settings.tables import Duration, between
 
 log = structlog.get_logger()
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:"
 REVOKE: Final = "revoke"
+INTROSPECT: Final = "introspect"
 
 
-def _issuer(value: str) -> str:
-    if "?" in parse_url(value).target:
-        raise ValueError("has a query, which no issuer has (RFC 8414, 2)")
-    return value
-
-
-def _printable(value: str) -> str:
-    if not (value.isascii() and value.isprintable()):
-        raise ValueError("has characters that are not printable ASCII")
-    return value
-
-
-Issuer = Annotated[str, AfterValidator(_issuer)]
-Text = Annotated[str, Field(min_length=1, max_length=AUDIENCE_MAX_BYTES), AfterValidator(_printable)]
 ClientAuth = Literal["none", "jwt-bearer", "jwt-spiffe"]
 
 
@@ -62,13 +48,16 @@ class OAuthTable(ProviderTable):
 class AuthorizationServer:
     """The endpoints of one server. `hints` says what to set there when it refuses."""
 
-    def __init__(self, table: OAuthTable, http: Http, clock: Clock, hints: Hints) -> None:
+    def __init__(
+        self, table: OAuthTable, http: Http, clock: Clock, hints: Hints, discovery: Discovery | None = None
+    ) -> None:
+        """`discovery`: of its metadata, where others read them too; None: its own."""
         self._table = table
         self._http = http
         self._clock = clock
         self._hints = hints
         self._background = Background("unused_token_failed")
-        self.discovery = Discovery(table.issuer, http, clock)
+        self.discovery = discovery or Discovery(table.issuer, http, clock)
 
     @property
     def audience(self) -> str:
@@ -81,9 +70,9 @@ class AuthorizationServer:
         table = self._table
         return frozenset({self.audience, table.issuer, table.token_endpoint or table.issuer})
 
-    def assertion(self, mint: Mint) -> str:
+    async def assertion(self, mint: Mint) -> str:
         """A JWT-SVID for this server."""
-        return mint(self.audience, algorithm=self._table.algorithm)
+        return await mint(self.audience, algorithm=self._table.algorithm)
 
     async def metadata(self) -> ProviderMetadata:
         """Its endpoints, by its metadata or as the table has them. Raise ProviderUnavailable."""
@@ -105,7 +94,7 @@ class AuthorizationServer:
         """Ask for a token. What is not as expected is taken back at once. Raise as Provider.exchange does."""
         endpoint = (await self.metadata()).token_endpoint
         asked_at = self._clock.now()
-        answer = await self._http.post_form(endpoint, {**form, **self._client(mint)}, step=step)
+        answer = await self._http.post_form(endpoint, {**form, **await self._client(mint)}, step=step)
         now = self._clock.now()
         try:
             return read_token(answer, expected, step=step, asked_at=asked_at, now=now, hints=self._hints)
@@ -147,7 +136,7 @@ class AuthorizationServer:
             raise failed
 
     async def _revoke(self, endpoint: str, token: str, mint: Mint) -> None:
-        answer = await self._http.post_form(endpoint, {"token": token, **self._client(mint)}, step=REVOKE)
+        answer = await self._http.post_form(endpoint, {"token": token, **await self._client(mint)}, step=REVOKE)
         if answer.status == 200:
             return
         error = refusal(answer, step=REVOKE, now=self._clock.now(), hints=self._hints)
@@ -172,18 +161,36 @@ class AuthorizationServer:
         endpoint = (await self.metadata()).introspection_endpoint
         if not endpoint or self._table.client_auth == "none":
             return None
-        answer = await self._http.post_form(endpoint, {"token": token, **self._client(mint)}, step="introspect")
-        active = answer.json("introspect").get("active") if answer.status == 200 else None
+        answer = await self._introspect(endpoint, token, mint)
+        active = answer.json(INTROSPECT).get("active") if answer.status == 200 else None
         return active if isinstance(active, bool) else None
+
+    async def introspect(self, token: str, mint: Mint) -> Mapping[str, Any]:
+        """All that introspection says of a token: `active` is true or false. Raise ProviderRefused or
+        ProviderUnavailable if it is not to be had.
+        """
+        endpoint = (await self.metadata()).introspection_endpoint
+        if not endpoint:
+            raise ProviderUnavailable("its metadata name no introspection_endpoint", step=INTROSPECT)
+        answer = await self._introspect(endpoint, token, mint)
+        if answer.status != 200:
+            raise refusal(answer, step=INTROSPECT, now=self._clock.now(), hints=self._hints)
+        said = answer.json(INTROSPECT)
+        if not isinstance(said.get("active"), bool):
+            raise ProviderUnavailable("it does not say whether the token is active", step=INTROSPECT, sent=True)
+        return said
+
+    async def _introspect(self, endpoint: str, token: str, mint: Mint) -> HttpResponse:
+        return await self._http.post_form(endpoint, {"token": token, **await self._client(mint)}, step=INTROSPECT)
 
     async def close(self) -> None:
         await self._background.quiet()
         await self.discovery.close()
 
-    def _client(self, mint: Mint) -> dict[str, str]:
+    async def _client(self, mint: Mint) -> dict[str, str]:
         """How the client says who it is."""
         form = {} if self._table.client_id is None else {"client_id": self._table.client_id}
         if self._table.client_auth != "none":
             form["client_assertion_type"] = ASSERTION_TYPE + self._table.client_auth
-            form["client_assertion"] = self.assertion(mint)
+            form["client_assertion"] = await self.assertion(mint)
         return form

@@ -113,7 +113,7 @@ class AwsProvider:
             "Version": _VERSION,
             "RoleArn": self._role(wanted.ask),
             "RoleSessionName": session_name(wanted.task_id),
-            "WebIdentityToken": mint(
+            "WebIdentityToken": await mint(
                 self._settings.audience, algorithm="ES256", claims=self._claims(wanted, session_id)
             ),
             "DurationSeconds": str(int(life.total_seconds())),
@@ -175,7 +175,9 @@ class AwsProvider:
         }
         if not body["role_arn"]:
             body["role_arn"] = ended.public.get("role_arn") or self._role(ended.ask)
-        answer = await self._http.post_json(hook, body, step="deny", headers={"Authorization": f"Bearer {mint(hook)}"})
+        answer = await self._http.post_json(
+            hook, body, step="deny", headers={"Authorization": f"Bearer {await mint(hook)}"}
+        )
         if answer.status == 410:
             raise ProviderRefused("the deny hook says that it will never deny this session", step="deny")
         if answer.status not in {200, 204}:

@@ -4,10 +4,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from sojourn.providers.authorization_server import OAuthTable, Text
+from sojourn.providers.authorization_server import OAuthTable
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
 from sojourn.providers.oidc import absolute
 from sojourn.providers.provider import Mint, Obtained, Wanted
+from sojourn.settings.outside import Text
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 CLIENT_CREDENTIALS: Final = "client_credentials"
@@ -45,7 +46,7 @@ class BearerProvider(OAuthProvider[BearerTable, BearerAsk]):
         ask: BearerAsk = wanted.ask
         form = {"grant_type": self.grant_type}
         if self.grant_type == JWT_BEARER:
-            form["assertion"] = self.server.assertion(mint)
+            form["assertion"] = await self.server.assertion(mint)
         optional = {"audience": ask.audience, "resource": ask.resource, "scope": ask.of(wanted.actions)}
         form |= {name: value for name, value in optional.items() if value}
         return self.obtained(await self.server.token(form, mint, self.expected(wanted), step=EXCHANGE))

@@ -9,9 +9,9 @@ from sojourn.errors import SojournError
 from sojourn.limits import PROVIDER_ASSERTION_SECONDS
 from sojourn.providers.answers import failed
 from sojourn.providers.authorization_server import AuthorizationServer, OAuthTable
-from sojourn.providers.discovery import STEP as METADATA
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Http
+from sojourn.providers.kept_metadata import STEP as METADATA
 from sojourn.providers.provider import Ended, Mint, Obtained, Recall, Step, Wanted
 from sojourn.runtime.clock import Clock
 

@@ -149,12 +149,12 @@ class EntraProvider:
         """An access token of the application that these actions are; or an assertion, by which its SDK gets one."""
         client = chosen(wanted.ask.clients, wanted.ask.actions, wanted.actions, "clients", "an application")
         if wanted.ask.gives == "assertion":
-            return self._assertion(client, wanted, mint)
+            return await self._assertion(client, wanted, mint)
         form = {
             "grant_type": "client_credentials",
             "client_id": client,
             "client_assertion_type": _BEARER_ASSERTION,
-            "client_assertion": mint(self._settings.audience, algorithm="RS256"),
+            "client_assertion": await mint(self._settings.audience, algorithm="RS256"),
             "scope": wanted.ask.scope,
         }
         answer = await self._http.post_form(f"{self._tenant}/oauth2/v2.0/token", form, step="token")
@@ -170,10 +170,10 @@ class EntraProvider:
             public={"tenant_id": self._settings.tenant_id, "client_id": client, "scope": wanted.ask.scope},
         )
 
-    def _assertion(self, client: str, wanted: Wanted, mint: Mint) -> Obtained:
+    async def _assertion(self, client: str, wanted: Wanted, mint: Mint) -> Obtained:
         """Nothing is asked of Entra: what a program gets there by it, nobody here knows, and it outlives the task."""
         return Obtained(
-            token=mint(self._settings.audience, algorithm="RS256"),
+            token=await mint(self._settings.audience, algorithm="RS256"),
             expires_at=self._clock.now() + timedelta(seconds=PROVIDER_ASSERTION_SECONDS),
             token_type=NOT_OAUTH,
             issued_type=JWT,

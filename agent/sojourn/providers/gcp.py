@@ -190,7 +190,7 @@ class GcpProvider:
             "audience": self._settings.audience,
             "scope": " ".join(scopes),
             "requested_token_type": ACCESS_TOKEN,
-            "subject_token": mint(self._audience, algorithm="ES256"),
+            "subject_token": await mint(self._audience, algorithm="ES256"),
             "subject_token_type": _JWT,
         }
         answer = await self._http.post_form(self._sts, body, step="exchange")

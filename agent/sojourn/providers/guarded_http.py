@@ -33,7 +33,7 @@ from sojourn.net.tls_contexts import web_context
 from sojourn.net.urls import Url, parse_url
 from sojourn.providers.errors import At, ProviderUnavailable
 from sojourn.providers.http import HttpResponse
-from sojourn.providers.provider import ProviderTable
+from sojourn.settings.outside import OutsideTable
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -70,7 +70,7 @@ class GuardedHttp:
     Nothing of the environment changes that: no proxy, no passwords.
     """
 
-    def __init__(self, table: ProviderTable) -> None:
+    def __init__(self, table: OutsideTable) -> None:
         """Raise InvalidConfig if `ca` is not a file of certificates."""
         self._seconds = table.timeout.total_seconds()
         try:
@@ -79,31 +79,43 @@ class GuardedHttp:
             raise InvalidConfig([f"ca: {table.ca} is not a PEM file of certificates: {error.strerror}"]) from error
         lookups = Lookups(PROVIDER_LOOKUPS_AT_ONCE)
         networks = [ip_network(each) for each in table.private_networks]
+        self.context = context
         self._secure = _client(lookups, partial(may_connect, allowed=networks), context)
         self._plain = _client(lookups, is_loopback, None) if table.plain_http else None
 
     async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
-        return await self._ask("GET", url, None, step, headers or {})
+        return await self.ask("GET", url, None, step, headers or {})
 
     async def post_form(
         self, url: str, form: Mapping[str, str], *, step: str, headers: Mapping[str, str] | None = None
     ) -> HttpResponse:
-        return await self._ask("POST", url, urlencode(form).encode(), step, {"content-type": _FORM, **(headers or {})})
+        return await self.ask("POST", url, urlencode(form).encode(), step, {"content-type": _FORM, **(headers or {})})
 
     async def post_json(
         self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
     ) -> HttpResponse:
         content = json.dumps(body, ensure_ascii=True, allow_nan=False).encode()
-        return await self._ask("POST", url, content, step, {"content-type": _JSON, **(headers or {})})
+        return await self.ask("POST", url, content, step, {"content-type": _JSON, **(headers or {})})
+
+    async def post_content(
+        self, url: str, content: bytes, *, step: str, headers: Mapping[str, str] | None = None
+    ) -> HttpResponse:
+        """Post these bytes; their type is among the headers."""
+        return await self.ask("POST", url, content, step, headers or {})
+
+    async def let_go(self) -> None:
+        """Close the connections that are kept; the next ones are made anew, by what `context` shows then."""
+        await self._secure.pool.let_go()
 
     async def close(self) -> None:
         await self._secure.close()
         if self._plain is not None:
             await self._plain.close()
 
-    async def _ask(
+    async def ask(
         self, method: str, url: str, content: bytes | None, step: str, headers: Mapping[str, str]
     ) -> HttpResponse:
+        """Any request. What the content's type is stands among the headers."""
         try:
             target = parse_url(url)
         except ValueError as error:
@@ -126,9 +138,9 @@ class GuardedHttp:
                 connect_seconds=PROVIDER_CONNECT_SECONDS,
             )
         except HttpFault as fault:
-            unavailable = _unavailable(fault, target)
-            unavailable.step, unavailable.sent = step, fault.sent
-            raise unavailable from fault
+            told = unavailable(fault, target)
+            told.step, told.sent = step, fault.sent
+            raise told from fault
         return HttpResponse(answer.status, answer.headers, answer.body)
 
 
@@ -143,7 +155,7 @@ def _client(lookups: Lookups, may: Callable[[Address], bool], context: SSLContex
     return HttpClient(pool, _LIMITS)
 
 
-def _unavailable(fault: HttpFault, url: Url) -> ProviderUnavailable:
+def unavailable(fault: HttpFault, url: Url) -> ProviderUnavailable:
     """The sentence for a fault, and what to set."""
     host = url.host
     if fault.why in _OF_HOST:
@@ -154,7 +166,7 @@ def _unavailable(fault: HttpFault, url: Url) -> ProviderUnavailable:
     if fault.why is Why.ADDRESS:
         return _not_allowed(fault, url)
     if fault.why is Why.CERTIFICATE:
-        hint = "for an authority of your own, name its PEM file in ca of the provider's table"
+        hint = "for an authority of your own, name its PEM file in ca of its table of the configuration"
         return ProviderUnavailable(f"the certificate of {host} is not good: {fault.reason}", at="tls", hint=hint)
     if fault.why is Why.REDIRECT:
         return ProviderUnavailable(
@@ -170,7 +182,7 @@ def _not_allowed(fault: HttpFault, url: Url) -> ProviderUnavailable:
     else:
         shown = ", ".join(str(each) for each in fault.addresses[:3]) or "none"
         told = f"{url.host} has an address that is not public ({shown})"
-        hint = "if it is meant, name its network in private_networks of the provider's table"
+        hint = "if it is meant, name its network in private_networks of its table of the configuration"
     return ProviderUnavailable(told, at="address", hint=hint)
 
 

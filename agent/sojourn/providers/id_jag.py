@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
-from sojourn.providers.authorization_server import AuthorizationServer, ClientAuth, Issuer, OAuthTable, Text
+from sojourn.providers.authorization_server import AuthorizationServer, ClientAuth, OAuthTable
 from sojourn.providers.bearer import JWT_BEARER
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.http import Http
@@ -21,6 +21,7 @@ from sojourn.providers.provider import Mint, Obtained, Wanted
 from sojourn.providers.settings import Endpoint
 from sojourn.providers.tokens import TYPE_PREFIX, Expected, Granted, unverified_claims
 from sojourn.runtime.clock import Clock
+from sojourn.settings.outside import Issuer, Text
 
 ID_JAG: Final = f"{TYPE_PREFIX}id-jag"
 ASSERT: Final = "identity_assertion"
@@ -72,7 +73,7 @@ class IdJagProvider(OAuthProvider[IdJagTable, IdJagAsk]):
         form = {
             "grant_type": TOKEN_EXCHANGE,
             "requested_token_type": ID_JAG,
-            "subject_token": self._idp.assertion(mint),
+            "subject_token": await self._idp.assertion(mint),
             "subject_token_type": TYPE_PREFIX + self.table.subject_token_type,
             "audience": self.table.issuer,
             "resource": ask.resource or wanted.resource,

@@ -9,12 +9,13 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from sojourn.providers.authorization_server import ClientAuth, Issuer, OAuthTable
+from sojourn.providers.authorization_server import ClientAuth, OAuthTable
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
 from sojourn.providers.oidc import TOKEN_EXCHANGE
 from sojourn.providers.provider import ACCESS_TOKEN, Mint, Obtained, Wanted
 from sojourn.providers.tokens import Expected
+from sojourn.settings.outside import Issuer
 
 FIRST: Final = "client_credentials"
 

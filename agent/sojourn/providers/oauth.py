@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sojourn.errors import InvalidInput
 from sojourn.limits import PROVIDER_SCOPES
 from sojourn.providers.answers import unfailing
-from sojourn.providers.authorization_server import AuthorizationServer, OAuthTable, Text
+from sojourn.providers.authorization_server import AuthorizationServer, OAuthTable
 from sojourn.providers.dry_run import Check
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.http import Http
@@ -17,6 +17,7 @@ from sojourn.providers.settings import read_ask
 from sojourn.providers.tokens import Expected, Granted
 from sojourn.runtime.clock import Clock, SystemClock
 from sojourn.settings.models import read_settings
+from sojourn.settings.outside import Text
 
 EXCHANGE: Final = "exchange"
 

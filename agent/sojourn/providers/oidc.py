@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
-from sojourn.providers.authorization_server import OAuthTable, Text
+from sojourn.providers.authorization_server import OAuthTable
 from sojourn.providers.http import Http
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
 from sojourn.providers.provider import ACCESS_TOKEN, Mint, Obtained, Wanted
 from sojourn.providers.tokens import TYPE_PREFIX, Expected
 from sojourn.runtime.clock import Clock
+from sojourn.settings.outside import Text
 
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  # a name
 Kind = Literal["access_token", "jwt", "id_token"]
@@ -52,7 +53,7 @@ class OidcProvider(OAuthProvider[OidcTable, OidcAsk]):
     async def exchange(self, wanted: Wanted, mint: Mint) -> Obtained:
         ask: OidcAsk = wanted.ask
         table = self.table
-        subject = mint(table.subject_audience or self.server.audience, algorithm=table.algorithm)
+        subject = await mint(table.subject_audience or self.server.audience, algorithm=table.algorithm)
         form = {
             "grant_type": TOKEN_EXCHANGE,
             "subject_token": subject,

@@ -9,14 +9,10 @@ outside through the `Http` that it is given and no other way.
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from ipaddress import ip_network
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
-from pydantic import Field, field_validator
-
-from sojourn.limits import PROVIDER_DEADLINE_MAX_SECONDS, PROVIDER_DEADLINE_SECONDS
 from sojourn.providers.http import Http
-from sojourn.settings.tables import Duration, FilePath, Table, between
+from sojourn.settings.outside import OutsideTable
 from sojourn.spiffe.ids import SpiffeId
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
@@ -26,34 +22,21 @@ Recall = Literal["revoke", "deny", "none"]
 """What a provider can do at a task's end: end the credential, have it denied, or nothing but to wait for its expiry."""
 
 
-class ProviderTable(Table):
+class ProviderTable(OutsideTable):
     """The keys that `[providers.NAME]` has whatever its kind. A kind's own settings are a subclass of this."""
 
     kind: str
-    timeout: Annotated[Duration, between(timedelta(seconds=0.1), timedelta(seconds=PROVIDER_DEADLINE_MAX_SECONDS))] = (
-        timedelta(seconds=PROVIDER_DEADLINE_SECONDS)
-    )  # for one exchange as a whole, with what is tried again
-    ca: FilePath | None = None  # a PEM file: who may have signed the provider's certificate; default: the system's
-    private_networks: Annotated[tuple[str, ...], Field(max_length=32)] = ()  # not public, and may be connected to
-    plain_http: Annotated[bool, Field(strict=True)] = False  # http:// to a loopback address too, for trying it out
-
-    @field_validator("private_networks")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for each in value:
-            ip_network(each)  # its ValueError says what is wrong
-        return value
 
 
 class Mint(Protocol):
     """Gives JWT-SVIDs of the workload that a credential is for: each is new, with a `jti` of its own."""
 
-    def __call__(
+    async def __call__(
         self, audience: str, *, algorithm: Literal["ES256", "RS256"] = "ES256", claims: Mapping[str, Any] | None = None
     ) -> str:
         """A JWT-SVID, compact JWS, good for a minute: `iss` (our issuer), `sub`, `aud` (a string), `iat`, `exp`, `jti`.
 
-        `claims`: more, none of those. Raise Unavailable if there is no key for it now.
+        `claims`: more, none of those. Raise Unavailable if there is no key for it now, or it is not signed in time.
         """
 
 

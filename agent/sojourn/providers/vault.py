@@ -163,7 +163,7 @@ class VaultProvider:
 
     async def _login(self, role: str, mint: Mint) -> dict[str, Any]:
         """What Vault tells of the token that it gave. From here on there is one, whatever is wrong with it."""
-        body = {"role": role, "jwt": mint(self._audience, algorithm="ES256")}
+        body = {"role": role, "jwt": await mint(self._audience, algorithm="ES256")}
         answer = await self._post(f"auth/{self._settings.mount}/login", body, _LOGIN)
         if answer.status != 200:
             raise refusal_of(answer, _LOGIN)

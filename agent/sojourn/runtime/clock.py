@@ -39,6 +39,11 @@ class Clock(Protocol):
         """Seconds on the boot clock."""
 
 
+def milliseconds(at: datetime) -> int:
+    """Since the epoch, as audit records have times."""
+    return int(at.timestamp() * 1000)
+
+
 class SystemClock:
     """The machine's clocks."""
 

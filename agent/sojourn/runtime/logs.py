@@ -1,4 +1,7 @@
-"""The log: one JSON object a line on standard error, an event name and fields. It holds no tokens and no keys."""
+"""The log: one JSON object a line on standard error, an event name and fields. It holds no tokens and no keys.
+
+Where systemd's journal reads it, each line begins with its priority.
+"""
 
 import logging
 import sys
@@ -6,6 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
+
+from sojourn.runtime import journal_stream, trace
+from sojourn.runtime.log_events import ALERTS
 
 _NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
@@ -28,6 +34,15 @@ class Level:
         return event
 
 
+def silence() -> None:
+    """Log nothing: a command that uses rooms of the agent says itself what has become of it."""
+
+    def drop(_logger: object, _method: str, _event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[drop])
+
+
 def configure(level: str, hear: Callable[[str, Mapping[str, Any]], None] = lambda _method, _event: None) -> Level:
     """Set up structlog, and bring what libraries log into the same form. Returns what changes the level.
 
@@ -42,6 +57,8 @@ def configure(level: str, hear: Callable[[str, Mapping[str, Any]], None] = lambd
     number = _NUMBERS[level]
     structlog.configure(
         processors=[
+            _add_trace,
+            _add_alert,
             told,
             chosen.drop_below,
             structlog.processors.add_log_level,
@@ -50,6 +67,7 @@ def configure(level: str, hear: Callable[[str, Mapping[str, Any]], None] = lambd
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             _drop_nothing_said,
             structlog.processors.JSONRenderer(ensure_ascii=True),
+            *([_for_the_journal] if journal_stream.journal_reads() else ()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -59,8 +77,21 @@ def configure(level: str, hear: Callable[[str, Mapping[str, Any]], None] = lambd
     return chosen
 
 
+def _add_trace(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    found = trace.trace_id()
+    return event if found is None else {**event, "trace_id": found}
+
+
+def _add_alert(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {**event, "alert": True} if event.get("event") in ALERTS else event
+
+
 def _drop_nothing_said(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     return {name: value for name, value in event.items() if value is not None}
+
+
+def _for_the_journal(_logger: object, method: str, line: Any) -> str:
+    return journal_stream.marked(method, line)
 
 
 class _Libraries(logging.Handler):

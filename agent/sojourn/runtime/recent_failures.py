@@ -30,7 +30,9 @@ _REFUSALS = frozenset(
     }
 )
 # What a failure is about: the first of these that the log line has.
-_SUBJECTS = ("attestor", "spiffe_id", "trust_domain", "folder", "task", "uid", "path", "method", "logger")
+_SUBJECTS = ("attestor", "spiffe_id", "trust_domain", "folder", "task_id", "uid", "path", "method", "logger", "sink")
+# Failures of one kind and subject that have causes of their own: each reason is a line with a count.
+_BY_REASON = frozenset({"loop_stood_still"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Failures:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._found: Lru[tuple[str, str], Failure] = Lru(FAILURES_KEPT)
+        self._found: Lru[tuple[str, str, str], Failure] = Lru(FAILURES_KEPT)
 
     def hear(self, method: str, event: Mapping[str, Any]) -> None:
         """Note a log line if it tells of a failure. `method` is the level by which it was logged."""
@@ -64,19 +66,19 @@ class Failures:
         elif method not in _WARNINGS:
             return
         name = next((name for name in _SUBJECTS if event.get(name) is not None), "")
-        subject = _cut(f"{name} {event[name]}") if name else ""
-        self.note(what, subject, _reason(event))
+        subject = _cut(f"{name.removesuffix('_id') if name == 'task_id' else name} {event[name]}") if name else ""
+        self.note(what, subject, _reason(event), _cut(str(event.get("reason", ""))) if what in _BY_REASON else "")
 
-    def note(self, what: str, subject: str, reason: str) -> None:
-        """Count a failure."""
-        now = self._clock.now()
+    def note(self, what: str, subject: str, reason: str, cause: str = "") -> None:
+        """Count a failure. Those of one kind, subject and `cause` are counted together."""
+        now, key = self._clock.now(), (what, subject, cause)
         with self._lock:
-            known = self._found.get((what, subject))
+            known = self._found.get(key)
             if known is None:
                 made = Failure(what, subject, _cut(reason), now, now)
             else:
                 made = replace(known, reason=_cut(reason), last_at=now, count=known.count + 1)
-            self._found.put((what, subject), made)
+            self._found.put(key, made)
 
     def recent(self) -> list[Failure]:
         """Those that are kept, the newest first."""

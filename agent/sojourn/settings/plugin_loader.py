@@ -1,7 +1,10 @@
-"""Makes plugins of the configuration's tables: attestors, providers. Ours are found as anybody's are."""
+"""Makes plugins of the configuration's tables: attestors, providers, upstream authorities.
+
+Ours are found as anybody's are.
+"""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -39,6 +42,23 @@ def make_plugins(
     if faults:
         raise InvalidConfig(faults)
     return made
+
+
+def plugin_named(group: str, name: str, others: Iterable[str] = ()) -> Any:
+    """The plugin of a group `sojourn.GROUP` by its name, loaded. `others`: names that there are beside plugins.
+
+    Raise InvalidConfig, with a fault of the key `kind`.
+    """
+    found, twice = _found(group)
+    if name in twice:
+        raise InvalidConfig([f"kind: {name} is in several packages, {twice[name]}: uninstall all but one"])
+    if name not in found:
+        raise InvalidConfig([f"kind: is none that is installed; there are: {', '.join(sorted({*found, *others}))}"])
+    try:
+        return found[name].load()
+    except Exception as error:
+        log.exception("plugin_not_loaded", table=group, name=name)
+        raise InvalidConfig([f"kind: {name} cannot be loaded: {type(error).__name__}"]) from error
 
 
 def faults_below(table: str, name: str, error: InvalidConfig) -> list[str]:

@@ -1,5 +1,6 @@
 """The tables of the configuration about the outside: who signs events, who may connect, which services there are."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -18,14 +19,10 @@ from pydantic import (
 
 from sojourn.errors import InvalidInput, InvalidSpiffeId
 from sojourn.limits import (
-    AUDIENCE_MAX_BYTES,
-    AUDIT_MAX_BYTES_LEAST,
     AUDITED_TEXT,
     CONFIGURED_MAX_SECONDS,
     CONNECTIONS_PER_UID_PER_SECOND,
-    FACT_MAX_AGE_SECONDS,
     SERVICE_WORKLOADS,
-    SIGNAL_AGE_MAX_SECONDS,
 )
 from sojourn.settings.durations import duration_text, parse_duration
 from sojourn.spiffe.ids import SpiffeId
@@ -50,17 +47,31 @@ def filled(value: object) -> object:
 FilePath = Annotated[Path, BeforeValidator(filled)]
 
 
-def between(low: timedelta, high: timedelta = timedelta(seconds=CONFIGURED_MAX_SECONDS)) -> AfterValidator:
-    """A duration's limits, with a message that people read."""
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A duration's limits, as a validator with a message that people read."""
 
-    def check(value: timedelta) -> timedelta:
-        if value < low:
-            raise ValueError(f"is {duration_text(value)}: the least is {duration_text(low)}")
-        if value > high:
-            raise ValueError(f"is {duration_text(value)}: the most is {duration_text(high)}")
+    low: timedelta
+    high: timedelta
+
+    def __call__(self, value: timedelta) -> timedelta:
+        if value < self.low:
+            raise ValueError(f"is {duration_text(value)}: the least is {duration_text(self.low)}")
+        if value > self.high:
+            raise ValueError(f"is {duration_text(value)}: the most is {duration_text(self.high)}")
         return value
 
-    return AfterValidator(check)
+
+def between(low: timedelta, high: timedelta = timedelta(seconds=CONFIGURED_MAX_SECONDS)) -> AfterValidator:
+    """What keeps a duration of the configuration within these limits."""
+    return AfterValidator(Between(low, high))
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What people call the values of a type of the configuration. Validates nothing."""
+
+    name: str
 
 
 class Table(BaseModel):
@@ -75,7 +86,7 @@ def _issuer_url(value: str) -> str:
     return value
 
 
-HttpsUrl = Annotated[str, AfterValidator(_issuer_url)]
+HttpsUrl = Annotated[str, AfterValidator(_issuer_url), Called("https URL")]
 
 
 def _spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -88,29 +99,7 @@ def _spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _ARE_SPIFFE_IDS = AfterValidator(_spiffe_ids)
-SpiffeIds = Annotated[tuple[str, ...], _ARE_SPIFFE_IDS]
-
-
-class SignalsConfig(Table):
-    """One issuer of signed events (Shared Signals) that this agent hears."""
-
-    issuer: str  # its `iss`, compared byte for byte
-    jwks: FilePath  # a file with its JWK Set
-    audience: Annotated[str, Field(min_length=1, max_length=AUDIENCE_MAX_BYTES)] | None = None  # default: our issuer
-    valid: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
-    max_age: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=SIGNAL_AGE_MAX_SECONDS))] = timedelta(
-        minutes=10
-    )
-    publishers: SpiffeIds = ()  # SPIFFE IDs that may hand its events in; none: every process here may
-
-    @field_validator("issuer")
-    @classmethod
-    def _issuer_is_https(cls, value: str) -> str:
-        parts = urlsplit(value)
-        odd = not value.isprintable() or " " in value or len(value) > AUDIENCE_MAX_BYTES
-        if parts.scheme != "https" or not parts.hostname or "#" in value or odd:
-            raise ValueError("is not an https URL")
-        return value
+SpiffeIds = Annotated[tuple[str, ...], _ARE_SPIFFE_IDS, Called("SPIFFE IDs")]
 
 
 def _address(value: str) -> str:
@@ -120,7 +109,7 @@ def _address(value: str) -> str:
     return value
 
 
-Address = Annotated[str, AfterValidator(_address)]  # of an IP socket; IPv6 as [::1]:9464
+Address = Annotated[str, AfterValidator(_address), Called("ADDRESS:PORT")]  # of an IP socket; IPv6 as [::1]:9464
 
 
 class MetricsConfig(Table):
@@ -133,9 +122,11 @@ class ListenConfig(Table):
     """What other machines may connect to; each is off unless an address is given. Port 0: any that is free.
 
     `tcp`: validators, over mutual TLS. `https`: the token service, for clients with or without an X.509-SVID. `trust`:
-    the keys by which outside parties trust this agent, for anybody.
+    the keys by which outside parties trust this agent, for anybody. `people`: where issuers of people's
+    tokens say who has logged out. `nodes`: the nodes of a server.
     """
 
+    nodes: Address | None = None  # of a server alone; default there: NODES_ADDRESS of config/server.py
     tcp: Address | None = None
     allowed: SpiffeIds | None = None  # SPIFFE IDs, for `tcp`; default: all of the trust domain
     https: Address | None = None
@@ -149,11 +140,16 @@ class ListenConfig(Table):
     trust_key: FilePath | None = None
     trust_url: HttpsUrl | None = None  # by which it is reached; default: the issuer
 
+    people: Address | None = None
+    people_certificate: FilePath | None = None  # as for `https`
+    people_key: FilePath | None = None
+
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
         for name, certificate, key in (
             ("https", self.https_certificate, self.https_key),
             ("trust", self.trust_certificate, self.trust_key),
+            ("people", self.people_certificate, self.people_key),
         ):
             if (certificate is None) != (key is None):
                 raise ValueError(f"{name}_certificate and {name}_key go together")
@@ -164,7 +160,7 @@ class ServiceConfig(Table):
     """A service that takes task tokens: its resource, which is their audience, and who it is."""
 
     resource: str  # an absolute URI, compared byte for byte
-    workloads: Annotated[tuple[str, ...], Field(min_length=1, max_length=SERVICE_WORKLOADS), _ARE_SPIFFE_IDS]
+    workloads: Annotated[SpiffeIds, Field(min_length=1, max_length=SERVICE_WORKLOADS)]
     name: Annotated[str, Field(min_length=1, max_length=AUDITED_TEXT)] | None = None  # for people (RFC 9728, 2)
 
     @field_validator("resource")
@@ -181,14 +177,6 @@ class FederationConfig(Table):
 
     ca: FilePath | None = None  # a PEM file: the authorities for `https_web`, in the place of the system's
     public_only: Annotated[bool, Field(strict=True)] = False  # whether endpoints at private addresses are refused
-
-
-class AuditConfig(Table):
-    """How much of the audit journal is kept."""
-
-    # The most that the database may have, in bytes. Default: AUDIT_MAX_BYTES, or half of the data folder's file system
-    # if that is less.
-    max_bytes: Annotated[int, Field(ge=AUDIT_MAX_BYTES_LEAST, strict=True)] | None = None
 
 
 class LimitsConfig(Table):

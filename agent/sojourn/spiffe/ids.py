@@ -10,6 +10,8 @@ from sojourn.errors import InvalidSpiffeId, quoted
 from sojourn.limits import SPIFFE_ID_MAX_BYTES, TRUST_DOMAIN_MAX_BYTES
 
 SCHEME = "spiffe://"
+SERVER_PATH = "/spire/server"  # of a server's SPIFFE ID, as SPIRE has it
+AGENT_PATH = "/spire/agent/"  # before what names one of its nodes
 _LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
 _SEGMENT = _LOWER | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _RESERVED = "/spire"

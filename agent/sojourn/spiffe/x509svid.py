@@ -162,8 +162,16 @@ def verify_chain(
 ) -> SpiffeId:
     """Validate a chain (leaf first) against the bundle of `trust_domain` and return the leaf's SPIFFE ID.
 
-    The SPIFFE ID must lie in `trust_domain`; path validation is RFC 5280's. Raises InvalidSvid.
+    The SPIFFE ID must lie in `trust_domain`; path validation is RFC 5280's. Raises InvalidSvid. The chain may have
+    certificates that nothing was verified of: `verify_path` leaves them out.
     """
+    return verify_path(chain, authorities, trust_domain, now)[0]
+
+
+def verify_path(
+    chain: Sequence[x509.Certificate], authorities: Iterable[x509.Certificate], trust_domain: TrustDomain, now: datetime
+) -> tuple[SpiffeId, tuple[x509.Certificate, ...]]:
+    """The same, and what of the chain leads from the leaf to an authority, in this order and without a root."""
     if not chain:
         raise InvalidSvid("no certificate")
     if len(chain) > CHAIN_MAX_CERTIFICATES:
@@ -190,7 +198,18 @@ def verify_chain(
     # A leaf that lies in the bundle itself is no authority, and vouches for nobody, itself included.
     for certificate in verified[1:] or verified:
         check_authority(certificate, trust_domain)
-    return spiffe_id
+    authority = verified[-1]
+    led = verified[:-1] if authority.issuer == authority.subject else verified
+    return spiffe_id, tuple(each for each in led if each in chain)
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether a certificate names an issuer and has its signature. What cannot be told is no."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except Exception:  # noqa: BLE001  # what somebody else has signed may be malformed in many ways
+        return False
+    return True
 
 
 def parse_certificates(der: bytes) -> tuple[x509.Certificate, ...]:

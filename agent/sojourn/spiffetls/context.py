@@ -143,6 +143,13 @@ class SpiffeContext(ssl.SSLContext):
         inner.check_peer = PeerCheck(context, self._authorize)
 
 
+class UnshownContext(SpiffeContext):
+    """A client's context that shows no certificate of its own: where we have none yet, or have to show none."""
+
+    def complete(self, inner: InnerContext, context: X509Context) -> None:
+        inner.check_peer = PeerCheck(context, self._authorize)
+
+
 def load_svid(context: ssl.SSLContext, svid: X509Svid) -> None:
     """Load chain and key into a context."""
     load_pem(context, svid.chain_pem + svid.key_pem)

@@ -1,25 +1,21 @@
-"""What signed events say (CAEP 1.0, SSF 1.0): about which of our subjects, and as which fact."""
+"""What signed events say (CAEP 1.0, RISC 1.0, SSF 1.0): about whom of ours, and as which fact or which end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from sojourn.errors import InvalidEvent, InvalidSpiffeId, InvalidToken
+from sojourn.errors import InvalidEvent, InvalidToken
 from sojourn.jose.jws import numeric_date
 from sojourn.limits import SIGNAL_TEXT_MAX
-from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.ssf.security_events import SecurityEvent, check_not_ahead
-from sojourn.tasktoken.task_id import is_task_id
+from sojourn.ssf.subjects import Subjects, Whose
 
 CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
-_SESSION: Final = "session"
-# Members of a complex subject, the most specific first.
-_MEMBERS: Final = (_SESSION, "workload", "user", "device")
-# Where each simple format has its identifier (RFC 9493, 3).
-_IDENTIFIERS: Final = {"uri": "uri", "opaque": "id", "iss_sub": "sub"}
+RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
 
 Value = str | bool
+Deed = Literal["end", "block", "unblock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +28,94 @@ class Finding:
     happened_at: datetime
 
 
-def findings(event: SecurityEvent, trust_domain: TrustDomain, now: datetime) -> tuple[Finding, ...]:
-    """The facts that an event tells; none for events and subjects that are none of ours.
+@dataclass(frozen=True, slots=True)
+class PersonFinding:
+    """One fact that an event tells of a person."""
+
+    name: str
+    whose: Whose
+    value: Value
+    happened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PersonAct:
+    """What is to be done to a person since an event says so. `event`: the last part of its type.
+
+    `end`: what was begun for them until it happened, or their session, is over. `block` and `unblock` are of a person,
+    never of a session: they begin nothing until the second.
+    """
+
+    deed: Deed
+    event: str
+    whose: Whose
+    happened_at: datetime
+
+
+@dataclass(slots=True)
+class Told:
+    """What the events of one token say. `others`: types of those that are known, and say nothing of anybody of ours.
+
+    `tasks`: those that are named as the session of a person, with that person.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    acts: list[PersonAct] = field(default_factory=list)
+    of_people: list[PersonFinding] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    tasks: list[tuple[str, Whose]] = field(default_factory=list)
+
+
+def told_by(event: SecurityEvent, subjects: Subjects, now: datetime) -> Told:
+    """What a token says; nothing by events that are not known.
 
     Raise InvalidEvent if any event of a known type is not as its definition says: then the whole token is not taken.
     """
-    found = []
+    told = Told()
     for kind, payload in event.events.items():
-        meaning = _MEANINGS.get(kind)
-        if meaning is None:
-            continue
-        name, member, read = meaning
-        value = read(payload.get(member))
-        if value is None:
-            raise InvalidEvent(f"the event's {member} is missing, or none that {kind.removeprefix(CAEP)} may have")
-        happened = _happened_at(event, payload, now)
-        subject = _subject(event.claims, payload, trust_domain)
-        if subject:
-            found.append(Finding(name, subject, value, happened))
-    return tuple(found)
+        if kind in KNOWN:
+            _tell(told, kind, payload, event, subjects, now)
+    return told
+
+
+def _tell(
+    told: Told, kind: str, payload: Mapping[str, Any], event: SecurityEvent, subjects: Subjects, now: datetime
+) -> None:
+    value = _value(kind, payload)
+    happened = _happened_at(event, payload, now)
+    subject = subjects.read(event.claims, payload)
+    of_task = bool(subject.identifier) and kind in _MEANINGS  # what is about an account is about all of the person
+    acts = [] if subject.person is None or of_task else _acts(kind, subject.person, happened)
+    if subject.identifier and subject.person is not None:
+        told.tasks.append((subject.identifier, subject.person))
+    if kind in _MEANINGS and subject.identifier:
+        told.findings.append(Finding(_MEANINGS[kind].name, subject.identifier, value, happened))
+    elif acts:
+        told.acts += acts
+    elif kind in _MEANINGS and subject.person is not None:
+        told.of_people.append(PersonFinding(_MEANINGS[kind].name, subject.person, value, happened))
+    else:
+        told.others.append(kind)
+
+
+def _value(kind: str, payload: Mapping[str, Any]) -> Value:
+    """The value of a fact that it tells; of an account's, true. Raise InvalidEvent if it is not as it must be."""
+    meaning = _MEANINGS.get(kind)
+    member = "reason" if meaning is None else meaning.member
+    value = _text(payload.get(member, "none")) if meaning is None else meaning.read(payload.get(member))
+    if value is None:
+        raise InvalidEvent(f"the event's {member} is missing, or none that {kind.rpartition('/')[2]} may have")
+    return value
+
+
+def _acts(kind: str, whose: Whose, happened: datetime) -> list[PersonAct]:
+    """What is done to a person; nothing where only a session is named and the event is about an account."""
+    deeds = _DEEDS.get(kind, ())
+    of_session = kind == f"{CAEP}session-revoked"
+    named = whose if of_session else Whose(whose.subject)
+    if not (named.subject or named.session):
+        return []
+    return [PersonAct(deed, kind.rpartition("/")[2], named, happened) for deed in deeds]
 
 
 def _happened_at(event: SecurityEvent, payload: Mapping[str, Any], now: datetime) -> datetime:
@@ -63,59 +128,6 @@ def _happened_at(event: SecurityEvent, payload: Mapping[str, Any], now: datetime
     # One that is far ahead would outlive every event that comes after it.
     check_not_ahead(seconds, now, "the event's event_timestamp")
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _subject(claims: Mapping[str, Any], payload: Mapping[str, Any], trust_domain: TrustDomain) -> str:
-    """The subject, or "" if it is none of ours. Older drafts have it within the event."""
-    named = [place[name] for place, name in ((claims, "sub_id"), (payload, "subject")) if name in place]
-    if not named or not all(isinstance(each, dict) for each in named):
-        raise InvalidEvent("the event names no subject: sub_id is missing or not an object")
-    if any(each != named[0] for each in named):
-        raise InvalidEvent("the event names two subjects")
-    subject = named[0]
-    kind = _format(subject)
-    if kind == "complex" or (not kind and any(name in subject for name in _MEMBERS)):
-        members = ((name, subject.get(name)) for name in _MEMBERS)
-        parts = [_part(name, member, trust_domain) for name, member in members if member is not None]
-        return next(filter(None, parts), "")
-    identifier = _identifier(subject, kind)
-    return identifier if is_task_id(identifier) else _workload(identifier, trust_domain)
-
-
-def _part(name: str, member: object, trust_domain: TrustDomain) -> str:
-    """What a member of a complex subject names, if it is ours: `session` a task, the others a workload."""
-    if not isinstance(member, dict):
-        raise InvalidEvent("a member of the event's subject is not an object")
-    identifier = _identifier(member, _format(member))
-    if name == _SESSION:
-        return identifier if is_task_id(identifier) else ""
-    return _workload(identifier, trust_domain)
-
-
-def _format(subject: Mapping[str, Any]) -> str:
-    kind = subject.get("format", subject.get("subject_type", ""))
-    if not isinstance(kind, str):
-        raise InvalidEvent("the format of the event's subject is not a text")
-    return kind.replace("-", "_")  # `iss-sub` is how older drafts spell it
-
-
-def _identifier(subject: Mapping[str, Any], kind: str) -> str:
-    """The identifier of a simple subject; "" for a format that names nothing of ours, such as an e-mail address."""
-    member = _IDENTIFIERS.get(kind)
-    if member is None:
-        return ""
-    identifier = subject.get(member)
-    if not isinstance(identifier, str) or not identifier:
-        raise InvalidEvent(f"the event's subject has the format {kind} and no {member}")
-    return identifier
-
-
-def _workload(identifier: str, trust_domain: TrustDomain) -> str:
-    try:
-        SpiffeId.parse(identifier).check_workload_of(trust_domain)
-    except InvalidSpiffeId:
-        return ""
-    return identifier
 
 
 def _one_of(*allowed: str) -> Callable[[object], Value | None]:
@@ -135,15 +147,33 @@ def _true(_absent: object) -> Value | None:
     return True
 
 
-# Event type -> the fact, the member of the event that it is read from, and how.
-_MEANINGS: Final[Mapping[str, tuple[str, str, Callable[[object], Value | None]]]] = {
-    f"{CAEP}risk-level-change": ("risk_level", "current_level", _one_of("LOW", "MEDIUM", "HIGH")),
-    f"{CAEP}device-compliance-change": ("device_compliant", "current_status", _compliant),
-    f"{CAEP}session-revoked": ("session_revoked", "", _true),
-    f"{CAEP}credential-change": (
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """The fact that an event tells, the member of the event that it is read from, and how."""
+
+    name: str
+    member: str
+    read: Callable[[object], Value | None]
+
+
+_MEANINGS: Final[Mapping[str, _Meaning]] = {
+    f"{CAEP}risk-level-change": _Meaning("risk_level", "current_level", _one_of("LOW", "MEDIUM", "HIGH")),
+    f"{CAEP}device-compliance-change": _Meaning("device_compliant", "current_status", _compliant),
+    f"{CAEP}session-revoked": _Meaning("session_revoked", "", _true),
+    f"{CAEP}credential-change": _Meaning(
         "credential_change",
         "change_type",
         _one_of("create", "revoke", "update", "delete"),
     ),
-    f"{CAEP}assurance-level-change": ("assurance_level", "current_level", _text),
+    f"{CAEP}assurance-level-change": _Meaning("assurance_level", "current_level", _text),
 }
+# What is done to a person by it: what was begun ends before nothing can begin.
+_DEEDS: Final[Mapping[str, tuple[Deed, ...]]] = {
+    f"{CAEP}session-revoked": ("end",),
+    f"{RISC}sessions-revoked": ("end",),
+    f"{RISC}account-disabled": ("end", "block"),
+    f"{RISC}account-purged": ("end", "block"),
+    f"{RISC}account-enabled": ("unblock",),
+}
+# Every type of event that means something here.
+KNOWN: Final = frozenset({*_MEANINGS, *_DEEDS})

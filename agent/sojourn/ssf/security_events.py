@@ -21,6 +21,7 @@ INVALID_ISSUER: Final = "invalid_issuer"
 INVALID_AUDIENCE: Final = "invalid_audience"
 AUTHENTICATION_FAILED: Final = "authentication_failed"
 ACCESS_DENIED: Final = "access_denied"
+_Events = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class SecurityEvent:
     id: str
     digest: str
     issued_at: datetime
-    events: Mapping[str, Mapping[str, Any]]
+    events: _Events
     claims: VerifiedClaims = field(repr=False)
 
 
@@ -71,8 +72,7 @@ def parse_unverified_event(text: str) -> UnverifiedEvent:
 
 def verify(unverified: UnverifiedEvent, rules: Rules, keys: Mapping[str, PublicKey], now: datetime) -> SecurityEvent:
     """Check a token by its issuer's rules and keys, by no other's. Raise InvalidEvent."""
-    if unverified.unverified_issuer != rules.issuer:
-        raise InvalidEvent("the token's issuer is none that this agent hears", err=INVALID_ISSUER)
+    check_unverified(unverified, rules, now)
     key = keys.get(unverified.jws.kid or "")
     if key is None:
         raise InvalidEvent("the token names no key of its issuer", err=INVALID_KEY)
@@ -80,25 +80,37 @@ def verify(unverified: UnverifiedEvent, rules: Rules, keys: Mapping[str, PublicK
         raise InvalidEvent("the token's algorithm does not fit its key", err=INVALID_KEY)
     try:
         unverified.jws.check_signature(key)
-        claims = VerifiedClaims(unverified.jws.unverified_claims)
-        if audiences(claims) != (rules.audience,):
-            raise InvalidEvent("the token is not for this agent, or for others too", err=INVALID_AUDIENCE)
-        _check_shape(claims)
-        issued = numeric_date(claims, "iat")
     except InvalidToken as error:
         err = AUTHENTICATION_FAILED if error.reason_code == "bad_signature" else "invalid_request"
         raise InvalidEvent(error.public, err=err, detail=error.detail) from error
+    claims = VerifiedClaims(unverified.jws.unverified_claims)
+    issued_at, events = _read(claims, rules, now)
     return SecurityEvent(
-        rules.issuer,
-        digest_of([rules.issuer, _jti(claims)]),
-        digest_of(claims),
-        _issued_at(issued, rules, now),
-        _events(claims),
-        claims,
+        rules.issuer, digest_of([rules.issuer, _jti(claims)]), digest_of(claims), issued_at, events, claims
     )
 
 
-def _check_shape(claims: VerifiedClaims) -> None:
+def check_unverified(unverified: UnverifiedEvent, rules: Rules, now: datetime) -> None:
+    """Raise InvalidEvent for a token that is no good event, whatever key has signed it."""
+    if unverified.unverified_issuer != rules.issuer:
+        raise InvalidEvent("the token's issuer is none that this agent hears", err=INVALID_ISSUER)
+    _read(unverified.jws.unverified_claims, rules, now)
+
+
+def _read(claims: Mapping[str, Any], rules: Rules, now: datetime) -> tuple[datetime, _Events]:
+    """When the token was issued, and its events. Raise InvalidEvent."""
+    try:
+        if audiences(claims) != (rules.audience,):
+            raise InvalidEvent("the token is not for this agent, or for others too", err=INVALID_AUDIENCE)
+        issued = numeric_date(claims, "iat")
+    except InvalidToken as error:
+        raise InvalidEvent(error.public, detail=error.detail) from error
+    _check_shape(claims)
+    _jti(claims)
+    return _issued_at(issued, rules, now), _events(claims)
+
+
+def _check_shape(claims: Mapping[str, Any]) -> None:
     if _deeper_than(claims, CLAIMS_NESTED_MAX):
         raise InvalidEvent(f"the token's claims are nested deeper than {CLAIMS_NESTED_MAX}")
     for name in ("sub", "exp"):  # so that no event can pass for an access token, nor the other way round
@@ -106,7 +118,7 @@ def _check_shape(claims: VerifiedClaims) -> None:
             raise InvalidEvent(f"the token has the claim {name}, which an event must not have")
 
 
-def _jti(claims: VerifiedClaims) -> str:
+def _jti(claims: Mapping[str, Any]) -> str:
     jti = claims.get("jti")
     if not isinstance(jti, str) or not 0 < len(jti) <= SIGNAL_JTI_MAX:
         raise InvalidEvent(f"the token's jti is not a text of 1 to {SIGNAL_JTI_MAX} characters")
@@ -128,7 +140,7 @@ def check_not_ahead(seconds: float, now: datetime, what: str) -> None:
         raise InvalidEvent(f"{what} is in the future")
 
 
-def _events(claims: VerifiedClaims) -> Mapping[str, Mapping[str, Any]]:
+def _events(claims: Mapping[str, Any]) -> _Events:
     events = claims.get("events")
     if not isinstance(events, dict) or not events or not all(isinstance(each, dict) for each in events.values()):
         raise InvalidEvent("the token's events are not an object with an object for each event")

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -27,9 +28,11 @@ from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreF
 from sojourn.errors.oauth import DatabaseDamaged
 from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
 from sojourn.runtime.hooks import Hooks
-from sojourn.store import tables
 from sojourn.store.database_files import DatabaseFiles
 from sojourn.store.prepared_statements import Prepared
+from sojourn.store.room import is_no_room
+from sojourn.store.schema_upgrade import bring_up
+from sojourn.store.write_health import WriteHealth
 
 T = TypeVar("T")
 BUSY_MS = 5_000
@@ -59,11 +62,13 @@ class Database:
         # How many writes were asked for, and taken by the writer thread; each is counted by one thread alone.
         self._put = self._taken = 0
         self._closed = False
+        self.health = WriteHealth()
         self._writing: Connection | None = None  # the writer thread's own, kept until something fails
         # Called in the writer thread: when a commit failed, so that what was remembered of it is forgotten; and when
         # writes are done and not yet committed, for what they left to it.
         self.on_rollback: Hooks[[]] = Hooks()
         self.on_finish: Hooks[[Connection]] = Hooks()
+        self.on_commit: Hooks[[float]] = Hooks()  # in the writer thread too: so many seconds it took, well or not
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -144,7 +149,11 @@ class Database:
                     break
                 batch.append(following)
             self._taken += len(batch)
+            began = monotonic()
+            self.health.begin()
             self._commit(batch)
+            self.health.done(write.error for write in batch)
+            self.on_commit.tell(monotonic() - began)
             _answer(batch)
             if last:
                 return
@@ -242,7 +251,7 @@ def _ours(error: Exception, refused: str = "the database did not take the write"
     if isinstance(error, DBAPIError):
         said = str(error.orig)
         detail = f"{said} ({getattr(error.orig, 'sqlite_errorname', type(error).__name__)})"
-        if "full" in said:
+        if is_no_room(error):
             return StoreFull("the data folder has no room left", detail=detail)
         if "readonly" in said:
             return StoreFailed("the data folder is read-only", detail=detail)
@@ -273,24 +282,34 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
         hide_parameters=True,  # errors go to the log
     )
 
+    files: DatabaseFiles | None = None
+
+    @event.listens_for(engine, "do_connect")
+    def look(*_: Any) -> None:
+        """A connection that is made later makes no files anew where those of this run are gone."""
+        if files is not None:
+            files.check()
+
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, see below
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
             connection.execute(f"PRAGMA {pragma}")
+        # What is written over is gone, as who a task was for. Not all builds of SQLite do that by themselves.
+        connection.execute("PRAGMA secure_delete=ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         (_BEGIN_WRITING if threading.current_thread().name == "store-writer" else _BEGIN).run(connection, {})
 
     try:
-        _migrate(engine)
+        bring_up(engine, path)
         files = DatabaseFiles(path)
     except Exception as error:
         engine.dispose()
         if isinstance(error, SojournError):
             raise
-        raise _unusable(path, _sentence(error)) from error
+        raise _unusable(path, error) from error
     return Database(engine, files)
 
 
@@ -322,15 +341,15 @@ def _check_ours(path: Path) -> None:
         finally:
             connection.close()
     except (sqlite3.Error, UnicodeError) as error:  # its own error may have text of the file that is none
-        raise _unusable(path, str(error) if isinstance(error, sqlite3.Error) else "it is damaged") from error
+        raise _unusable(path, error) from error
     if names and "alembic_version" not in names:
         raise CannotStart(f"the database {str(path)!r} is not Sojourn's: it has other tables; it was left alone")
 
 
-def _unusable(path: Path, reason: str) -> CannotStart:
-    room = os.statvfs(path.parent)
-    full = "full" in reason  # what ran out may be there again, now that it was rolled back
-    if full or room.f_bavail == 0 or room.f_favail == 0 < room.f_files:
+def _unusable(path: Path, error: Exception) -> CannotStart:
+    reason, room = _sentence(error), os.statvfs(path.parent)
+    # What ran out may be there again, now that it was rolled back.
+    if is_no_room(error) or room.f_bavail == 0 or room.f_favail == 0 < room.f_files:
         return CannotStart(f"the data folder {str(path.parent)!r} has no room left: make some", detail=reason)
     return CannotStart(
         f"the database {str(path)!r} cannot be used: {reason}; restore it from a backup or give another --data-dir",
@@ -338,41 +357,11 @@ def _unusable(path: Path, reason: str) -> CannotStart:
     )
 
 
-def _migrate(engine: Engine) -> None:
-    with engine.begin() as connection:
-        names = set(inspect(connection).get_table_names())
-        if "alembic_version" in names:
-            version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            if version == tables.SCHEMA:
-                lost = sorted(tables.metadata.tables.keys() - names)
-                if lost:
-                    raise CannotStart(f"the database has lost its {', '.join(lost)}: restore it from a backup")
-                connection.execute(select(tables.settings).limit(1))
-                return
-            if not (isinstance(version, str) and version.isdecimal()):
-                raise CannotStart("the database does not say of which schema it is: restore it from a backup")
-            if version > tables.SCHEMA:
-                raise CannotStart(
-                    f"the database was written by a newer Sojourn (schema {version}, this one knows {tables.SCHEMA})"
-                )
-        if names:
-            upgrade(connection)
-        else:
-            tables.create(connection)
-
-
-def upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing. Alembic takes long to import: only where there is something to migrate."""
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
 def _sentence(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "it is damaged"
+    if isinstance(error, sqlite3.Error):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(error.strerror)
     return str(error.orig) if isinstance(error, DBAPIError) else f"{type(error).__name__}"

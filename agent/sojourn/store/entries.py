@@ -31,7 +31,8 @@ _PLAIN = (
     "revision",
     "created_at",
 )
-_LATER = {"priority": 0, "origin": ""}  # what older documents do not have, and what that means
+# What older documents do not have, and what that means.
+_LATER = {"priority": 0, "origin": "", "owner": "", "sponsor": ""}
 
 
 class EntryTable:

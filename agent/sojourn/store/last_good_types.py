@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 from sojourn.store import settings
 from sojourn.store.database import Database
 
-_NAME = "task_types"
+NAME = "task_types"
 
 
 class KeptPolicy:
@@ -18,12 +18,12 @@ class KeptPolicy:
         """Read in the calling thread: for the start."""
 
         def work(connection: Connection) -> str | None:
-            return settings.get(connection, _NAME)
+            return settings.get(connection, NAME)
 
         return self._database.read_now("last good set of task types", work)
 
     async def save(self, text: str) -> None:
         def work(connection: Connection) -> None:
-            settings.put(connection, _NAME, text)
+            settings.put(connection, NAME, text)
 
         await self._database.write(work)

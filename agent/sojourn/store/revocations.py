@@ -7,11 +7,13 @@ from dataclasses import asdict
 from sqlalchemy import Connection, bindparam, select
 
 from sojourn.audit.journal import Event
+from sojourn.authority import svid_stamps
 from sojourn.identity.issued_svids import IssuedSvid
 from sojourn.identity.revocation_list import Revoked, RevokedIdentity, RevokedSvid, StoredRevocations, Times
 from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
+from sojourn.store.restorations import SVIDS_FROM
 from sojourn.store.tables import revocations, revoked_identities
 
 _RAN, _LATEST = "revocations_ran", "revocations_latest"  # as `Times` has them
@@ -39,6 +41,7 @@ class RevocationTable:
                     for row in connection.execute(select(revoked_identities))
                 ],
                 Times(int(settings.get(connection, _RAN) or 0), int(settings.get(connection, _LATEST) or 0)),
+                int(settings.get(connection, SVIDS_FROM) or svid_stamps.OLDEST),
             )
 
         return self._database.read_now("revocations", work)

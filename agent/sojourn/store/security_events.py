@@ -6,11 +6,13 @@ from sqlalchemy import Connection, func, select
 
 from sojourn.audit.journal import Event
 from sojourn.limits import FORGOTTEN_GAP_SECONDS, SIGNALS_REMEMBERED
+from sojourn.runtime.forgotten_times import Forgotten
 from sojourn.ssf.receiver import Claimed, Found
 from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
-from sojourn.store.forgotten_spans import Forgotten, spans_of
+from sojourn.store.forgotten_spans import spans_of
+from sojourn.store.restorations import SIGNALS_AFTER
 from sojourn.store.tables import signals
 
 _FORGOTTEN = "signals_forgotten"  # issuer -> the times of events that were forgotten, milliseconds
@@ -32,7 +34,7 @@ class SignalTable:
                 if known.digest != event.digest:
                     return "other"
                 return "repeated" if known.done else "fresh"
-            if forgotten.has(event.issued_ms):
+            if forgotten.has(event.issued_ms) or _is_of_before(connection, event):
                 return "forgotten"
             count = select(func.count()).select_from(signals).where(signals.c.issuer == event.issuer)
             if connection.execute(count).scalar_one() >= self._remembered:
@@ -52,6 +54,12 @@ class SignalTable:
             self._audit.append_in(connection, [record])
 
         await self._database.write(work)
+
+
+def _is_of_before(connection: Connection, event: Claimed) -> bool:
+    """Whether it is of before a database was put in the place of another, which may have known it."""
+    last = settings.get(connection, SIGNALS_AFTER)
+    return last is not None and event.issued_ms // 1_000 <= int(last)
 
 
 def _forget(connection: Connection, issuer: str, before_ms: int) -> Forgotten:

@@ -17,9 +17,10 @@ from sojourn.limits import (
     USED_TOKENS_PURGE_SECONDS,
 )
 from sojourn.oauth.assertion_ids import Assertion
+from sojourn.runtime.forgotten_times import Forgotten
 from sojourn.store import settings
 from sojourn.store.database import Database
-from sojourn.store.forgotten_spans import Forgotten, spans_of
+from sojourn.store.forgotten_spans import spans_of
 from sojourn.store.prepared_statements import Prepared
 from sojourn.store.tables import used_tokens
 

@@ -21,7 +21,6 @@ from sojourn.identity.entries import Entry
 from sojourn.jose.canonical_json import digest_of
 from sojourn.policy.approval_request import Approval, ApprovalRequest, Approver, Person
 from sojourn.policy.cedar_schema import SOME_TASK, Context, Principal, inputs_of
-from sojourn.policy.params import texts_of
 from sojourn.policy.task_type_tables import ApprovalRule
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.background import Background
@@ -29,6 +28,7 @@ from sojourn.tasks.break_glass_reviews import Review, Reviews
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.pending import Waiter
+from sojourn.tasks.recorded import held_by, params_of
 from sojourn.tasks.requester import Asker
 from sojourn.tasks.shadow_policy import Decided
 from sojourn.tasks.task import PENDING, REVOKED, Task
@@ -52,6 +52,8 @@ class Approve(Transition):
 
     def check(self) -> None:
         self._approving.check_pending(self.task)
+        if self.task.whom is not None:
+            self.engine.standing.check(self.task.whom.person, self.task.whom.token)
 
     def left(self, authority: Authority) -> None:
         if not authority.grants:
@@ -70,7 +72,8 @@ class Approve(Transition):
             pid=self.task.holder.pid,
             approval=self._approval.request.id,
             approved_by=[each.document() for each in (*self._approval.given, self._approver)],
-            **decided.record(),
+            grants=self._begun.authority.document(),
+            **decided.record(self._begun.authority.grants, params=True),
             break_glass=self.task.type.break_glass or None,
         )
 
@@ -92,6 +95,7 @@ class Approvals:
         self._engine = engine
         self._audit = audit
         self.reviews = reviews
+        self.check_reviewed: Callable[[TaskType], None] = lambda _: None
         self._classes = frozenset(classes)
         self._on_break_glass: Callable[[Task], None] = lambda _: None
         self._background = Background("approval_failed")
@@ -125,7 +129,7 @@ class Approvals:
         """Raise NeedsApproval if a task that is handed on needs approval, and nobody has agreed to one of its line."""
         if any(each.approved for each in line):
             return
-        rule = self.needed(task.type, task.principal(), task.authority, context)
+        rule = self.needed(task.type, task.principal(self._engine.clock.now()), task.authority, context)
         if rule is not None:
             raise NeedsApproval(
                 f"a task of type {task.type.name!r} needs the approval of {', '.join(rule.approvers)} by now, and"
@@ -133,16 +137,22 @@ class Approvals:
             )
 
     def check(self, kind: TaskType) -> None:
-        """Raise ReviewOwed if an earlier task of a break-glass type has to be looked at first."""
+        """Raise ReviewOwed if an earlier task of a break-glass type has to be looked at first, ReviewOverdue if the
+        type itself has to be.
+        """
+        self.check_reviewed(kind)
         if kind.break_glass:
             self.reviews.check(kind.name)
 
-    def prepare(self, task: Task, peer: Asker, entries: Sequence[Entry], context: Context) -> None:
-        """Have a task that is about to begin wait for approval, if it needs one. `context`: what policy was asked with.
+    def prepare(
+        self, task: Task, peer: Asker, entries: Sequence[Entry], principal: Principal, context: Context
+    ) -> None:
+        """Have a task that is about to begin wait for approval, if it needs one. `principal`, `context`: with
+        what policy was asked.
 
         Raises NeedsApproval if it is one that cannot wait, LimitExceeded if too many do.
         """
-        rule = self.needed(task.type, task.principal(), task.authority, context)
+        rule = self.needed(task.type, principal, task.authority, context)
         if rule is None:
             if (unless := self.rule(task.type)) is not None:
                 task.give(task.authority, {**task.decided_on, "no_approval_unless": unless.when})
@@ -157,7 +167,7 @@ class Approvals:
         identities = frozenset(str(entry.spiffe_id) for entry in entries)
         request = ApprovalRequest(
             id="apr_" + secrets.token_urlsafe(16),
-            digest=digest_of(_asked(task)),
+            digest=digest_of(_asked(task, principal, self._engine.people_key)),
             approvers=rule.approvers,
             count=rule.count,
             requester=Person(peer.uid, peer.process.login_uid(), peer.process.pid, identities),
@@ -166,7 +176,7 @@ class Approvals:
             grants=task.authority,
             asked_at=now,
             expires_at=now + rule.within,
-            life_seconds=(task.expires_at - task.created_at).total_seconds(),
+            life_seconds=task.life_seconds,
             when=rule.when or "",
         )
         task.wait_for(Approval(request), request.expires_at, boot + rule.within.total_seconds())
@@ -184,13 +194,14 @@ class Approvals:
             "when": request.when or None,
             "login_uid": request.requester.login_uid,
             "requester_pid": request.requester.pid,
+            "type_digest": task.type.digest,
+            "holder_start": task.holder.process.start_time,
         }
-        named = {"task": task.id, "type": task.type.name, "uid": task.uid}
         if task.type.break_glass:
             fields["break_glass"] = True
-            log.warning("break_glass_wanted", **named, approval=request.id)
+            log.warning("break_glass_wanted", task_id=task.id, type=task.type.name, uid=task.uid, approval=request.id)
         else:
-            log.info("approval_wanted", **named, approval=request.id)
+            log.info("approval_wanted", task_id=task.id, type=task.type.name, uid=task.uid, approval=request.id)
         return fields
 
     # --- deciding ---------------------------------------------------------------------------------------------------
@@ -297,15 +308,10 @@ class Approvals:
 
     def _alarm(self, task: Task) -> None:
         assert task.approval is not None
-        fields = {
-            "task": task.id,
-            "type": task.type.name,
-            "spiffe_id": str(task.spiffe_id),
-            "uid": task.uid,
-            "approval": task.approval.request.id,
-        }
-        log.warning("break_glass", **fields)
-        self._audit.note("break_glass_begun", **fields, params=texts_of(task.params))
+        kind, spiffe_id, approval = task.type.name, str(task.spiffe_id), task.approval.request.id
+        log.warning("break_glass", task_id=task.id, type=kind, spiffe_id=spiffe_id, uid=task.uid, approval=approval)
+        fields = {"task": task.id, "type": kind, "spiffe_id": spiffe_id, "uid": task.uid, "approval": approval}
+        self._audit.note("break_glass_begun", **fields, params=params_of(task, self._engine.people_key))
         self._on_break_glass(task)
 
     def _decision(self, task: Task, approver: Approver, verdict: str, reason: str) -> dict[str, Any]:
@@ -322,6 +328,7 @@ class Approvals:
             "by_login_uid": approver.person.login_uid,
             "by_pid": approver.person.pid,
             "by_role": approver.role,
+            **held_by(task, self._engine.people_key),
         }
 
 
@@ -335,12 +342,12 @@ def _may_decide(task: Task, person: Person) -> bool:
     return True
 
 
-def _asked(task: Task) -> dict[str, Any]:
+def _asked(task: Task, principal: Principal, key: bytes) -> dict[str, Any]:
     """What the digest of a request is over: all that policy reads of the task, what it asks for, and who holds it."""
-    process = task.holder.process
+    process, context = task.holder.process, Context(task.params)
     return {
         "type_digest": task.type.digest,
-        **inputs_of(replace(task.principal(), task_id=SOME_TASK), Context(task.params)),
+        **inputs_of(replace(principal, task_id=SOME_TASK), context, key, task.hidden_params),
         "grants": task.authority.document(),
         "holder": {"pid": process.pid, "start_time": process.start_time},
         "uid": task.uid,

@@ -76,7 +76,7 @@ class Reviews:
             try:
                 await self._save(left, "review_withdrawn", review)
             except SojournError as error:
-                log.error("review_not_withdrawn", task=review.task_id, reason=error.public)
+                log.error("review_not_withdrawn", task_id=review.task_id, reason=error.public)
                 return
             self._owed.pop(review.task_id, None)
 

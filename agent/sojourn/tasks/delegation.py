@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Event
-from sojourn.errors import InvalidInput, LimitExceeded, NotFound, PolicyDenied, Refused, SojournError, Unavailable
+from sojourn.errors import InvalidInput, LimitExceeded, NotFound, PolicyDenied, Refused, SojournError
+from sojourn.errors.oauth import ShuttingDown
 from sojourn.identity.entries import Entry
 from sojourn.limits import DELEGATION_TICKET_SECONDS
 from sojourn.policy import rules
@@ -20,6 +21,7 @@ from sojourn.tasks.begin import BeginRequest, BeginService, Bond, HeldBond
 from sojourn.tasks.delegation_tickets import Ticket, digest_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kept_fields import ONE_SHOT
+from sojourn.tasks.recorded import asked_for
 from sojourn.tasks.requester import Asker, owner_of
 from sojourn.tasks.shadow_policy import Decided
 from sojourn.tasks.task import Task
@@ -73,7 +75,9 @@ class HandOn(Transition):
         life = min(DELEGATION_TICKET_SECONDS, task.deadline - engine.clock.boot())
         expires_at = engine.clock.now() + timedelta(seconds=life)
         self._given = authority
-        text, self._ticket = engine.tickets.make(task, self._to, authority, self._max_seconds, life)
+        text, self._ticket = engine.tickets.make(
+            task, self._to, authority, self._max_seconds, life, whole=self.asked is None
+        )
         self.issued = IssuedTicket(text, expires_at)
 
     def _check(self, authority: Authority) -> None:
@@ -93,6 +97,7 @@ class HandOn(Transition):
     def event(self, _decided: Decided) -> Event:
         assert self._ticket is not None
         fields = {"ticket": self._ticket.name, "to": str(self._to), "grants": self._given.document()}
+        fields |= asked_for(self.asked)
         return self.engine.event("task_delegated", self.task, **fields)
 
     def make_true(self, _decided: Decided) -> None:
@@ -157,7 +162,8 @@ class DelegationService:
                     reason=error.public,
                 )
             raise
-        return await self._start(task, ticket.parent, {"ticket": ticket.name})
+        asked = asked_for(None if ticket.whole else ticket.authority)
+        return await self._start(task, ticket.parent, {"ticket": ticket.name, **asked})
 
     # --- by exchange ------------------------------------------------------------------------------------------------
 
@@ -192,7 +198,7 @@ class DelegationService:
 
     async def _start(self, task: Task, parent: Task, by: Mapping[str, str]) -> Task:
         """Begin what `parent` has handed on; if that was never written, it has handed on nothing."""
-        fields = {**by, "parent": parent.id, "depth": task.depth, "grants": task.authority.document()}
+        fields = {**by, "parent": parent.id, "depth": task.depth}
         actors = [str(each) for each in task.actors]
         try:
             await self._beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
@@ -228,18 +234,20 @@ class DelegationService:
         """
         engine = self._engine
         if engine.closing:
-            raise Unavailable("the agent is shutting down")
+            raise ShuttingDown
         kind = parent.type
         rules.check_delegate(kind, entry.spiffe_id, parent.line)  # the type may be another by now
         _check_room(parent, more)
         engine.blocks.check(kind.name, entry.spiffe_id)
+        self._beginning.check_reviewed(kind)
         engine.tasks.check_room(owner_of(asker, entry))
         task = self._beginning.make(kind, entry, asker, request, parent.params, held)
         task.stand_under(parent)
+        engine.tasks.people.check_alone(task)
         decided = engine.decided(task)
         left = authority.within(parent.authority)
-        left = rules.still_allowed(kind, task.principal(), left, decided.context, decided)
-        task.give(left, decided.record())
+        left = rules.still_allowed(kind, decided.principal, left, decided.context, decided)
+        task.give(left, decided.record(left.grants))
         if not task.authority.grants:
             raise PolicyDenied("policy leaves nothing of what was handed on")
         self._beginning.check_handed_on(task, parent, decided.context)

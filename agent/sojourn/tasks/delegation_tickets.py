@@ -27,6 +27,7 @@ class Ticket:
     parent: Task
     to: SpiffeId
     authority: Authority
+    whole: bool  # whether it was to be all that the parent has
     max_seconds: float  # of the task that it begins; 0: as long as its type and its parent
     deadline: float  # boot clock, seconds
     alarm: Alarm | None = field(default=None)
@@ -55,14 +56,21 @@ class Tickets:
         return len(self._tickets)
 
     def make(
-        self, parent: Task, to: SpiffeId, authority: Authority, max_seconds: float, seconds: float
+        self,
+        parent: Task,
+        to: SpiffeId,
+        authority: Authority,
+        max_seconds: float,
+        seconds: float,
+        *,
+        whole: bool = False,
     ) -> tuple[str, Ticket]:
         """Make a ticket that is good for `seconds`; return its text, which nothing keeps, and it. Or LimitExceeded."""
         uid = parent.uid
         if not may_take(self._per_uid[uid], len(self._tickets), DELEGATION_TICKETS):
             raise LimitExceeded("too many delegation tickets are outstanding")
         text = "dlg_" + secrets.token_urlsafe(32)
-        ticket = Ticket(digest_of(text), parent, to, authority, max_seconds, self._clock.boot() + seconds)
+        ticket = Ticket(digest_of(text), parent, to, authority, whole, max_seconds, self._clock.boot() + seconds)
         self._tickets[ticket.digest] = ticket
         self._of_task.setdefault(parent.id, {})[ticket.digest] = ticket
         self._per_uid.add(uid)

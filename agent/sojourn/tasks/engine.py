@@ -7,31 +7,38 @@ journaled then: an end that is not on disk yet is an end all the same.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 
 from sojourn.audit.journal import Audit, Event
+from sojourn.audit.journal_room import Recordable, always
 from sojourn.errors import BudgetSpent, InvalidInput, NoTaskTypes, Refused, SojournError, TaskOver, UnknownTaskType
 from sojourn.facts.facts import ANYWHERE, Facts
 from sojourn.policy import rules
 from sojourn.policy.cedar_schema import Context, Param
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.clock import Alarms, Clock
+from sojourn.runtime.hooks import Hooks
 from sojourn.tasks.action_limits import offered
 from sojourn.tasks.announcements import Announcements, Place
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.delegation_tickets import Tickets
+from sojourn.tasks.end_record import end_of
 from sojourn.tasks.expiry import Deadlines
 from sojourn.tasks.family import Family
+from sojourn.tasks.for_person import ids_of
 from sojourn.tasks.holder_watch import HolderWatch
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.journal import Journal, TaskStore
+from sojourn.tasks.journal import RETRY_SECONDS, Journal, TaskStore
 from sojourn.tasks.kept_fields import ONE_SHOT
+from sojourn.tasks.origin import NO_UID
+from sojourn.tasks.pairwise import PairwiseNames
 from sojourn.tasks.pending import Waiting
+from sojourn.tasks.pseudonyms import Pseudonyms
 from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.shadow_policy import Decided, Shadow
 from sojourn.tasks.signing_keys import TokenKeys
-from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, PENDING, REVOKED, Task
+from sojourn.tasks.standing import Standing
+from sojourn.tasks.task import CASCADED, COMPLETED, PENDING, REVOKED, Task
 from sojourn.tasks.token_issuer import TokenIssuer
 from sojourn.tasks.validator_feed import Feed
 from sojourn.tasktoken.end_reasons import (
@@ -75,8 +82,15 @@ class TaskEngine:
         holders: Holders,
         facts: Facts | None = None,
         boot_id: str = "",
+        *,
+        names: PairwiseNames | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+        pseudonyms: Pseudonyms | None = None,
     ) -> None:
-        """`facts` None: none are known. `boot_id`: of this boot of the machine."""
+        """`facts` None: none are known. `boot_id`: of this boot of the machine. `names`: of people, at resources that
+        are told no others. `retry_seconds`: until what the disk did not take, or what came too early, is tried again.
+        `pseudonyms`: of people, in records; None: other ones in each run.
+        """
         self.feed = Feed()
         self.announcements = Announcements()
         self.announcements.subscribe(Place.VALIDATORS, self.feed.publish)
@@ -88,19 +102,24 @@ class TaskEngine:
         self.no_types = ""  # why there are none, where those that there should be cannot be used
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.keys = keys
-        self.issuing = TokenIssuer(keys, issuer, epoch, clock, boot_id)
+        self.issuing = TokenIssuer(keys, issuer, epoch, clock, boot_id, names)
         self.announcements.subscribe(Place.STATUS_LISTS, self.issuing.lists.note)
         keys.on_change(self.feed.keys_changed)
         self.epoch = epoch
-        self.journal = Journal(store)
+        self.journal = Journal(store, retry_seconds=retry_seconds)
         self.blocks = Blocks()
-        self.deadlines = Deadlines(clock, alarms, self.end)
+        self.pseudonyms = pseudonyms or Pseudonyms.of_this_run()
+        self.standing = Standing(self.blocks, self.pseudonyms)  # of people
+        self.deadlines = Deadlines(self.tasks, clock, alarms, self.end, self.announcements.tell_holder)
         self.holding = HolderWatch(self.tasks, holders, self.announcements, audit, alarms, self.end)
         self.audit = audit
         self.clock = clock
         self.holders = holders
         self.facts = facts
         self.closing = False
+        self.check_recordable: Recordable = always  # that what a workload asks for may add records
+        self.people_key = self.pseudonyms.key_of_inputs  # under which kept digests have a person: nobody can guess it
+        self.on_decision: Hooks[[Task, bool, float]] = Hooks()  # of policy: yes or no, and how many seconds it took
         self._counter = 0
 
     @property
@@ -155,15 +174,16 @@ class TaskEngine:
         self.check_budget(task)
         grant = offered(task, rules.narrow(task.authority, resource, actions), actions, params_digest)
         bound = self.issuing.binding_of(task, grant, binding, agent_key, params_digest)
+        told = await self.issuing.told(task, grant)
         verdict = self.decide(task, grant)
-        token = self.issuing.sign(task, grant, not_after, bound, params_digest)
+        token = self.issuing.sign(task, grant, not_after, bound, params_digest, person=told)
         fields = {
             "resource": grant.resource,
             "actions": list(grant.actions),
             "jti": token.claims["jti"],
             **({"cnf": token.claims["cnf"]} if bound else {}),
             **({"params_digest": params_digest} if params_digest else {}),
-            **verdict.decided.record(),
+            **verdict.decided.record((grant,)),
         }
         event = self.event("token_issued", task, expires_at=token.claims["exp"], **fields)
         task.count_token(grant)  # before the record is written: those who ask meanwhile share the budget
@@ -177,13 +197,16 @@ class TaskEngine:
         return token
 
     async def settled(self, task: Task) -> None:
-        """Return when what is on disk of a task that is active is its newest state. Raise TaskOver for any other."""
+        """Return when what is on disk of a task that is active is its newest state. Raise TaskOver for any other, and
+        StoreFailed if the disk takes no change of it.
+        """
         self.check_active(task)
-        await self.journal.written(task.id)
+        await self.journal.settled(task.id)
         task.check_active(self.clock.boot())
 
     def check_budget(self, task: Task) -> None:
-        """Raise BudgetSpent if the task may have no more tokens."""
+        """Raise BudgetSpent if the task may have no more tokens, AuditFull or LimitExceeded if it may add no record."""
+        self.check_recordable(task.spiffe_id)
         if task.type.max_tokens is not None and task.spent.tokens >= task.type.max_tokens:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
 
@@ -209,15 +232,18 @@ class TaskEngine:
     def _decide(self, task: Task, grant: Grant) -> Decided:
         decided = self.decided(task)
         try:
-            rules.authorize(task.type, task.principal(), Authority((grant,)), decided.context, decided)
+            rules.authorize(task.type, decided.principal, Authority((grant,)), decided.context, decided)
         except Refused as error:
-            self.denied("token_denied", task, error, **decided.record())
+            self.denied("token_denied", task, error, **decided.record(params=True))
             raise
         return decided
 
     def decided(self, task: Task) -> Decided:
         """Who hears the decisions on a request of a task, on its context as it is now."""
-        return Decided(task, self.shadow, self.context, self.types.digest)
+        asked = task.principal(self.clock.now())
+        return Decided(
+            task, asked, self.shadow, self.context, self.types.digest, self.on_decision.tell, self.people_key
+        )
 
     def report_use(self, task: Task, resource: str, action: str, calls: int = 1) -> None:
         """Count calls that a service accepted under the task. Raise TaskOver if it is over, also by this."""
@@ -231,12 +257,16 @@ class TaskEngine:
             task.check_active(self.clock.boot())
 
     def check_active(self, task: Task) -> None:
-        """Raise TaskOver unless the task is active now. What is over in its line ends first, and takes it along."""
+        """Raise TaskOver unless the task is active now. What is over in its line ends first."""
+        self.end_what_is_over(task)
+        task.check_active(self.clock.boot())
+
+    def end_what_is_over(self, task: Task) -> None:
+        """End a task, or those of its line, if its time is up or its holder has gone, and nobody has noticed yet."""
         for above in self.family.line(task):
             self.holding.check(above)
             self.deadlines.check(above)
         self.holding.check(task)
-        task.check_active(self.clock.boot())
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -296,9 +326,7 @@ class TaskEngine:
         """Let go of a task that has just ended, tell of it, and have it written."""
         self._settle(task, keep=True)
         self.announce(task)
-        fields = {"state": task.state, "reason": task.reason, "parent": task.parent_id or None, "use": task.usage()}
-        fields["explanation"] = task.explanation or None
-        self.journal.later(task.record(), self.event("task_ended", task, **fields, **decided))
+        self.journal.later(task.record(), self.event("task_ended", task, **end_of(task, self.clock.now()), **decided))
         task.shed()
 
     def close(self) -> None:
@@ -322,22 +350,20 @@ class TaskEngine:
 
     def context(self, task: Task, kind: TaskType | None = None) -> Context:
         """What the policies of the task's type, or of `kind`, may read beside the task, as it is now."""
-        return self.known(kind or task.type, str(task.spiffe_id), task.id, task.params)
+        return self.known(kind or task.type, str(task.spiffe_id), task.params, task.id, *ids_of(task.whom))
 
     @property
     def facts_revision(self) -> int:
         """Another number whenever policies might read another fact."""
         return self.facts.revision if self.facts is not None else 0
 
-    def known(
-        self, kind: TaskType, workload: str, task_id: str = ANYWHERE, params: Mapping[str, Param] = MappingProxyType({})
-    ) -> Context:
-        """What the policies of a type may read about a task of this workload."""
+    def known(self, kind: TaskType, workload: str, params: Mapping[str, Param], *about: str) -> Context:
+        """What the policies of a type may read about a task of this workload. `about`: the task, and its person."""
         if not kind.facts:
             return Context(params)
         if self.facts is None:
             return Context(params, absent=dict.fromkeys(kind.facts, "missing"))
-        return self.facts.context(params, kind.facts, (task_id, workload, ANYWHERE))
+        return self.facts.context(params, kind.facts, (*about, workload, ANYWHERE))
 
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""
@@ -354,7 +380,7 @@ class TaskEngine:
 
     def denied(self, event: str, task: Task, error: SojournError, **fields: Any) -> None:
         """Record a refusal to a task's holder, or of the task itself, which has not begun then."""
-        named = {"task": task.id, "type": task.type.name}
+        named = {"task": task.id, **task.type.named, **self.pseudonyms.shown(task.whom)}
         if task.uid != NO_UID:  # else it is who was refused
             named["spiffe_id"] = str(task.spiffe_id)
         self.audit.denied(event, task.owner, **named, code=error.code, reason=error.public, **fields)
@@ -365,5 +391,10 @@ class TaskEngine:
 
     def named(self, task: Task) -> dict[str, Any]:
         """Which task it is, as audit records say it."""
-        uid = task.uid if task.uid != NO_UID else None
-        return {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": uid}
+        return {
+            "task": task.id,
+            **task.type.named,
+            "spiffe_id": str(task.spiffe_id),
+            "uid": task.uid if task.uid != NO_UID else None,
+            **self.pseudonyms.shown(task.whom),
+        }

@@ -1,30 +1,39 @@
 """When tasks end by themselves: their time is up, or they were not used for too long. Both on the boot clock.
 
 There may be tens of thousands of one-shot tasks, of a minute each: those whose time is up in the same second end
-together when it is over. Until then they have ended all the same for whoever uses one.
+together when it is over. Until then they have ended all the same for whoever uses one. A task that ends before its time
+leaves its ID among them until then, and nothing else.
 """
 
 from collections.abc import Callable
-from itertools import islice
 from math import ceil
 
-from sojourn.limits import TASKS_ENDED_AT_ONCE
-from sojourn.runtime.clock import Alarm, Alarms, Clock
+from sojourn.limits import PERSON_EXPIRES_TOLD_SECONDS, TASKS_ENDED_AT_ONCE
+from sojourn.runtime.clock import Alarms, Clock
 from sojourn.tasks.kept_fields import ONE_SHOT
+from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.task import EXPIRED, PENDING, Task
-from sojourn.tasktoken.end_reasons import APPROVAL_EXPIRED, DEADLINE, IDLE
+from sojourn.tasktoken.end_reasons import APPROVAL_EXPIRED, DEADLINE, IDLE, PERSON_EXPIRED
 
 
 class Deadlines:
-    """Watches tasks. `end(task, state, reason)` is the engine's."""
+    """Watches tasks. `end(task, state, reason)` is the engine's; `tell_holder` has a holder look at the task again."""
 
-    def __init__(self, clock: Clock, alarms: Alarms, end: Callable[[Task, str, str], None]) -> None:
+    def __init__(
+        self,
+        tasks: LiveTasks,
+        clock: Clock,
+        alarms: Alarms,
+        end: Callable[[Task, str, str], None],
+        tell_holder: Callable[[Task], None] = lambda _task: None,
+    ) -> None:
+        self._tasks = tasks
         self._clock = clock
         self._alarms = alarms
         self._end = end
-        self._over = self._time_up  # one for all alarms
-        self._together: dict[int, dict[str, Task]] = {}  # one-shot tasks by the second that is over then
-        self._seconds: dict[int, Alarm] = {}  # that ring then
+        self._tell_holder = tell_holder
+        self._over, self._soon = self._time_up, self._over_soon  # one for all alarms
+        self._together: dict[int, list[str]] = {}  # IDs of one-shot tasks by the second that is over then
 
     def watch(self, task: Task) -> None:
         """End the task when its time is up, or when it was not used for too long; what was set before is off."""
@@ -33,7 +42,11 @@ class Deadlines:
             task.ring()
             self._watch_together(task)
             return
-        task.ring(self._alarms.at(task.deadline, self._over, task))
+        if task.ends_with_person:
+            soon = max(self._clock.boot(), task.deadline - PERSON_EXPIRES_TOLD_SECONDS)
+            task.ring(self._alarms.at(soon, self._soon, task))
+        else:
+            task.ring(self._alarms.at(task.deadline, self._over, task))
         self._watch_idle(task)
 
     def used(self, task: Task) -> None:
@@ -51,37 +64,38 @@ class Deadlines:
     def forget(self, task: Task) -> None:
         for alarm in task.alarms:
             alarm.cancel()
-        second = ceil(task.deadline)
-        together = self._together.get(second)
-        if together is not None and together.pop(task.id, None) is not None and not together:
-            del self._together[second]
-            self._seconds.pop(second).cancel()
+
+    def _over_soon(self, task: Task) -> None:
+        """The token of the task's person ends soon: its holder is told, and the task ends when it does."""
+        task.ring(self._alarms.at(task.deadline, self._over, task), *task.alarms[1:])
+        self._tell_holder(task)
 
     def _time_up(self, task: Task) -> None:
-        if task.live:
-            self._end(task, EXPIRED, APPROVAL_EXPIRED if task.state == PENDING else DEADLINE)
+        if not task.live:
+            return
+        reason = APPROVAL_EXPIRED if task.state == PENDING else DEADLINE
+        self._end(task, EXPIRED, PERSON_EXPIRED if task.ends_with_person else reason)
 
     def _watch_together(self, task: Task) -> None:
         second = ceil(task.deadline)
-        together = self._together.get(second)
-        if together is None:
-            together = self._together[second] = {}
-            self._seconds[second] = self._alarms.at(second, self._all_over, second)
-        together[task.id] = task
+        if second not in self._together:
+            self._together[second] = []
+            self._alarms.at(second, self._all_over, second)
+        self._together[second].append(task.id)
 
     def _all_over(self, second: int) -> None:
         """End some of those whose time was up in this second, and the others behind what others have asked for."""
-        together = self._together.get(second, {})
+        together = self._together[second]
         try:
-            for task in list(islice(together.values(), TASKS_ENDED_AT_ONCE)):
-                together.pop(task.id, None)
-                self._time_up(task)
+            for _ in range(min(len(together), TASKS_ENDED_AT_ONCE)):
+                task = self._tasks.find(together.pop())
+                if task is not None and self._clock.boot() >= task.deadline:  # it may have more time by now
+                    self._time_up(task)
         finally:  # whatever becomes of one, the others' time is up
             if together:
-                self._seconds[second] = self._alarms.after(0, self._all_over, second)
+                self._alarms.after(0, self._all_over, second)
             else:
-                self._together.pop(second, None)
-                self._seconds.pop(second, None)
+                del self._together[second]
 
     def _watch_idle(self, task: Task) -> None:
         if not task.live or task.type.idle_timeout is None or task.state == PENDING:

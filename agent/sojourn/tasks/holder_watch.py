@@ -1,5 +1,6 @@
 """What becomes of tasks when their holders change or go."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
@@ -9,7 +10,7 @@ from sojourn.audit.journal import Audit
 from sojourn.limits import PROCESSES_LOOKED_AT_ONCE, TASKS_ENDED_AT_ONCE
 from sojourn.runtime.clock import Alarms
 from sojourn.tasks.announcements import Announcements
-from sojourn.tasks.holders import Hold, Holders
+from sojourn.tasks.holders import Hold, Holders, ProcessKey
 from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.task import REVOKED, Task
 from sojourn.tasktoken.end_reasons import HANDOVER, HOLDER_EXITED
@@ -41,7 +42,22 @@ class HolderWatch:
         self._audit = audit
         self._alarms = alarms
         self._end = end
-        holders.on_exit(self.gone)
+        holders.on_exit(lambda hold: self._tell_some(hold, iter(tasks.of_process(hold.key))))
+
+    def _tell_some(self, hold: Hold, held: Iterator[Task]) -> None:
+        """End some of the tasks that a process held which has ended, and the others behind what others have asked for:
+        a task of which nobody has heard yet is found over by whoever uses it.
+        """
+        some = list(islice(held, TASKS_ENDED_AT_ONCE))
+        for task in some:
+            if task.holder is not hold:
+                continue
+            try:
+                self.gone(task)
+            except Exception:
+                log.exception("holder_exit_failed", pid=hold.pid)
+        if len(some) == TASKS_ENDED_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._tell_some, hold, held)
 
     def gone(self, task: Task) -> None:
         """The holder has ended."""
@@ -70,16 +86,16 @@ class HolderWatch:
         """Check all holders, each process once, some at a time, and look again in a while."""
         self._look_at(self._holders.keys)
 
-    def _look_at(self, keys: Sequence[tuple[int, int]]) -> None:
+    def _look_at(self, keys: Sequence[ProcessKey]) -> None:
         lost = self._holders.lost_of(keys[:PROCESSES_LOOKED_AT_ONCE])
-        self._lose(iter(lost.items()), keys[PROCESSES_LOOKED_AT_ONCE:])
+        theirs = [(task, why) for key, why in lost.items() for task in self._tasks.of_process(key)]
+        self._lose(iter(theirs), keys[PROCESSES_LOOKED_AT_ONCE:])
 
-    def _lose(self, lost: Iterator[tuple[Hold, str]], rest: Sequence[tuple[int, int]]) -> None:
+    def _lose(self, lost: Iterator[tuple[Task, str]], rest: Sequence[ProcessKey]) -> None:
         """End what is lost, some tasks at a time, and look at the other processes then."""
         some = list(islice(lost, TASKS_ENDED_AT_ONCE))
-        for hold, why in some:
-            if hold.of is not None:
-                self._lost(hold.of, why)
+        for task, why in some:
+            self._lost(task, why)
         if len(some) == TASKS_ENDED_AT_ONCE:
             self._alarms.after(0, self._lose, lost, rest)
         elif rest:
@@ -100,12 +116,13 @@ class HolderWatch:
         try:
             heir = self._holders.hold(task.heir.process.again(), task.uid)
         except Exception as error:  # noqa: BLE001  # it may go at any moment; whatever it is, nobody inherits
-            log.info("task_not_handed_over", task=task.id, reason=str(error))
+            log.info("task_not_handed_over", task_id=task.id, reason=str(error))
             self._end(task, REVOKED, HOLDER_EXITED)
             return
         for gone in (task.holder, task.heir):
             gone.release()
         task.pass_to(heir)
+        self._tasks.held_anew(task)
         task.resume(HANDOVER)
         self._audit.note("task_handed_over", task=task.id, pid=heir.pid)
         self._announcements.announce(task)

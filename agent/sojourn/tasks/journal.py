@@ -49,8 +49,17 @@ class _Now:
 class Changes(Generic[Written]):
     """Writes the changes of each thing in their order; `run` must be running for those that are written `later`."""
 
-    def __init__(self, save: Callable[[Written, Event | None], Awaitable[None]], thing: str) -> None:
-        """`save`: writes a change with its audit record, both or none. `thing`: what it is a change of, for the log."""
+    def __init__(
+        self,
+        save: Callable[[Written, Event | None], Awaitable[None]],
+        thing: str,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        """`save`: writes a change with its audit record, both or none. `thing`: what it is a change of, for the log.
+        `retry_seconds`: until what the disk did not take is tried again.
+        """
+        self.retry_seconds = retry_seconds
         self._save = save
         self._thing = thing
         self._queue: deque[tuple[Written, Event | None]] = deque()
@@ -153,7 +162,7 @@ class Changes(Generic[Written]):
                     self._not_written(record.id, "internal error; the log has it", exc_info=error)
             self._queue.extendleft(reversed(failed))
             if failed:
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self.retry_seconds)
 
     def _next_batch(self) -> list[tuple[Written, Event | None]]:
         """The oldest change of each of some things: those of one never overtake each other."""
@@ -179,7 +188,7 @@ class Changes(Generic[Written]):
 
     def _not_written(self, name: str, reason: str, **why: object) -> None:
         event = f"{self._thing}_not_written"
-        log.error(event, **{self._thing: name}, reason=reason, **why)
+        log.error(event, **{f"{self._thing}_id": name}, reason=reason, **why)
         for outcome in self._waiting.pop(name, ()):
             if not outcome.done():
                 outcome.set_exception(
@@ -190,9 +199,9 @@ class Changes(Generic[Written]):
 class Journal(Changes[TaskRecord]):
     """Of tasks."""
 
-    def __init__(self, store: TaskStore) -> None:
+    def __init__(self, store: TaskStore, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self._store = store
-        super().__init__(self._save_task, "task")
+        super().__init__(self._save_task, "task", retry_seconds=retry_seconds)
 
     async def _save_task(self, record: TaskRecord, event: Event | None) -> None:
         if event is None:

@@ -15,6 +15,7 @@ from sojourn.jose.canonical_json import exactly, texts
 from sojourn.limits import DELEGATION_DEPTH
 from sojourn.policy.params import texts_of
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.for_person import ForPerson
 from sojourn.tasks.spent import NOTHING, Spent, Use
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -37,7 +38,9 @@ class KeptField:
 
 def document_of(task: Any) -> dict[str, Any]:
     """The members of a Task's document."""
-    return {each.member: each.written(getattr(task, each.field)) for each in FIELDS} | {"depth": task.depth}
+    written = {each.member: each.written(getattr(task, each.field)) for each in FIELDS}
+    whom = task.whom and task.whom.document(live=task.live)
+    return {**written, "person": whom, "depth": task.depth, **({"hidden": sorted(task.hidden)} if task.hidden else {})}
 
 
 def told_of(task: Any) -> dict[str, Any]:
@@ -51,7 +54,9 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
     depth = len(found["ancestors"])
     if exactly(int, document["depth"]) != depth or depth > DELEGATION_DEPTH or bool(found["parent_id"]) != bool(depth):
         raise InvalidInput("the line of the task is broken")
-    return found
+    hidden = frozenset(exactly(str, each) for each in exactly(list, document.get("hidden", [])))
+    # Who reads the records of this run need not have those of its beginning, nor the key of another run.
+    return {**found, "hidden": hidden, "own_params": True}
 
 
 def _same(value: Any) -> Any:
@@ -145,5 +150,12 @@ FIELDS: Final = (
         lambda value: tuple(_spiffe_id(each) for each in exactly(list, value)),
     ),
     _exact("approved", bool),
+    KeptField(
+        "whom",
+        "person",
+        _same,  # `document_of` writes it: less is kept of whom a task was for that has ended
+        lambda value: None if value is None else ForPerson.read(value),
+        lambda whom: whom and whom.told(),
+    ),
     KeptField("passes", "passes", list, lambda value: tuple(exactly(str, each) for each in exactly(list, value)), list),
 )

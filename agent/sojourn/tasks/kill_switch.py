@@ -1,17 +1,19 @@
-"""The kill switch: an operator switches a task type or a workload off. None of its tasks lives, and none begins.
+"""The kill switch: a task type, a workload or a person is switched off. None of its tasks lives, and none begins.
 
-Switching off is in force before it is on disk: what stops need not wait. Switching on is on disk first.
+Operators do it, and for people their issuer by signed events; what one has switched off no event of another switches
+on. Switching off is in force before it is on disk: what stops need not wait. Switching on is on disk first.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 from sojourn.audit.journal import Audit, Event
 from sojourn.errors import AlreadyExists, LimitExceeded, NotFound
-from sojourn.limits import AUDITED_TEXT, REDECIDED_AT_ONCE, TASK_BLOCKS
+from sojourn.limits import AUDITED_TEXT, PEOPLE_BLOCKED_BY_SIGNALS, REDECIDED_AT_ONCE, TASK_BLOCKS
 from sojourn.runtime.clock import Clock
-from sojourn.tasks.blocks import TYPE, Block
+from sojourn.tasks.blocks import PERSON, TYPE, Block
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.end_reasons import BLOCKED, explanation_of
@@ -35,7 +37,7 @@ class KillSwitch:
         self._lock = asyncio.Lock()
         self._unwritten = False  # something is off, and the disk does not say so yet
 
-    async def switch_off(self, kind: str, name: str, reason: str, by: Mapping[str, int]) -> Sequence[Task]:
+    async def switch_off(self, kind: str, name: str, reason: str, by: Mapping[str, Any]) -> Sequence[Task]:
         """End the live tasks of a type or workload, and have none begin. Return those that were live.
 
         Raise UnknownTaskType, AlreadyExists, LimitExceeded; or what the store raises: it is off then, and may be
@@ -44,39 +46,94 @@ class KillSwitch:
         if kind == TYPE and not self._engine.no_types:  # without types, what is to be off may have lost its file
             self._engine.type_named(name)
         said = reason[:AUDITED_TEXT] or "no reason given"
+        return await self._off(Block(kind, name, said, self._now()), explanation_of(reason), by)
+
+    async def block_by_signal(self, person: str, event: str, source: str, at: int, by: Mapping[str, Any]) -> None:
+        """Switch off whoever has this pseudonym, since a signed event of `source` says that something has happened to
+        their account `at` a time, seconds since the epoch. Nothing is done if that is so already.
+
+        Raise as `switch_off`.
+        """
+        said = f"{event}, as {source[:AUDITED_TEXT]} says"
+        try:
+            await self._off(Block(PERSON, person, said, at, source), "", {**by, "source": source})
+        except AlreadyExists:
+            return
+
+    async def unblock_by_signal(self, person: str, source: str, at: int, by: Mapping[str, Any]) -> bool:
+        """Switch on whom events of this `source` have switched off before `at`. Return whether they were off by them.
+
+        Times are whole seconds: of what has happened in the same one, nobody knows the order, and it stays off.
+        """
+        return await self._on(
+            lambda block: (block.kind, block.name, block.source) == (PERSON, person, source) and block.since < at,
+            {PERSON: person, "source": source, **by},
+        )
+
+    async def switch_on(self, kind: str, name: str, by: Mapping[str, Any]) -> None:
+        """Let tasks of a type or workload begin again, whoever has switched it off.
+
+        Raise NotFound, or what the store raises: it stays off then.
+        """
+        if not await self._on(lambda block: (block.kind, block.name) == (kind, name), {kind: name, **by}):
+            raise NotFound(f"{name[:100]!r} is not switched off")
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())
+
+    async def _off(self, made: Block, explanation: str, by: Mapping[str, Any]) -> Sequence[Task]:
         async with self._lock:
             known = self._engine.blocks.all()
-            off = any((block.kind, block.name) == (kind, name) for block in known)
-            if off and not self._unwritten:
-                raise AlreadyExists(f"{name!r} is switched off already")
-            if not off and len(known) >= TASK_BLOCKS:
-                raise LimitExceeded(f"more than {TASK_BLOCKS} blocks")
-            made = Block(kind, name, said, int(self._clock.now().timestamp()))
-            self._engine.blocks.replace([*known, made])
+            before = next((block for block in known if block.key == made.key), None)
+            if before is not None and not self._unwritten and not _is_news(made, before):
+                raise AlreadyExists(f"{made.name!r} is switched off already")
+            if before is None:
+                _check_room(made, known)
+            elif before.source:  # events may come in another order than they happened
+                made = replace(made, since=max(made.since, before.since))
+            self._engine.blocks.replace([*(each for each in known if each.key != made.key), made])
             self._unwritten = True
-            ended = await self._stop(made, explanation_of(reason))
-            event = self._audit.event("tasks_blocked", {kind: name, "reason": said, "ended": len(ended), **by})
-            await self._store.save(self._engine.blocks.all(), event)
+            ended = await self._stop(made, explanation)
+            fields = {made.kind: made.name, "reason": made.reason, "ended": len(ended), **by}
+            await self._store.save(self._engine.blocks.all(), self._audit.event("tasks_blocked", fields))
             self._unwritten = False
         return ended
 
-    async def switch_on(self, kind: str, name: str, by: Mapping[str, int]) -> None:
-        """Let tasks of a type or workload begin again. Raise NotFound, or what the store raises: it stays off then."""
+    async def _on(self, which: Callable[[Block], bool], fields: Mapping[str, Any]) -> bool:
         async with self._lock:
             known = self._engine.blocks.all()
-            left = [block for block in known if (block.kind, block.name) != (kind, name)]
+            left = [block for block in known if not which(block)]
             if left == known:
-                raise NotFound(f"{name[:100]!r} is not switched off")
-            await self._store.save(left, self._audit.event("tasks_unblocked", {kind: name, **by}))
+                return False
+            await self._store.save(left, self._audit.event("tasks_unblocked", dict(fields)))
             self._engine.blocks.replace(left)
             self._unwritten = False
+        return True
 
     async def _stop(self, block: Block, explanation: str) -> Sequence[Task]:
         """End what is live of it. None begins meanwhile, and others have their turn in between."""
-        found = [task for task in self._engine.tasks.all() if block.stops(task.type.name, task.spiffe_id)]
+        found = self._live_of(block)
         for number, task in enumerate(found, 1):
             if task.live:
                 self._engine.stop(task, BLOCKED, explanation)
             if number % REDECIDED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return found
+
+    def _live_of(self, block: Block) -> Sequence[Task]:
+        """The live tasks of what is off. Those of a person are found in one step, however many there are of others."""
+        if block.kind == PERSON:
+            return self._engine.tasks.people.of_pseudonym(block.name)
+        return [each for each in self._engine.tasks.all() if block.stops(each.type.name, each.spiffe_id)]
+
+
+def _is_news(made: Block, before: Block) -> bool:
+    """Whether an event says that it has happened once more: what switched on in between does so no longer."""
+    return bool(made.source) and made.since > before.since
+
+
+def _check_room(made: Block, known: Sequence[Block]) -> None:
+    """Raise LimitExceeded if there are too many. What issuers say takes no room of the operators'."""
+    most = PEOPLE_BLOCKED_BY_SIGNALS if made.source else TASK_BLOCKS
+    if sum(bool(each.source) == bool(made.source) for each in known) >= most:
+        raise LimitExceeded(f"more than {most} blocks")

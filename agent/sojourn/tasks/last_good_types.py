@@ -6,7 +6,8 @@ checked as a folder is.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
 _SCHEMA = 1
+_OLDER = "the database is older than the last run, and so may its set of task types be"
 
 
 class KeptText(Protocol):
@@ -42,14 +44,21 @@ class LastGoodSet:
     accepted_at: datetime
 
 
+class RecordedSets(Protocol):
+    """Where the sets are that records name."""
+
+    async def keep(self, digest: str, texts: Mapping[str, str]) -> None: ...
+
+
 class LastGood:
     """Keeps the set in force, and has it at the next start."""
 
-    def __init__(self, store: KeptText, clock: Clock, *, stale: bool = False) -> None:
-        """`stale`: the database is older than the last run, so that what it keeps may have been replaced since."""
+    def __init__(self, store: KeptText, clock: Clock, recorded: RecordedSets | None = None) -> None:
+        """`recorded`: which has each set that was in force, for whoever reads the records of what it decided."""
         self._store = store
         self._clock = clock
-        self._stale = stale
+        self._recorded = recorded
+        self._in_records = ""  # the set that it has by now
         self._kept = _digest_of(store.load())
 
     async def keep(self, folder: Path, types: TypeSet) -> None:
@@ -57,6 +66,16 @@ class LastGood:
 
         One that is too large is not kept, and then there is none: an older one could allow what this one does not.
         """
+        await self._keep(folder, types)
+        await self.record(types)
+
+    async def record(self, types: TypeSet) -> None:
+        """Have a set that is in force among those that records name. Raise what the store raises."""
+        if self._recorded is not None and types.digest != self._in_records:
+            await self._recorded.keep(types.digest, types.texts)
+            self._in_records = types.digest
+
+    async def _keep(self, folder: Path, types: TypeSet) -> None:
         digest = _digest(folder, types.texts)
         if digest == self._kept:
             return
@@ -72,8 +91,15 @@ class LastGood:
 
     async def try_to_keep(self, folder: Path, types: TypeSet) -> bool:
         """The same, but what the store raises is told, and returned as False: the set is in force nonetheless."""
+        return await self._tried(folder, self.keep(folder, types))
+
+    async def try_to_record(self, folder: Path, types: TypeSet) -> bool:
+        """The same of a set that is kept already, for those who read the records of what it decides."""
+        return await self._tried(folder, self.record(types))
+
+    async def _tried(self, folder: Path, keeping: Awaitable[None]) -> bool:
         try:
-            await self.keep(folder, types)
+            await keeping
         except SojournError as error:
             log.warning("policy_not_kept", folder=str(folder), reason=error.public, detail=error.detail or None)
             return False
@@ -89,19 +115,7 @@ class LastGood:
 
     async def read(self) -> LastGoodSet:
         """The set that is kept. Raise InvalidPolicy: why there is none."""
-        if self._stale:
-            reason = "the database is older than the last run, and so may its set of task types be"
-            await self._forget(reason)
-            raise InvalidPolicy(reason)
         return await asyncio.to_thread(self._read, self._store.load())
-
-    async def _forget(self, reason: str) -> None:
-        """Have no start after this one take what is kept either."""
-        self._kept = ""
-        try:
-            await self._store.save(canonical({"schema": _SCHEMA, "without": reason}))
-        except SojournError as error:
-            log.warning("policy_not_forgotten", reason=error.public, detail=error.detail or None)
 
     def _read(self, text: str | None) -> LastGoodSet:
         try:
@@ -121,6 +135,14 @@ class LastGood:
         if not found:
             raise InvalidPolicy("the set that was in force last has no task types")
         return LastGoodSet(found, folder, accepted)
+
+
+def of_older(text: str) -> str:
+    """What is kept in the place of that text, where the database is older than the last run: no set, of the folder."""
+    about: dict[str, object] = {"schema": _SCHEMA, "without": _OLDER}
+    with suppress(Exception):  # a damaged document may raise anything
+        about["folder"] = exactly(str, _document(text)["folder"])
+    return canonical(about)
 
 
 def _digest(folder: Path | str, files: Mapping[str, str]) -> str:

@@ -13,13 +13,16 @@ from sojourn.tasks.task import REVOKED, Task
 from sojourn.tasktoken.end_reasons import ATTESTATION_CHANGED
 
 
-async def end_all(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str) -> None:
-    """End these tasks with all that came of them, and return when all have ended. One that has ended stays as it is."""
+async def end_all(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str, explanation: str = "") -> None:
+    """End these tasks with all that came of them, and return when all have ended. One that has ended stays as it is.
+
+    `explanation`: an operator's words.
+    """
     _doom(engine, tasks, reason)
     for start in range(0, len(tasks), TASKS_ENDED_AT_ONCE):
         if start:
             await asyncio.sleep(0)
-        _end(engine, tasks[start : start + TASKS_ENDED_AT_ONCE], state, reason)
+        _end(engine, tasks[start : start + TASKS_ENDED_AT_ONCE], state, reason, explanation)
 
 
 def _doom(engine: TaskEngine, tasks: Sequence[Task], reason: str) -> None:
@@ -28,10 +31,10 @@ def _doom(engine: TaskEngine, tasks: Sequence[Task], reason: str) -> None:
             each.will_end(reason)
 
 
-def _end(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str) -> None:
+def _end(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str, explanation: str = "") -> None:
     for task in tasks:
         if task.live:
-            engine.end(task, state, reason)
+            engine.end(task, state, reason, explanation=explanation)
 
 
 class MassEnd:

@@ -5,7 +5,7 @@ them is decided again, so that a token is asked of the new policy too.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sojourn.limits import REDECIDED_AT_ONCE
@@ -44,7 +44,9 @@ class PolicyReload:
 
     def consequences(self, types: TypeSet) -> list[Consequence]:
         """What `types` would do to each live task of a type that they change. Nothing is changed."""
-        return [self._consequence(task, types.get(task.type.name)) for task in self._concerned(types)]
+        concerned = self._concerned(types)
+        mixed = self._mixed(concerned, types)
+        return [self._consequence(task, types.get(task.type.name), mixed) for task in concerned]
 
     async def apply(self, types: TypeSet) -> list[Consequence]:
         """Bring `types` into force. Return when what they end and narrow is on disk; validators were told before."""
@@ -58,19 +60,20 @@ class PolicyReload:
         for task in concerned:
             kind = types.get(task.type.name)
             if kind is None:
-                found.append(self._consequence(task, None))
+                found.append(self._consequence(task, None, ()))
                 gone.append(task)  # with its children, which are of the type too
             else:
                 task.retype(kind)
         for task, kind in zip(concerned, before, strict=True):
             if task.live and task.state != PENDING and _asks_more(kind, task):
                 self._changing.supersede(task)
+        mixed = self._mixed([task for task in concerned if task.live], types)
         await end_all(self._engine, gone, REVOKED, POLICY_CHANGED)
         for number, task in enumerate(concerned):
             if number % REDECIDED_AT_ONCE == REDECIDED_AT_ONCE - 1:
                 await asyncio.sleep(0)  # others have their turn
             if task.live:
-                found.append(self._decide_again(task))
+                found.append(self._decide_again(task, mixed))
         await self._applied()
         for each in found:
             await self._engine.journal.told(each.task.id)
@@ -85,8 +88,17 @@ class PolicyReload:
         digests = {name: kind.digest for name, kind in types.items()}
         return [task for task in self._engine.tasks.all() if digests.get(task.type.name) != task.type.digest]
 
-    def _decide_again(self, task: Task) -> Consequence:
-        found = self._consequence(task, task.type)
+    def _mixed(self, concerned: Sequence[Task], types: TypeSet) -> Collection[str]:
+        """Those for one of several people in one process whose types do not let that any more, by ID.
+
+        Where each use had to say for whom it is, it need not by now, and a wrong task would be taken for the right one.
+        """
+        alone = [task for task in concerned if (rule := _type_of(types, task).person) and not rule.several]
+        is_alone = self._engine.tasks.people.is_alone
+        return {task.id for task in alone if not is_alone(task, lambda each: _type_of(types, each))}
+
+    def _decide_again(self, task: Task, mixed: Collection[str]) -> Consequence:
+        found = self._consequence(task, task.type, mixed)
         if found.outcome == END:
             self._engine.end(task, REVOKED, POLICY_CHANGED)
             return found
@@ -100,25 +112,33 @@ class PolicyReload:
         """A task lives no longer than its type says now; it is never prolonged."""
         began = task.deadline - (task.expires_at - task.created_at).total_seconds()
         longest = task.type.max_duration
-        task.end_by(began + longest.total_seconds(), task.created_at + longest)
+        latest = began + longest.total_seconds()
+        task.end_by(latest, task.created_at + longest, latest)
         for each in (task, *self._engine.family.descendants(task)):
-            each.end_by(task.deadline, task.expires_at)
+            each.end_by(task.deadline, task.expires_at, latest)
             self._engine.deadlines.watch(each)
 
-    def _consequence(self, task: Task, kind: TaskType | None) -> Consequence:
+    def _consequence(self, task: Task, kind: TaskType | None, mixed: Collection[str]) -> Consequence:
         if task.state == PENDING:  # whoever agrees must know what to
             left, params, why = Authority(()), task.params, "it waits for approval of what its type was"
         elif kind is None:
             left, params, why = Authority(()), task.params, "there is no such task type any more"
+        elif task.id in mixed:
+            left, params, why = Authority(()), task.params, "its process has tasks for several people"
         else:
             context = self._engine.context(task, kind)
             asked = FACTS not in task.suspensions  # what is suspended for its facts is decided when it comes back
             left, params, why = rules.left_by(
-                kind, task.principal(), task.authority, context, task.held_as, asked=asked
+                kind, task.principal(self._engine.clock.now()), task.authority, context, task.held_as, asked=asked
             )
         lost = tuple(left.excess(task.authority))
         outcome = KEEP if not lost else NARROW if left.grants else END
         return Consequence(task, outcome, lost, why, left, params)
+
+
+def _type_of(types: TypeSet, task: Task) -> TaskType:
+    """The type of a task once these are in force; what it is now, if there is none of its name."""
+    return types.get(task.type.name) or task.type
 
 
 def _asks_more(before: TaskType, task: Task) -> bool:

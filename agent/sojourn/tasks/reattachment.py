@@ -6,7 +6,8 @@ Only the process that held a task gets it back, as the identity that it had, and
 from collections.abc import Sequence
 
 from sojourn.attestation.peer import Peer
-from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, PolicyDenied, Unavailable
+from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, PolicyDenied
+from sojourn.errors.oauth import ShuttingDown
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.runtime.single_flight import SingleFlight
@@ -51,7 +52,7 @@ class Reattachment:
         if task.binding != STREAM:
             raise InvalidInput("the task is bound to a process: attach by AttachTask")
         if self._engine.closing:
-            raise Unavailable("the agent is shutting down")
+            raise ShuttingDown
         if not task.live:
             task.check_active(self._engine.clock.boot())
         if not _waits(task) or task.id in self._with_stream:

@@ -6,8 +6,9 @@ them back). The others end: their time is over, their holder has gone or changed
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
 import structlog
@@ -15,17 +16,21 @@ import structlog
 from sojourn.attestation.process import Process, Program
 from sojourn.audit.journal import Audit, Event
 from sojourn.errors import AttestationFailed, InvalidInput, PolicyDenied, Refused, SojournError
+from sojourn.errors.people import PersonBlocked, PersonRefused
 from sojourn.identity.registry import Registry
 from sojourn.jose.canonical_json import exactly
 from sojourn.limits import DELEGATION_DEPTH, REATTACH_SECONDS
 from sojourn.policy import rules
 from sojourn.policy.task_types import TaskType
 from sojourn.runtime.clock import Alarms
+from sojourn.tasks.end_record import end_of_left
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.for_person import bare_document, same_person
 from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.kept_fields import ONE_SHOT, fields_of
 from sojourn.tasks.mass_end import MassEnd
-from sojourn.tasks.spent import Spent
+from sojourn.tasks.origin import shared_origin
+from sojourn.tasks.spent import Purse, Spent, Used
 from sojourn.tasks.task import CASCADED, EXPIRED, PENDING, REVOKED, Task
 from sojourn.tasks.task_record import JournaledTask, TaskRecord
 from sojourn.tasktoken.end_reasons import (
@@ -40,8 +45,12 @@ from sojourn.tasktoken.end_reasons import (
     PARENT_ENDED,
     PARENT_NARROWED,
     PARENT_SUSPENDED,
+    PERSON_EXPIRED,
+    PERSON_UNCHECKED,
     POLICY_CHANGED,
+    RECHECK,
     RESTART,
+    SESSION_ENDED,
 )
 
 log = structlog.get_logger()
@@ -67,7 +76,10 @@ class Recovery:
         store: EarlierTasks,
         audit: Audit,
         alarms: Alarms,
+        issuers: Mapping[str, str],
     ) -> None:
+        """`issuers`: the `iss` of those whose people this run takes, by their names in the configuration."""
+        self._issuers = issuers
         self._engine = engine
         self._ending = ending
         self._registry = registry
@@ -79,8 +91,8 @@ class Recovery:
     async def run(self) -> None:
         """Suspend or end each task that was left, and return when all of it is on disk. Raise what the store raises."""
         found = sorted(await self._store.unfinished(), key=_depth)  # parents before their children
-        spent: dict[str, Spent] = {}  # of each task that was left, which its family shares
-        settled = [self._settle(journaled, spent) for journaled in found]
+        purses: dict[str, Purse] = {}  # of each task that was left, which its family shares
+        settled = [self._settle(journaled, purses) for journaled in found]
         changes = [(each.record() if isinstance(each, Task) else each, event) for each, event in settled]
         if changes:
             await self._store.take_over(changes)
@@ -94,7 +106,7 @@ class Recovery:
         left = [task for task in self._engine.tasks.all() if task.live and RESTART in task.suspensions]
         self._ending.end_all(left, REVOKED, AGENT_RESTART)
 
-    def _settle(self, journaled: JournaledTask, spent: dict[str, Spent]) -> tuple[Task | TaskRecord, Event]:
+    def _settle(self, journaled: JournaledTask, purses: dict[str, Purse]) -> tuple[Task | TaskRecord, Event]:
         """Take one task over if it may live; return it, or what is to be written of its end."""
         try:
             document = exactly(dict, json.loads(journaled.unverified_document))
@@ -102,23 +114,43 @@ class Recovery:
             # Nor does one come back that nobody had agreed to.
             pending = journaled.unverified_state == PENDING
             if not journaled.same_boot or "deadline" not in document or pending:
-                return self._over(journaled.id, document, REVOKED, AGENT_RESTART)
+                return self._over(journaled, document, REVOKED, AGENT_RESTART)
             left = _Left.parse(journaled, document, self._engine.epoch)
-            _share(left, spent)
+            _share(left, purses)
+            self._be_by_token_alone(left)
             found = self._why_over(left) or self._under_parent(left) or self._revive(left)
         except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
             return self._damaged(journaled, error)
         if isinstance(found, Task):
             self._engine.adopt(found)
             return found, self._engine.event("task_suspended", found, cause=RESTART, reason=AGENT_RESTART)
-        return self._over(left.id, document, *found)
+        return self._over(journaled, document, *found)
 
-    def _over(self, task_id: str, document: dict[str, Any], state: str, reason: str) -> tuple[TaskRecord, Event]:
+    def _be_by_token_alone(self, left: "_Left") -> None:
+        """Have a task for a person end with their token: while no agent ran, nobody heard whether they logged out.
+
+        Nor can their issuer be asked about a token of which this run has no text: then it waits for one.
+        """
+        whom = left.fields["whom"]
+        if whom is None:
+            return
+        whom = left.fields["whom"] = whom.by_token_alone()
+        beyond = max(0.0, left.fields["deadline"] - whom.latest)
+        left.fields["deadline"] -= beyond
+        left.fields["expires_at"] -= timedelta(seconds=beyond)
+        if whom.person.rechecked and not left.fields["parent_id"]:
+            left.fields["suspensions"][RECHECK] = PERSON_UNCHECKED
+
+    def _over(
+        self, journaled: JournaledTask, document: dict[str, Any], state: str, reason: str
+    ) -> tuple[TaskRecord, Event]:
         """The end of a task; its document need not tell more than whose task of which type it was."""
         named = {"type": exactly(str, document["type"]), "spiffe_id": exactly(str, document["spiffe_id"])}
-        fields = {"task": task_id, **named, "uid": exactly(int, document["uid"]), "state": state, "reason": reason}
-        ended = {**document, "reason": reason, "suspensions": {}}
-        record = TaskRecord(task_id, state, self._engine.next_version(), ended)
+        life = end_of_left(document, journaled.unverified_state, self._engine.clock.now())
+        uid = exactly(int, document["uid"])
+        fields = {"task": journaled.id, **named, "uid": uid, **life, "state": state, "reason": reason}
+        ended = {**bare_document(document), "reason": reason, "suspensions": {}}
+        record = TaskRecord(journaled.id, state, self._engine.next_version(), ended)
         return record, self._audit.event("task_ended", fields)
 
     def _why_over(self, left: "_Left") -> tuple[str, str] | None:
@@ -128,15 +160,25 @@ class Recovery:
             return REVOKED, AGENT_RESTART
         if kind is None or kind.digest != left.type_digest:
             return REVOKED, POLICY_CHANGED
+        whom = left.fields["whom"]
         if boot >= left.fields["deadline"]:
-            return EXPIRED, DEADLINE
+            return EXPIRED, PERSON_EXPIRED if whom is not None and whom.ends <= left.fields["deadline"] else DEADLINE
         if kind.idle_timeout is not None and boot >= left.fields["last_used"] + kind.idle_timeout.total_seconds():
             return EXPIRED, IDLE
         left.check(kind, boot)
+        if whom is not None and self._issuers.get(whom.person.issuer) != whom.person.url:
+            return REVOKED, POLICY_CHANGED  # nobody vouches for them, or policies would read them as another's
         try:
             self._engine.blocks.check(kind.name, left.fields["spiffe_id"])
         except PolicyDenied:
             return REVOKED, BLOCKED
+        if whom is not None:
+            # By the key of now: facts and blocks are about whoever is called so.
+            left.fields["whom"] = replace(whom, pseudonym=self._engine.pseudonyms.of_person(whom.person))
+            try:
+                self._engine.standing.check(whom.person)
+            except PersonRefused as error:
+                return REVOKED, BLOCKED if error.code == PersonBlocked.code else SESSION_ENDED
         entry = self._registry.known(left.fields["entry_id"], left.fields["spiffe_id"])
         if entry is None or not self._registry.serves(entry):
             return REVOKED, ATTESTATION_CHANGED
@@ -155,6 +197,8 @@ class Recovery:
             return CASCADED, PARENT_ENDED
         if parent.line != left.fields["ancestors"] or parent.type.name != left.type_name:
             raise InvalidInput("the task is not one that its parent handed on")
+        if not same_person(parent.whom, left.fields["whom"]):
+            raise InvalidInput("the task is for somebody else than its parent")
         authority = left.fields["authority"].within(parent.authority)
         if not authority.grants:
             return CASCADED, PARENT_NARROWED
@@ -171,15 +215,8 @@ class Recovery:
         hold = self._reopen(left)
         if isinstance(hold, str):
             return REVOKED, hold
-        task = Task(
-            id=left.id,
-            type=self._engine.types[left.type_name],
-            holder=hold,
-            version=self._engine.next_version(),
-            **left.fields,
-        )
+        task = left.task(self._engine.types[left.type_name], hold, self._engine.next_version())
         task.hold_back(RESTART, AGENT_RESTART)
-        hold.of = task
         return task
 
     def _reopen(self, left: "_Left") -> Hold | str:
@@ -198,7 +235,7 @@ class Recovery:
             process.close()
             return HOLDER_EXITED
         except SojournError as error:  # fewer processes can be held than before
-            log.error("holder_not_held", task=left.id, reason=error.public)
+            log.error("holder_not_held", task_id=left.id, reason=error.public)
             return AGENT_RESTART
         as_it_was = (left.fields["uid"], left.program, left.cgroup_digest)
         if (uid, hold.program, hold.cgroup_digest) != as_it_was:
@@ -210,8 +247,8 @@ class Recovery:
         """The end of a task of which the journal does not tell what it was. The row keeps what stood there."""
         name = str(journaled.id)[:64]
         said = error.public if isinstance(error, SojournError) else type(error).__name__
-        log.error("task_journal_damaged", task=name, reason=said)
-        kept = journaled.unverified_document.decode("utf-8", "backslashreplace")
+        log.error("task_journal_damaged", task_id=name, reason=said)
+        kept = _without_person(journaled.unverified_document).decode("utf-8", "backslashreplace")
         record = TaskRecord(
             journaled.id, REVOKED, self._engine.next_version(), {"reason": JOURNAL_DAMAGED, "damaged_document": kept}
         )
@@ -249,11 +286,37 @@ class _Left:
             fields=fields_of(document),
         )
 
+    def task(self, kind: TaskType, holder: Hold, version: int) -> Task:
+        """The task as this run of the agent has it."""
+        known = self.fields
+        whose = (known[name] for name in ("spiffe_id", "entry_id", "uid", "binding", "session", "selectors"))
+        whole = ("suspensions", "handed_on", "parent_id", "ancestors", "approved", "passes", "purse")
+        seldom = (*whole, "hidden", "own_params")
+        return Task(
+            id=self.id,
+            type=kind,
+            origin=shared_origin(*whose),
+            authority=known["authority"],
+            params=known["params"],
+            created=known["created_at"].timestamp(),
+            life=known["expires_at"] - known["created_at"],
+            deadline=known["deadline"],
+            holder=holder,
+            version=version,
+            last_used=known["last_used"],
+            used=Used(Spent(known["tokens_issued"], known["calls"]), known["uses"]),
+            whom=known["whom"],
+            seldom={name: known[name] for name in seldom},
+        )
+
     def check(self, kind: TaskType, boot: float) -> None:
         """Raise InvalidInput if this cannot be a task of its type."""
         ends, used = self.fields["deadline"], self.fields["last_used"]
         if not (math.isfinite(ends) and ends <= boot + kind.max_duration.total_seconds() and used <= boot):
             raise InvalidInput("the times are not those of a task that has begun")
+        whom = self.fields["whom"]
+        if whom is not None and not (math.isfinite(whom.ends + whom.longest) and ends <= whom.latest):
+            raise InvalidInput("the task outlives the token of the person whom it is for")
         holds = rules.may_hold(kind, str(self.fields["spiffe_id"]), len(self.fields["ancestors"]))
         if self.fields["parent_id"] and not holds:
             raise InvalidInput("the task is none that its type lets be handed on")
@@ -263,15 +326,25 @@ class _Left:
             raise InvalidInput(error.public) from error
 
 
-def _share(left: "_Left", spent: dict[str, Spent]) -> None:
+def _share(left: "_Left", purses: dict[str, Purse]) -> None:
     """What a task that was handed on has used is used of its family's budget, whether or not it comes back, or whoever
     handed it on does.
     """
-    family = spent.get(left.fields["parent_id"])
-    if family is not None:
-        family.merge(left.fields["spent"])
-        left.fields["spent"] = family
-    spent[left.id] = left.fields["spent"]
+    purse = purses.get(left.fields["parent_id"]) or Purse()
+    purse.merge(left.fields["spent"])
+    left.fields["purse"] = purses[left.id] = purse
+
+
+def _without_person(unverified_document: bytes) -> bytes:
+    """What is kept of a damaged record: nothing that says more of a person than a task that has ended may."""
+    if b'"person"' not in unverified_document:
+        return unverified_document
+    try:
+        document = exactly(dict, json.loads(unverified_document))
+        bare = bare_document(document)
+        return unverified_document if bare is document else json.dumps(bare).encode()
+    except Exception:  # noqa: BLE001  # a damaged row may raise anything
+        return b"(a record of a task for a person, which cannot be read)"
 
 
 def _depth(journaled: JournaledTask) -> int:

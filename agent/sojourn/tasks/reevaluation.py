@@ -15,12 +15,13 @@ from sojourn.facts import readings
 from sojourn.facts.facts import ANYWHERE, FactChange, Facts, Then
 from sojourn.facts.publications import Fact, Key
 from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
+from sojourn.people.person import is_pseudonym
 from sojourn.policy import rules
+from sojourn.policy.cedar_schema import Param
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Alarm, Alarms
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.journal import RETRY_SECONDS
 from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasktoken.end_reasons import CONTEXT_CHANGED, FACTS
@@ -83,6 +84,11 @@ class Reevaluation:
                     self._readers.setdefault(fact, []).append(kind)
         return self._readers.get(name, ())
 
+    def is_believed(self, name: str, source: str, value: Param) -> bool:
+        """Whether a type in force takes this fact from this source, with a value of this type."""
+        rules = (kind.facts[name] for kind in self.readers(name))
+        return any(source in rule.sources and rule.fits(value) for rule in rules)
+
     def otherwise(self, said: Fact) -> list[tuple[Fact, list[str]]]:
         """What says otherwise and counts before `said`, where it is about the same tasks; and the types for which."""
         others = [each for each in self._facts.all() if each.name == said.name and self._is_about_some_of(each, said)]
@@ -95,11 +101,16 @@ class Reevaluation:
     def _is_about_some_of(self, one: Fact, other: Fact) -> bool:
         """Whether there may be a task that both are about."""
         subjects = {one.subject, other.subject} - {ANYWHERE}
-        workloads = set()
+        workloads, people = set(), set()
         for subject in subjects:
             task = self._engine.tasks.find(subject)
-            workloads.add(subject if task is None else str(task.spiffe_id))
-        return len(workloads) < 2 and sum(map(is_task_id, subjects)) < 2
+            if is_pseudonym(subject):
+                people.add(subject)
+            else:
+                workloads.add(subject if task is None else str(task.spiffe_id))
+            if task is not None:
+                people.add(ANYWHERE if task.whom is None else task.whom.pseudonym)
+        return len(workloads) < 2 and len(people) < 2 and sum(map(is_task_id, subjects)) < 2
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
@@ -132,6 +143,9 @@ class Reevaluation:
         if subject.startswith("tsk_"):
             task = self._engine.tasks.find(subject)
             return [task] if task is not None and task.live and task.type.name in names else []
+        if is_pseudonym(subject):
+            theirs = self._engine.tasks.people.of_pseudonym(subject)
+            return [task for task in theirs if task.live and task.type.name in names]
         return [task for name in names for task in self._engine.tasks.of_type(name, subject or ANYWHERE)]
 
     async def _all_again(
@@ -180,9 +194,9 @@ class Reevaluation:
             done = await asyncio.gather(*resuming, return_exceptions=True)
             for task, error in zip(some, done, strict=True):
                 if isinstance(error, SojournError):  # it stays suspended, or is over
-                    log.info("task_not_resumed", task=task.id, reason=error.public)
+                    log.info("task_not_resumed", task_id=task.id, reason=error.public)
                 elif isinstance(error, BaseException):
-                    log.error("task_not_resumed", task=task.id, exc_info=error)
+                    log.error("task_not_resumed", task_id=task.id, exc_info=error)
                 if isinstance(error, SojournError) and not isinstance(error, FailedPrecondition):
                     self._resume_later(task)
 
@@ -193,7 +207,7 @@ class Reevaluation:
         self._late[task.id] = task
 
     async def _resume_late(self) -> None:
-        await asyncio.sleep(RETRY_SECONDS)
+        await asyncio.sleep(self._engine.journal.retry_seconds)
         late, self._late = self._late, {}
         await self._resume(list(late.values()))
 

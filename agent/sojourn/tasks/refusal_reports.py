@@ -119,7 +119,9 @@ class RefusalCounts:
                 self._audit.note("refusals_counted", **about, count=codes.total(), codes=dict(codes))
                 if task_id:  # more than anybody does by mistake
                     reason = f"services refused many requests of the task: {', '.join(sorted(codes))}"
-                    log.warning("requests_refused", task=task_id, resource=resource, count=codes.total(), reason=reason)
+                    log.warning(
+                        "requests_refused", task_id=task_id, resource=resource, count=codes.total(), reason=reason
+                    )
 
     def _has_room(self, by: str, task_id: str) -> bool:
         """Whether another one may be recorded by itself; it counts."""

@@ -1,6 +1,7 @@
 """The tasks that live, and those that ended a while ago."""
 
 from collections.abc import Callable, Sequence
+from heapq import nlargest
 
 from sojourn.attestation.peer import Peer
 from sojourn.errors import LimitExceeded, NotFound
@@ -9,6 +10,9 @@ from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, REM
 from sojourn.quota.lru import Lru
 from sojourn.quota.shares import may_take
 from sojourn.quota.usage import Usage
+from sojourn.tasks.holders import ProcessKey
+from sojourn.tasks.lots import Lots
+from sojourn.tasks.people_index import PeopleIndex
 from sojourn.tasks.task import Task
 
 
@@ -17,30 +21,31 @@ class LiveTasks:
 
     def __init__(self, user: Callable[[int], int] = lambda uid: uid) -> None:
         """`user`: who may become a uid, and so takes its share."""
+        self.room = LIVE_TASKS  # of all users together
         self._user = user
-        self._live: dict[str, Task] = {}
+        self._live = Lots()
         self._ended: Lru[str, Task] = Lru(ENDED_TASKS_KEPT, by_age=True)
         self._per_owner = Usage[int | str]()
-        self._counted: dict[str, int | str] = {}  # as whose each live one counts
-        self._by_type: dict[str, dict[str, dict[str, Task]]] = {}  # type -> workload -> ID
-        self._by_entry: dict[str, dict[str, Task]] = {}  # entry -> ID
+        self.people = PeopleIndex()
         self._forgotten: dict[str, Callable[[], object]] = {}
 
     def __len__(self) -> int:
         return len(self._live)
 
     def all(self) -> list[Task]:
-        return list(self._live.values())
+        return list(self._live)
 
     def of_type(self, name: str, spiffe_id: str = "") -> list[Task]:
         """The live tasks of a type: all, or those of one workload."""
-        found = self._by_type.get(name, {})
-        some = [found.get(spiffe_id, {})] if spiffe_id else found.values()
-        return [task for each in some for task in each.values()]
+        return self._live.of_type(name, spiffe_id)
 
     def of_entry(self, entry_id: str) -> list[Task]:
         """The live tasks that were begun with the identity of an entry."""
-        return list(self._by_entry.get(entry_id, {}).values())
+        return self._live.of_entry(entry_id)
+
+    def of_process(self, process: ProcessKey) -> list[Task]:
+        """The live tasks that a process holds."""
+        return self._live.of_process(process)
 
     def ended(self) -> list[Task]:
         """Recently ended tasks, oldest first."""
@@ -48,7 +53,7 @@ class LiveTasks:
 
     def find(self, task_id: str) -> Task | None:
         """A live or recently ended task."""
-        return self._live.get(task_id) or self._ended.get(task_id)
+        return self._live.find(task_id) or self._ended.get(task_id)
 
     def is_live(self, task_id: str) -> bool:
         return task_id in self._live
@@ -64,36 +69,39 @@ class LiveTasks:
                 return task
         raise NotFound("there is no such task")
 
+    def owners(self, most: int) -> tuple[list[tuple[int | str, int, int]], int]:
+        """Whose the live tasks are: the user or the remote SPIFFE ID, how many, and how many there may be; no more than
+        `most` rows, those with the most tasks first. And how many other owners there are.
+        """
+        found = nlargest(most, self._per_owner.items(), key=lambda each: (each[1], str(each[0])))
+        return [(owner, count, _room_of(owner)) for owner, count in found], max(0, len(self._per_owner) - most)
+
     def check_room(self, owner: int | str) -> None:
         """Raise LimitExceeded if no further task of this uid's user, or of this remote SPIFFE ID, may live."""
-        room = LIVE_TASKS_PER_UID if isinstance(owner, int) else REMOTE_TASKS_PER_ID
+        room = _room_of(owner)
         own = self._per_owner[self._whose(owner)]
-        if own >= room or not may_take(own, len(self._live), LIVE_TASKS):
+        if own >= room or not may_take(own, len(self._live), self.room):
             raise LimitExceeded("too many tasks are live")
 
     def _whose(self, owner: int | str) -> int | str:
         return self._user(owner) if isinstance(owner, int) else owner
 
     def add(self, task: Task) -> None:
-        self._live[task.id] = task
-        self._by_type.setdefault(task.type.name, {}).setdefault(str(task.spiffe_id), {})[task.id] = task
-        self._by_entry.setdefault(task.entry_id, {})[task.id] = task
-        self._counted[task.id] = self._whose(task.owner)
-        self._per_owner.add(self._counted[task.id])
+        owner = self._whose(task.owner)
+        self._live.add(task, owner)
+        self._per_owner.add(owner)
+        self.people.add(task)
+
+    def held_anew(self, task: Task) -> None:
+        """Another process holds a live task than before."""
+        self._live.held_anew(task)
 
     def remove(self, task: Task, *, keep: bool) -> None:
         """Take a task out of the live ones; with `keep` it is among those that ended."""
-        if self._live.pop(task.id, None) is not None:
-            self._per_owner.remove(self._counted.pop(task.id))
-            of_type = self._by_type[task.type.name]
-            of_workload = of_type[str(task.spiffe_id)]
-            del of_workload[task.id]
-            if not of_workload:
-                del of_type[str(task.spiffe_id)]
-            of_entry = self._by_entry[task.entry_id]
-            del of_entry[task.id]
-            if not of_entry:
-                del self._by_entry[task.entry_id]
+        owner = self._live.remove(task.id)
+        if owner is not None:
+            self._per_owner.remove(owner)
+            self.people.remove(task)
         if keep:
             gone = self._ended.put(task.id, task)
             if gone is not None:
@@ -112,3 +120,8 @@ class LiveTasks:
         hook = self._forgotten.pop(task_id, None)
         if hook is not None:
             hook()
+
+
+def _room_of(owner: int | str) -> int:
+    """How many live tasks a uid's user, or a remote SPIFFE ID, may have."""
+    return LIVE_TASKS_PER_UID if isinstance(owner, int) else REMOTE_TASKS_PER_ID

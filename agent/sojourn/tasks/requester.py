@@ -7,7 +7,7 @@ from sojourn.attestation.attestor import Attested
 from sojourn.attestation.process import Process
 from sojourn.identity.entries import Entry
 from sojourn.tasks.holders import NoProcess
-from sojourn.tasks.task import NO_UID
+from sojourn.tasks.origin import NO_UID
 
 
 class Asker(Protocol):

@@ -3,9 +3,10 @@
 It decides nothing: whatever goes wrong in it is counted, and changes no answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 
 import structlog
@@ -13,15 +14,17 @@ import structlog
 from sojourn.jose.canonical_json import digest_of
 from sojourn.limits import SHADOW_DIFFERENCES
 from sojourn.policy.cedar import Allow, Deny
-from sojourn.policy.cedar_schema import Context, inputs_of
+from sojourn.policy.cedar_schema import Context, Principal, inputs_of, seen_of
 from sojourn.policy.params import texts_of
 from sojourn.policy.questions import PolicyAnswer, Question, ask
 from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.task import Task
+from sojourn.tasktoken.grants import Grant
 
 log = structlog.get_logger()
 Read = Callable[[Task, TaskType], Context]  # what the policies of a type may read about a task
+Heard = Callable[[Task, bool, float], object]  # a decision: of which task, whether it was yes, seconds that it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Shadow:
             self._compare(self.types, task, action, resource, decision, read)
         except Exception:
             self.errors += 1
-            log.exception("shadow_failed", task_type=task.type.name)
+            log.exception("shadow_failed", type=task.type.name)
 
     def _compare(
         self, types: TypeSet, task: Task, action: str, resource: str, decision: Allow | Deny, read: Read
@@ -82,7 +85,7 @@ class Shadow:
         kind = types.get(task.type.name)
         facts = read(task, kind).facts if kind is not None else {}
         question = Question(
-            task.principal(),
+            task.principal(self._clock.now()),
             action,
             resource,
             params=texts_of(task.params),
@@ -122,41 +125,83 @@ class Shadow:
 class Decided:
     """Hears the decisions on one request of a task, and has the candidate asked the same. `context`: what it is on."""
 
-    def __init__(self, task: Task, shadow: Shadow | None, read: Read, policy_set: str) -> None:
+    def __init__(
+        self,
+        task: Task,
+        principal: Principal,
+        shadow: Shadow | None,
+        read: Read,
+        policy_set: str,
+        heard: Heard,
+        people_key: bytes,
+    ) -> None:
+        """`principal`: the task as it is now. `heard` is told of each decision. `people_key`: under which the record
+        has a person.
+        """
         self.context = read(task, task.type)
+        self._heard = heard
         self._task = task
         self._shadow = shadow
         self._read = read
         self._policy_set = policy_set
-        self.principal = task.principal()
+        self.principal = principal
+        self._people_key = people_key
+        self._hidden, self._own_params = task.hidden_params, task.own_params
         self._asked: list[tuple[str, str]] = []
+        self._denied: list[tuple[str, str]] = []
         self._policies: set[str] = set()
+        self._asked_at = perf_counter()  # policy is asked at once, and again as soon as it has answered
 
     def __call__(self, action: str, resource: str, decision: Allow | Deny) -> None:
+        self._heard(self._task, bool(decision), perf_counter() - self._asked_at)
         self._asked.append((resource, action))
+        if not decision and action in self._task.type.ceiling.at(resource):  # else a caller may have made it up
+            self._denied.append((resource, action))
         self._policies.update(decision.policies)
         if self._shadow is not None:
             self._shadow.compare(self._task, action, resource, decision, self._read)
+        self._asked_at = perf_counter()
 
     @property
     def policies(self) -> tuple[str, ...]:
         """The ids of all policies that decided."""
         return tuple(sorted(self._policies))
 
-    def record(self) -> dict[str, Any]:
-        """For the audit: the digest of all that was decided on, by which policies, and the facts with their ages."""
+    def record(self, named: Iterable[Grant] | None = None, *, params: bool = False) -> dict[str, Any]:
+        """For the audit: the digest of all that was decided on, by which policies, and what of it no other field says;
+        and (resource, action) of what the type has and policy denied, if there is anything.
+
+        `named`: grants that another field of the record names; what was asked is left out where it is just these.
+        `params`: whether the record may be written when the task's parameters are others by now, or has no beginning,
+        and so has them itself.
+        """
         read = (self.context.also or (self.context,))[-1].facts  # the newest, on disk or not
-        inputs = {
-            **inputs_of(self.principal, replace(self.context, facts=read)),
-            "asked": sorted(self._asked),
-        }
+        context = self.context if read is self.context.facts else replace(self.context, facts=read)
+        inputs = inputs_of(self.principal, context, self._people_key, self._hidden)
+        asked = _by_resource(self._asked)
         facts = {
             name: {"value": fact.value, "source": fact.source, "age_seconds": round(fact.age, 3)}
             for name, fact in read.items()
         }
         return {
-            "inputs": digest_of(inputs),
+            "inputs": digest_of({**inputs, "asked": asked}),
             "policies": list(self.policies),
             "policy_set": self._policy_set,
             "facts": facts or None,
+            "denied": sorted(set(self._denied)) or None,
+            "seen": seen_of(inputs),
+            "params": dict(inputs["params"]) if params or self._own_params else None,
+            "asked": None if named is not None and asked == _as_asked(named) else asked,
         }
+
+
+def _as_asked(grants: Iterable[Grant]) -> dict[str, list[str]]:
+    return {each.resource: sorted(each.actions) for each in grants}
+
+
+def _by_resource(asked: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The actions that were asked for at each resource, sorted, each once."""
+    found: dict[str, list[str]] = {}
+    for resource, action in sorted(set(asked)):
+        found.setdefault(resource, []).append(action)
+    return found

@@ -7,9 +7,8 @@ since. An index is never given twice.
 
 import base64
 import zlib
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Final
 
 from sojourn.errors import NotFound
@@ -23,8 +22,8 @@ from sojourn.limits import (
 )
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.signing_keys import TokenKeys
+from sojourn.tasks.task import NOT_LISTED, Task
 from sojourn.tasks.task import SUSPENDED as TASK_SUSPENDED
-from sojourn.tasks.task import Task
 from sojourn.tasktoken.grants import Authority
 
 TYP: Final = "statuslist+jwt"
@@ -38,11 +37,13 @@ _OVER_SECONDS: Final = TOKEN_TTL_MAX_SECONDS + TOKEN_SKEW_SECONDS  # after its l
 
 @dataclass(slots=True)
 class _List:
-    """One list. `places`: of each task, the versions that have an index there, each with that index behind it."""
+    """One list. `versions`: of the tasks to which an index was given, by index. `earlier`: the place in an earlier list
+    of what an index stands for, if it has one there.
+    """
 
     bits: bytearray = field(default_factory=lambda: bytearray(_BYTES))
-    given: int = 0
-    places: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    versions: "array[int]" = field(default_factory=lambda: array("Q"))
+    earlier: dict[int, int] = field(default_factory=dict)
     over_at: float = float("inf")  # boot clock: all its tokens have ended
     changed: bool = False
     signed: str = ""
@@ -60,6 +61,7 @@ class StatusLists:
     """The lists of this run, at `{issuer}/status/{epoch}/{number}`."""
 
     def __init__(self, keys: TokenKeys, issuer: str, epoch: int, clock: Clock) -> None:
+        self.entries = STATUS_LIST_ENTRIES  # of one list; then there is another one
         self._keys = keys
         self._issuer = issuer
         self._epoch = epoch
@@ -69,28 +71,40 @@ class StatusLists:
 
     def claim(self, task: Task) -> dict[str, Any]:
         """The `status` claim of a token of the task as it is now."""
-        now = self._lists.get(self._count - 1)
-        places = now.places.get(task.id, ()) if now is not None else ()
-        index = next((index for version, index in _pairs(places) if version == task.version), -1)
-        if index < 0:
-            if now is None or now.given >= STATUS_LIST_ENTRIES:
+        number, index = divmod(task.listed, STATUS_LIST_ENTRIES)
+        if self._version_at(task.listed) != task.version:
+            self.note(task)
+        if task.listed == NOT_LISTED or number != self._count - 1:
+            now = self._lists.get(self._count - 1)
+            if now is None or len(now.versions) >= self.entries:
                 now = self._open(now)
-            index = now.given
-            now.given += 1
-            now.places[task.id] = (*now.places.get(task.id, ()), task.version, index)
-        return {"status_list": {"idx": index, "uri": self._uri(self._epoch, self._count - 1)}}
+            number, index = self._count - 1, len(now.versions)
+            now.versions.append(task.version)
+            if task.listed != NOT_LISTED:
+                now.earlier[index] = task.listed
+            task.list_at(number * STATUS_LIST_ENTRIES + index)
+        return {"status_list": {"idx": index, "uri": self._uri(self._epoch, number)}}
 
     def note(self, task: Task, _before: Authority | None = None) -> None:
-        """A task has changed: say what that makes of its tokens."""
-        for each in self._lists.values():
-            places = each.places.get(task.id, ())
-            for version, index in _pairs(places):
-                each.put(index, _status(task, version))
-            left = [pair for pair in _pairs(places) if _status(task, pair[0]) != INVALID]  # that is for good
-            if left:
-                each.places[task.id] = tuple(chain.from_iterable(left))
-            elif places:
-                del each.places[task.id]
+        """A task has changed: say what that makes of its tokens. All places that it has are of one version."""
+        if task.listed == NOT_LISTED:
+            return
+        status, place = _status(task, self._version_at(task.listed)), task.listed
+        while place != NOT_LISTED:
+            number, index = divmod(place, STATUS_LIST_ENTRIES)
+            found = self._lists.get(number)
+            if found is None:  # its tokens are over, and so are those of the lists before it
+                break
+            found.put(index, status)
+            place = found.earlier.get(index, NOT_LISTED)
+        if status == INVALID:  # that is for good
+            task.list_at(NOT_LISTED)
+
+    def _version_at(self, place: int) -> int | None:
+        """The version of a task that has this place; None: nobody has, or its list is over."""
+        number, index = divmod(place, STATUS_LIST_ENTRIES)
+        found = self._lists.get(number)
+        return None if found is None else found.versions[index]
 
     def token(self, epoch: int, number: int) -> str:
         """A list as a signed token, at most STATUS_LIST_TTL_SECONDS old. Raise NotFound if there never was one.
@@ -148,12 +162,7 @@ class StatusLists:
         return self._keys.active.sign(claims, typ=TYP)
 
 
-def _pairs(places: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Each version with its index."""
-    return zip(places[::2], places[1::2], strict=True)
-
-
-def _status(task: Task, version: int) -> int:
+def _status(task: Task, version: int | None) -> int:
     if not task.live:
         return INVALID
     if task.state == TASK_SUSPENDED:

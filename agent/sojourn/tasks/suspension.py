@@ -17,7 +17,6 @@ from sojourn.limits import PROXY_PASSES
 from sojourn.policy import rules
 from sojourn.runtime.background import Background
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.journal import RETRY_SECONDS
 from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.shadow_policy import Decided
 from sojourn.tasks.task import ACTIVE, CASCADED, PENDING, REVOKED, Task
@@ -188,7 +187,8 @@ class TaskChanges:
 
     def take(self, task: Task, left: Authority, reason: str, **decided: Any) -> None:
         """Leave a live task `left`, a part of what it holds, and no more, from now on. It is written later."""
-        self._changed(task, "task_narrowed", before=task.narrow(left), reason=reason, **decided)
+        before = task.narrow(left)
+        self._changed(task, "task_narrowed", before=before, reason=reason, grants=left.document(), **decided)
         self._narrow_children(task)
 
     async def note_passes(self, task: Task, origins: Iterable[str]) -> None:
@@ -225,6 +225,7 @@ class TaskChanges:
         self._engine.tickets.void(task)
         for each in self._engine.family.descendants(task):
             # Also one that is suspended for this already: it may be just about to be resumed, and must not be.
+            self._resuming.pop((each.id, PARENT), None)
             each.suspend(PARENT, PARENT_SUSPENDED)
             self._engine.tickets.void(each)
             self._changed(each, "task_suspended", cause=PARENT, reason=PARENT_SUSPENDED)
@@ -250,8 +251,8 @@ class TaskChanges:
             try:
                 await self.resume(task, PARENT)
             except SojournError as error:
-                log.info("task_not_resumed", task=task.id, reason=error.public)
-                await asyncio.sleep(RETRY_SECONDS)
+                log.info("task_not_resumed", task_id=task.id, reason=error.public)
+                await asyncio.sleep(self._engine.journal.retry_seconds)
 
     async def quiet(self) -> None:
         """Return when nothing is being resumed."""

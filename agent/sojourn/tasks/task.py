@@ -11,83 +11,84 @@ what was issued before a change is not revived by the next. The one exception is
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sojourn.attestation.selectors import Selector
 from sojourn.errors import ApprovalRequired, Bug, TaskOver
 from sojourn.jose.jws import SigningKey
+from sojourn.people.person import Person
 from sojourn.policy.approval_request import Approval
 from sojourn.policy.cedar_schema import Param, Principal
 from sojourn.policy.task_types import TaskType
+from sojourn.policy.user import User
 from sojourn.runtime.clock import Alarm
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.for_person import ForPerson
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.kept_fields import ONE_SHOT, document_of
-from sojourn.tasks.spent import NOTHING, Spent, Use, nothing, one_token
+from sojourn.tasks.origin import Origin, Originated
+from sojourn.tasks.seldom import Seldom
+from sojourn.tasks.spending import Spending
+from sojourn.tasks.spent import NOTHING, nothing, rows_of
 from sojourn.tasks.task_record import Begun, TaskRecord
 from sojourn.tasktoken.end_reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
-from sojourn.tasktoken.grants import Authority, Grant
+from sojourn.tasktoken.grants import Authority
 
 PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 CASCADED = "cascaded"  # the task that handed it on has ended
 LIVING = frozenset({PENDING, ACTIVE, SUSPENDED})
-NO_UID = -1  # of a task whose client is on another machine
+NOT_LISTED = -1
 
 
-@dataclass(slots=True, eq=False)
-class Task:
+@dataclass(slots=True, eq=False, kw_only=True)
+class Task(Originated, Spending):
     """A task and its holder. Its state is written here and nowhere else: whoever changes it says which change it is.
 
-    There are thousands of them, so that what they have in common they share: mappings are replaced, never changed.
+    There are thousands of them, so that what they have in common they share: values are replaced, never changed.
     """
 
     id: str
     type: TaskType
-    spiffe_id: SpiffeId
-    entry_id: str
-    uid: int
+    origin: Origin
     authority: Authority
     params: Mapping[str, Param]
-    created_at: datetime
-    expires_at: datetime  # wall time, for people and tokens
+    created: float  # wall time, seconds since the epoch
+    life: timedelta  # from then on, by wall time
     deadline: float  # boot clock, seconds: what counts
     holder: Hold
-    binding: str  # STREAM | PROCESS | ONE_SHOT
-    session: bool
     version: int
     last_used: float  # boot clock, seconds
+    heir: Hold | None = None  # who takes a one-shot task over when its holder returns 0
     state: str = ACTIVE
     reason: str = ""
-    explanation: str = ""  # what the operator said who ended it
-    selectors: frozenset[Selector] = frozenset()  # that the caller was attested with when the task began
-    suspensions: Mapping[str, str] = field(default_factory=nothing)  # cause -> reason
-    tokens_issued: int = 0
-    calls: int = 0
-    uses: Mapping[tuple[str, str], Use] = field(default_factory=nothing)  # (resource, action); see `use`
-    decided_on: Mapping[str, Any] = field(
-        default_factory=nothing
-    )  # what it was given its authority on, until that is in the audit
-    alarms: tuple[Alarm, ...] = ()
-    heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
-    parent_id: str = ""  # the task that handed it on
-    ancestors: tuple[SpiffeId, ...] = ()  # the workloads through which it was handed on, the first at the root
-    handed_on: int = 0  # children that ever began, and tickets for more that may still be used
-    approval: Approval | None = None  # that it waits, or waited, for
-    approved: bool = False  # someone has agreed to it
-    key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
     svids: Mapping[tuple[str, str], float] = field(default_factory=nothing)  # that it is due to: (kind, ID) -> end
-    superseded: int = 0  # the version at which all that it had been given died, though it lived on
-    passes: tuple[str, ...] = ()  # origins that its egress proxy lets through without a token
-    doom: str = ""  # why it ends, if it is about to, and is over already for whoever uses it
-    spent: Spent = field(default_factory=Spent)  # of the whole family, which shares it: budgets are for all together
+    alarms: tuple[Alarm, ...] = ()
+    whom: ForPerson | None = None  # the person whom it is for, since it began
+    listed: int = NOT_LISTED  # where status lists say what has become of it
+
+    explanation = Seldom("")  # what the operator said who ended it
+    suspensions = Seldom[Mapping[str, str]](NOTHING)  # cause -> reason
+    decided_on = Seldom[Mapping[str, Any]](NOTHING)  # what it got its authority on, until that is in the audit
+    parent_id = Seldom("")  # the task that handed it on
+    ancestors = Seldom[tuple[SpiffeId, ...]](())  # the workloads that handed it on, the first at the root
+    handed_on = Seldom(0)  # children that ever began, and tickets for more that may still be used
+    approval = Seldom[Approval | None](None)  # that it waits, or waited, for
+    approved = Seldom(False)  # someone has agreed to it
+    key = Seldom[SigningKey | None](None)  # its own, to which tokens may be bound
+    superseded = Seldom(0)  # the version at which all that it had been given died, though it lived on
+    passes = Seldom[tuple[str, ...]](())  # origins that its egress proxy lets through without a token
+    hidden = Seldom[frozenset[str]](frozenset())  # parameters that its type kept out of records before it was another
+    own_params = Seldom(False)  # since it began its type was changed, or the agent stopped: records have its parameters
+    doom = Seldom("")  # why it ends, if it is about to, and is over already for whoever uses it
 
     @property
-    def owner(self) -> int | str:
-        """Whose share of what there is it takes: that of a uid, or of a SPIFFE ID on another machine."""
-        return self.uid if self.uid != NO_UID else str(self.spiffe_id)
+    def hidden_params(self) -> frozenset[str]:
+        """The parameters whose values no audit record has."""
+        if not self.own_params:
+            return self.type.hidden_params
+        return self.type.hidden_params | self.hidden | (self.params.keys() - self.type.params.keys())
 
     @property
     def depth(self) -> int:
@@ -110,11 +111,6 @@ class Task:
         return (self.spiffe_id, *reversed(self.ancestors[1:])) if self.ancestors else ()
 
     @property
-    def held_as(self) -> str:
-        """Its binding as task types name it: with `session` others than the holder may use it."""
-        return "session" if self.session and self.binding != ONE_SHOT else self.binding
-
-    @property
     def live(self) -> bool:
         """Whether the task has not ended; it may be pending or suspended."""
         return self.state in LIVING
@@ -133,14 +129,15 @@ class Task:
 
     def check_live(self, boot: float) -> None:
         """Raise TaskOver if the task has ended, or its time is up."""
-        if self.live and self.doom:
-            raise TaskOver(f"the task is over: {self.doom}")
-        if self.live and boot >= self.deadline:
-            raise TaskOver("the task is over: its time is up")
-        if self.live and boot >= self.idle_deadline:
-            raise TaskOver("the task is over: it was not used for too long")
         if not self.live:
             raise TaskOver(f"the task is over: {self.state}, {self.why}")
+        if self.doom:
+            raise TaskOver(f"the task is over: {self.doom}")
+        if boot >= self.deadline:
+            why = "the token of the person whom it is for has expired" if self.ends_with_person else "its time is up"
+            raise TaskOver(f"the task is over: {why}")
+        if boot >= self.idle_deadline:
+            raise TaskOver("the task is over: it was not used for too long")
 
     @property
     def why(self) -> str:
@@ -165,6 +162,8 @@ class Task:
         """Have it wait until someone has agreed, or until then by both clocks."""
         self.state, self.approval = PENDING, approval
         self.expires_at, self.deadline = expires_at, deadline
+        if self.whom is not None:
+            self._move_end(min(deadline, self.whom.ends))
 
     def hold_back(self, cause: str, reason: str) -> None:
         """Have a task of an earlier run be suspended by this, too."""
@@ -177,10 +176,54 @@ class Task:
 
     def stand_under(self, parent: "Task") -> None:
         """Be one that `parent` has handed on: it shares its budgets, and ends no later by either clock."""
-        self.parent_id, self.ancestors, self.spent = parent.id, parent.line, parent.spent
+        self.parent_id, self.ancestors, self.purse = parent.id, parent.line, parent.own_purse()
+        if parent.own_params:
+            self.hidden, self.own_params = parent.hidden_params, True
         beyond = timedelta(seconds=max(0.0, self.deadline - parent.deadline))
+        self.whom = parent.whom and parent.whom.no_longer_than(self.deadline)
         self.deadline = min(self.deadline, parent.deadline)
         self.expires_at = min(self.expires_at - beyond, parent.expires_at)
+
+    # --- whom it is for ---------------------------------------------------------------------------------------------
+
+    @property
+    def person(self) -> Person | None:
+        """Whom it is for, as their last token says."""
+        return self.whom.person if self.whom is not None else None
+
+    def be_for(self, whom: ForPerson) -> None:
+        """Be for this person: before anybody knows of the task, or with a newer token of the same person."""
+        self.whom = whom
+        self._move_end(whom.latest)
+
+    @property
+    def ends_with_person(self) -> bool:
+        """Whether it ends with the token of its person, and could live longer."""
+        return self.whom is not None and self.deadline == self.whom.ends
+
+    @property
+    def life_seconds(self) -> float:
+        """For how long it would live from its beginning, however soon the token of its person ends."""
+        longest = self.deadline if self.whom is None else self.whom.longest
+        return self.life.total_seconds() + longest - self.deadline
+
+    @property
+    def created_at(self) -> datetime:
+        """When it began, by wall time."""
+        return datetime.fromtimestamp(self.created, UTC)
+
+    @property
+    def expires_at(self) -> datetime:
+        """When it ends by wall time, for people and tokens."""
+        return self.created_at + self.life
+
+    @expires_at.setter
+    def expires_at(self, expires_at: datetime) -> None:
+        self.life = expires_at - self.created_at
+
+    def _move_end(self, deadline: float) -> None:
+        self.expires_at += timedelta(seconds=deadline - self.deadline)
+        self.deadline = deadline
 
     # --- what is used of it -----------------------------------------------------------------------------------------
 
@@ -201,28 +244,6 @@ class Task:
     def count_child(self, number: int = 1) -> None:
         """Count a task that it was handed on as, or a ticket for one; -1 takes one back that never began."""
         self.handed_on += number
-
-    def use(self, resource: str, action: str) -> Use:
-        """What was made of an action, to be counted further."""
-        if not isinstance(self.uses, dict):  # what it shares with others
-            self.uses = {of: Use(use.tokens, use.calls) for of, use in self.uses.items()}
-        return self.uses.setdefault((resource, action), Use())
-
-    def count_token(self, grant: Grant, number: int = 1) -> None:
-        """Count a token; -1 takes one back that was not given after all."""
-        self.tokens_issued += number
-        self.spent.tokens += number
-        if number == 1 and not self.uses:
-            self.uses = one_token(grant)
-            return
-        for action in grant.actions:
-            self.use(grant.resource, action).tokens += number
-
-    def count_calls(self, resource: str, action: str, number: int) -> None:
-        """Count calls that a service accepted."""
-        self.calls += number
-        self.spent.calls += number
-        self.use(resource, action).calls += number
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
@@ -285,19 +306,24 @@ class Task:
     def pass_to(self, heir: Hold) -> None:
         """Have another holder. What held it before is the caller's to release."""
         self.holder, self.heir = heir, None
-        heir.of = self
 
     def retype(self, kind: TaskType) -> None:
-        """Be of its type as that is now."""
+        """Be of its type as that is now. What was given to be kept out of records stays so."""
+        self.hidden, self.own_params = self.hidden_params, True
         self.type = kind
 
     def reread(self, params: Mapping[str, Param]) -> None:
         """Have its parameters as its type reads them now."""
         self.params = params
 
-    def end_by(self, deadline: float, expires_at: datetime) -> None:
-        """End no later than this, by either clock; it is never prolonged."""
+    def end_by(self, deadline: float, expires_at: datetime, longest: float) -> None:
+        """End no later than this, by either clock; no token of its person prolongs it beyond `longest`."""
         self.deadline, self.expires_at = min(self.deadline, deadline), min(self.expires_at, expires_at)
+        self.whom = self.whom and self.whom.no_longer_than(longest)
+
+    def list_at(self, place: int) -> None:
+        """Have status lists say there what has become of it."""
+        self.listed = place
 
     def ring(self, *alarms: Alarm) -> None:
         """Have these alarms, in the place of those before."""
@@ -308,24 +334,18 @@ class Task:
         if self.live:
             raise Bug("a living task was to let go of what it lives by")
         self.alarms, self.heir, self.svids, self.key = (), None, NOTHING, None
+        self.whom = self.whom and self.whom.over()
 
-    def principal(self) -> Principal:
-        """The task as policies see it, were it active. What was used is the family's."""
+    def principal(self, now: datetime) -> Principal:
+        """The task as policies see it at `now`, were it active. What was used is the family's."""
         spent = self.spent
         used = (spent.tokens, spent.calls, self.depth, tuple(spent.counted.items()))
-        return Principal(self.id, self.type.name, str(self.spiffe_id), ACTIVE, *used)
+        user = None if self.person is None else User.of(self.person, now.timestamp())
+        return Principal(self.id, self.type.name, str(self.spiffe_id), ACTIVE, *used, user=user)
 
     def usage(self) -> list[dict[str, Any]]:
         """What was granted against what was used of it: a row for each action at each resource."""
-        granted = [(grant.resource, action) for grant in self.authority.grants for action in grant.actions]
-        rows = []
-        for resource, action in dict.fromkeys([*granted, *self.uses]):
-            use = self.uses.get((resource, action), Use())
-            row = {"resource": resource, "action": action, "tokens": use.tokens, "calls": use.calls}
-            if action in self.type.limits:
-                row |= {"counted": self.spent.counted.get(action, 0), "limit": self.type.limits[action]}
-            rows.append(row)
-        return rows
+        return rows_of(self.authority, self.used, self.spent, self.type.limits)
 
     def record_of_resumed(self, authority: Authority) -> TaskRecord:
         """The task as it will be when it is active again, with this authority."""
@@ -345,8 +365,10 @@ class Task:
             raise Bug("a task that is not pending has begun")
         self.state, self.version, self.approved = ACTIVE, self.version + 1, True
         self.give(begun.authority, decided_on)
-        self.created_at, self.expires_at = begun.created_at, begun.expires_at
+        self.created, self.expires_at = begun.created_at.timestamp(), begun.expires_at
         self.deadline, self.last_used = begun.deadline, begun.boot
+        if self.whom is not None:
+            self.be_for(replace(self.whom, longest=self.deadline))
 
     def record(self) -> TaskRecord:
         """The task as it is now."""

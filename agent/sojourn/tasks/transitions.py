@@ -12,6 +12,10 @@ What grants something, such as the beginning of an approved task, is
 
 in this order, so that whatever fails on the way leaves the task as it was, or over. What takes something away needs
 nobody's yes: it is made true, announced, and journaled then. A change that is not on disk yet is in force all the same.
+
+A task's own beginning (`BeginService.start`) goes the same way, but that the task stands among the live ones while its
+record is written. So whatever takes something away meanwhile finds it, as a fact that policy reads does, and what is
+looked at once it is on disk is the task itself: it is active as it was decided, or it never began for anybody.
 """
 
 from abc import ABC, abstractmethod
@@ -96,7 +100,7 @@ async def grant(change: Transition) -> None:
 
 def _read(engine: TaskEngine, task: Task) -> tuple[object, ...]:
     """Another value whenever policy might say something else of the task."""
-    return task.type.digest, engine.facts_revision, task.principal()
+    return task.type.digest, engine.facts_revision, task.principal(engine.clock.now())
 
 
 def take(engine: TaskEngine, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:

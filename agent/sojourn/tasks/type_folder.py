@@ -6,7 +6,7 @@ the start that is the last good set, which the agent keeps; without it there are
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from sojourn.audit.journal import Audit
 from sojourn.errors import Fault, InvalidPolicy, joined
 from sojourn.files.folder_watch import INTERNAL, FolderFollower, WatchedFolder
 from sojourn.limits import AUDITED_TEXT, TASK_TYPES
-from sojourn.policy import cases, task_types
+from sojourn.policy import cases, task_types, type_faults
 from sojourn.policy.task_types import TypeSet
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.last_good_types import LastGood, LastGoodSet
@@ -67,6 +67,7 @@ class TypeFolder(FolderFollower):
         self._clock = clock
         self._event = event
         self._last_good = last_good
+        self.on_brought: Callable[[TypeSet, Mapping[str, Any]], Awaitable[None]] = _nothing
         self._unkept = False  # the set in force could not be kept: its database did not take it
         self._point_at(folder, optional=optional)
         self._turn = asyncio.Lock()
@@ -125,6 +126,9 @@ class TypeFolder(FolderFollower):
             self.origin, self.types, self.loaded_at = LAST_GOOD, kept.types, self._clock.now()
             self.accepted_at = kept.accepted_at
             await self._take(kept.types)
+            await self.on_brought(kept.types, {})
+            if self._last_good is not None:
+                await self._last_good.try_to_record(self.folder, kept.types)
             event = f"{self._event}_last_good"
             said = {**said, "digest": kept.types.digest, "accepted_at": kept.accepted_at.isoformat()}
             if kept.folder != self.folder:  # the configuration names another since: as under a running agent, it stays
@@ -175,6 +179,7 @@ class TypeFolder(FolderFollower):
         self.types, self.loaded_at = found, self._clock.now()
         self.origin, self.accepted_at, self.without = FOLDER, None, ""
         consequences = await self._take(found)
+        await self.on_brought(found, by)
         await self._keep()
         outcomes = [each.outcome for each in consequences]
         said = {
@@ -216,7 +221,7 @@ class TypeFolder(FolderFollower):
 
     def _faults(self, folder: Path, types: TypeSet) -> Sequence[Fault]:
         """What is wrong with a set of task types that are each in order."""
-        faults = task_types.placed(folder, self._check(types))
+        faults = type_faults.placed(folder, self._check(types))
         return [*faults, *cases.unmet(folder, types)] if self.require_cases else faults
 
     def _is_ours(self, name: str) -> bool:
@@ -226,3 +231,7 @@ class TypeFolder(FolderFollower):
 
 def _digest(types: TypeSet, name: str) -> str:
     return types[name].digest if name in types else ""
+
+
+async def _nothing(_types: TypeSet, _by: Mapping[str, Any]) -> None:
+    return None

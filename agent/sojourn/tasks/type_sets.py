@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import structlog
 
 from sojourn.audit.journal import Audit
-from sojourn.policy.task_types import TypeSet
+from sojourn.config.paths import config_dir
+from sojourn.policy.task_types import TaskType, TypeSet
 from sojourn.runtime.clock import Clock
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.last_good_types import LastGood
@@ -38,15 +40,18 @@ class Policies:
         *,
         require_cases: bool = False,
         last_good: LastGood | None = None,
+        usual: Path | None = None,
     ) -> None:
-        """`folder` None: the usual one, which need not be there. For the rest see TypeFolder."""
+        """`folder` None: the usual one, which need not be there. `usual`: another than an agent's. For the rest see
+        TypeFolder.
+        """
         self._audit = audit
         self._engine = engine
         self._clock = clock
         self._check = check
         self.reloading = PolicyReload(engine, changing)
         self.folder = TypeFolder(
-            folder or usual_folder(),
+            folder or usual or usual_folder(),
             self._take,
             audit,
             clock,
@@ -82,6 +87,11 @@ class Policies:
         for folder in (self.folder, self.candidate):
             if folder is not None:
                 folder.wake()
+
+    @property
+    def in_force(self) -> Mapping[str, TaskType]:
+        """The task types by which tasks are decided now."""
+        return self._engine.types
 
     @property
     def caution(self) -> str:
@@ -174,8 +184,8 @@ class Policies:
 
 def usual_folder() -> Path:
     """Where task types are when the configuration does not say."""
-    if os.geteuid() == 0:
-        return Path("/etc/sojourn/task-types")
+    if (folder := config_dir()) is not None:
+        return folder / "task-types"
     try:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sojourn" / "task-types"
     except RuntimeError:  # a user without a home

@@ -42,17 +42,17 @@ class UseCounter:
             self.use_up(verified)
             return
         root = next(iter(self._engine.family.line(task)), task)
-        await self._engine.journal.written(root.id)
+        await self._engine.journal.settled(root.id)
         # From here to where the count is handed to the journal nobody else has a turn.
         self._engine.check_token(verified)
         check_left(task, (action,))
         self.use_up(verified)
-        task.spent.count(action)
+        task.count_use(action)
         try:
             await self._write(task, root, verified, served, action)
             self._engine.check_token(verified)
         except SojournError:
-            task.spent.count(action, -1)  # it does not pass; what is on disk may be one too many, and never too few
+            task.count_use(action, -1)  # it does not pass; what is on disk may be one too many, and never too few
             raise
 
     def check_not_counted(self, verified: TaskToken, action: str) -> None:

@@ -5,13 +5,15 @@ and stands beside the end in the journal (`task_used`).
 """
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from sojourn.audit.journal import Event
 from sojourn.errors import InvalidInput, InvalidToken, StoreFailed, TaskOver
 from sojourn.limits import ENDED_TASKS_KEPT, LATE_USE_RECORDS, TASK_USE_LATE_SECONDS, USE_WRITE_SECONDS
+from sojourn.policy.cedar_schema import recorded_params
 from sojourn.quota.lru import Lru
+from sojourn.runtime.background import Background
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.hooks import Hooks
 from sojourn.tasks.announcements import Place
@@ -25,10 +27,13 @@ from sojourn.tasktoken.tokens import TaskToken
 
 @dataclass(slots=True)
 class _Over:
-    """A task that has just ended. `since`: on the boot clock; `records`: of what came late."""
+    """A task that has just ended. `since`: on the boot clock; `records`: of what came late; `late`: calls at a resource
+    for an action that no record has yet.
+    """
 
     since: float
     records: int = 0
+    late: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 class UseReports:
@@ -40,6 +45,8 @@ class UseReports:
         self._over: Lru[str, _Over] = Lru(ENDED_TASKS_KEPT, by_age=True)
         self._touched: dict[str, Task] = {}  # whose uses are not on disk
         self._writing = asyncio.Lock()
+        self._begun: asyncio.Future[None] | None = None  # the last write
+        self._background = Background("use_not_written")
         self.on_use: Hooks[[Task, int]] = Hooks()  # calls of a task were counted
         engine.announcements.subscribe(Place.USE_REPORTS, self._announced)
 
@@ -79,6 +86,7 @@ class UseReports:
         if over.records >= LATE_USE_RECORDS:
             return False
         task.count_calls(resource, action, calls)
+        over.late[resource, action] += calls
         root = next(iter(self._engine.family.line(task)), None)
         if root is not None and root.live:  # they share what they may spend
             self._touched[root.id] = root
@@ -95,36 +103,54 @@ class UseReports:
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
         about = {"resource": token.resource, "jti": token.claims.get("jti"), **said.params(token), **said.record()}
+        about["params"] = recorded_params(about["params"], task.hidden_params, self._engine.people_key)
         await self._engine.note_use(task, self._engine.event("token_used", task, **about))
         self._engine.check_token(token)
 
     async def written(self) -> None:
         """Return when all that was counted is on disk. Raise StoreFailed."""
         async with self._writing:  # also what another has begun to write
-            touched, self._touched = self._touched, {}
             try:
                 async with asyncio.timeout(USE_WRITE_SECONDS):
-                    await self._write(touched.values())
-            except BaseException as error:
-                self._touched = touched | self._touched
-                if isinstance(error, TimeoutError):
-                    raise StoreFailed("what was used is counted, and could not be written yet") from error
-                raise
+                    if self._begun is not None and not self._begun.done():  # whether it is on disk must be known first
+                        await asyncio.wait([self._begun])
+                    self._begun = self._background.run(self._write())
+                    await asyncio.shield(self._begun)
+            except TimeoutError as error:
+                raise StoreFailed("what was used is counted, and could not be written yet") from error
 
-    async def _write(self, touched: Iterable[Task]) -> None:
-        for task in touched:
-            await self._engine.journal.written(task.id)  # its end stands before what is said after it
-        late = [task for task in touched if not task.live]
-        for task in late:
-            over = self._over.get(task.id)
-            if over is not None:
-                over.records += 1
-        # A suspended task may be on its way back: its uses are written with its next change.
-        records = [task.record() for task in touched if task.state != SUSPENDED]
-        await self._engine.journal.counted(records, [self._late(task) for task in late])
+    async def _write(self) -> None:
+        """Write what was counted until now. It is gone through with although nobody waits any more: a record of what
+        came late says how much that was, and is written once.
+        """
+        touched, self._touched = self._touched, {}
+        told: list[tuple[_Over, Counter[tuple[str, str]]]] = []
+        try:
+            for task in touched.values():
+                await self._engine.journal.written(task.id)  # its end stands before what is said after it
+            late = [self._late(task, told) for task in touched.values() if not task.live]
+            # A suspended task may be on its way back: its uses are written with its next change.
+            records = [task.record() for task in touched.values() if task.state != SUSPENDED]
+            await self._engine.journal.counted(records, late)
+        except BaseException:
+            self._touched = touched | self._touched
+            for over, calls in told:
+                over.late.update(calls)
+            raise
 
-    def _late(self, task: Task) -> Event:
-        return self._engine.event("task_used", task, calls=task.calls, use=task.usage())
+    def _late(self, task: Task, told: list[tuple[_Over, Counter[tuple[str, str]]]]) -> Event:
+        """The record of what came late of a task; `told` has what it says."""
+        more: list[list[object]] = []
+        over = self._over.get(task.id)
+        if over is not None:
+            over.records += 1
+            calls, over.late = over.late, Counter()
+            told.append((over, calls))
+            more = [[*of, number] for of, number in calls.items()]
+        spent = None if task.depth else [task.spent.tokens, task.spent.calls]
+        fields = {"calls": task.calls, "use": task.usage(), "late": more, "spent": spent}
+        fields["children"] = task.handed_on or None
+        return self._engine.event("task_used", task, **fields)
 
     def _announced(self, task: Task, _before: Authority | None) -> None:
         if task.live:

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 
 from sojourn.limits import FEED_CHANGES_HELD, STREAMS_WOKEN_AT_ONCE
 from sojourn.quota.fair_queue import FairQueue
+from sojourn.runtime.hooks import Hooks
 from sojourn.tasks.task import ACTIVE, SUSPENDED, Task
 from sojourn.tasktoken.end_reasons import with_explanation
 from sojourn.tasktoken.grants import Authority
@@ -57,6 +59,8 @@ class Feed:
     """
 
     def __init__(self) -> None:
+        self.on_told: Hooks[[float]] = Hooks()  # all have been woken who hear of an end: so many seconds after it
+        self._ended_at: float | None = None  # on the monotonic clock: the first end of which some have yet to hear
         self._watchers: set[Watcher] = set()
         self._due = FairQueue[Hashable, Watcher]()
         self._coming = False
@@ -78,6 +82,8 @@ class Feed:
             if not watcher.audiences.isdisjoint(resources):
                 watcher.push(state)
                 self._is_due(watcher)
+        if not task.live and self._due and self._ended_at is None:
+            self._ended_at = monotonic()
         self._wake()
 
     def keys_changed(self) -> None:
@@ -107,6 +113,9 @@ class Feed:
         self._coming = bool(self._due)
         if self._coming:
             asyncio.get_running_loop().call_soon(self._wake_some)
+        elif self._ended_at is not None:
+            seconds, self._ended_at = monotonic() - self._ended_at, None
+            self.on_told.tell(seconds)
 
     def __len__(self) -> int:
         return len(self._watchers)

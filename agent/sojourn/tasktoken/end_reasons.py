@@ -17,6 +17,9 @@ POLICY_CHANGED, CONTEXT_CHANGED = "policy_changed", "context_changed"
 IDENTITY_REVOKED = "identity_revoked"
 ADMIN = "admin"
 BLOCKED = "blocked"
+PERSON_EXPIRED = "person_expired"
+SESSION_ENDED = "session_ended"
+PERSON_UNCHECKED = "person_unchecked"
 APPROVAL_DENIED, APPROVAL_EXPIRED = "approval_denied", "approval_expired"
 PARENT_ENDED, PARENT_SUSPENDED, PARENT_NARROWED = "parent_ended", "parent_suspended", "parent_narrowed"
 AGENT_STOPPED, AGENT_RESTART = "agent_stopped", "agent_restart"
@@ -29,6 +32,7 @@ NOT_WRITTEN = "not_written"
 OPERATOR, FACTS = "operator", "facts"
 PARENT = "parent"
 HANDOVER = "handover"
+RECHECK = "recheck"
 RESTART = AGENT_RESTART
 
 # Each reason with what happened. A suspension that an operator wants has the operator's own text instead.
@@ -43,11 +47,16 @@ REASONS: Final = {
     HOLDER_EXITED: "The process that held the task has exited; while an heir may still have the task, it waits.",
     HOLDER_DISCONNECTED: "The connection that held the task was closed, or its caller went before it had begun.",
     ATTESTATION_CHANGED: "The holder is no longer what was attested, or the entry that it had its identity by is gone.",
-    POLICY_CHANGED: "Under the task types that are in force now, the task may not go on, or may do less.",
+    POLICY_CHANGED: "With the task types and issuers of people in force now, the task may not go on, or may do less.",
     CONTEXT_CHANGED: "With the facts as they are now, policy does not allow the task, or allows less.",
     IDENTITY_REVOKED: "An operator revoked the SVIDs of the task's workload.",
     ADMIN: "An operator ended the task.",
-    BLOCKED: "An operator switched the task's type or workload off.",
+    BLOCKED: "An operator switched the task's type or workload off, or blocked the person whom it was for.",
+    PERSON_EXPIRED: "The token of the person whom the task was for has expired, and no newer one was brought.",
+    SESSION_ENDED: "The person whom the task was for has logged out, their issuer says that their token is not active"
+    " any more, or an operator ended what is done for them.",
+    PERSON_UNCHECKED: "The issuer of the person whom the task is for has not said for too long whether their token is"
+    " still active, or cannot be asked since the agent started again.",
     APPROVAL_DENIED: "Someone who was asked to approve the task denied it.",
     APPROVAL_EXPIRED: "Nobody approved the task in time.",
     PARENT_ENDED: "The task that handed this one on has ended.",
@@ -67,6 +76,8 @@ CAUSES: Final = {
     FACTS: "Facts do not allow the task now; it is resumed when they do again.",
     PARENT: "The task that handed this one on is not active; this one is resumed with it.",
     HANDOVER: "The holder is gone, and it is not known yet whether its heir may have the task.",
+    RECHECK: "The issuer does not say whether the person's token is still active; the task is resumed when it does, or"
+    " when the holder brings a token of theirs again.",
     RESTART: "The agent started again, and the holder has not come back yet.",
 }
 

@@ -23,6 +23,11 @@ DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
 _MEMBERS = frozenset({"type", "actions", "locations", "params", "params_digest"})
 
 
+def is_action(text: str) -> bool:
+    """Whether a text may be the name of an action."""
+    return _ACTION.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Actions at one resource. The resource is an absolute URI and also the audience of tokens for it."""
@@ -39,7 +44,7 @@ class Grant:
         if not named or len(named) > ACTIONS_PER_GRANT:
             raise InvalidInput(f"a grant has 1 to {ACTIONS_PER_GRANT} actions")
         for action in named:
-            if not _ACTION.fullmatch(action):
+            if not is_action(action):
                 raise InvalidInput(f"action {action[:100]!r} is not a name of letters, digits, and _ . : / -")
         return cls(resource, tuple(named))
 
@@ -116,6 +121,13 @@ class Details:
     authority: Authority
     params: Mapping[str, str | int | bool]
     params_digest: str
+
+    def says(self, params: Mapping[str, str | int | bool]) -> bool:
+        """Whether what is said of parameters is true of these: all of it, and by type too."""
+        return all(
+            name in params and (type(params[name]), params[name]) == (type(value), value)
+            for name, value in self.params.items()
+        )
 
 
 def from_details(details: object) -> Details:

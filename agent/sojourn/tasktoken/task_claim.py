@@ -12,6 +12,7 @@ from sojourn.tasktoken.duties import Bind, duties_claimed, read_asks, read_bind
 
 CLAIM = "task"
 NORMAL, HIGH = "normal", "high"  # the classes of tasks
+APPROVED: Final = "urn:sojourn:acr:approved"  # `acr` of tokens without a person whose task somebody approved (RFC 9470)
 _NONE: Final[Bind] = MappingProxyType({})
 
 
@@ -25,10 +26,13 @@ class TaskClaim(NamedTuple):
     task_class: str  # NORMAL | HIGH
     bind: Bind = _NONE  # which parameters concern which action
     asks: tuple[str, ...] = ()  # those of the token's actions whose uses the agent counts: it must be asked about each
+    approved: bool = False  # somebody has agreed to the task
 
     def claimed(self) -> dict[str, Any]:
         """The claim."""
-        claim = {"id": self.id, "type": self.type, "ver": self.version, "class": self.task_class}
+        claim: dict[str, Any] = {"id": self.id, "type": self.type, "ver": self.version, "class": self.task_class}
+        if self.approved:
+            claim["approved"] = True
         return claim | duties_claimed(self.bind, self.asks) if self.bind or self.asks else claim
 
     @classmethod
@@ -37,13 +41,20 @@ class TaskClaim(NamedTuple):
         task_id, type_, version = task.get("id"), task.get("type"), task.get("ver")
         if not isinstance(task_id, str) or not isinstance(type_, str) or type(version) is not int:
             raise InvalidToken("token's task is malformed", reason_code="malformed")
-        return cls(task_id, type_, version, _class(task), read_bind(task), read_asks(task))
+        return cls(task_id, type_, version, _class(task), read_bind(task), read_asks(task), _approved(task))
 
 
 def class_of(claims: Mapping[str, Any]) -> str:
     """NORMAL if the token of these claims says exactly that; HIGH if it says anything else, or nothing."""
     task = claims.get(CLAIM)
     return _class(task) if isinstance(task, dict) else HIGH
+
+
+def _approved(task: Mapping[str, Any]) -> bool:
+    approved = task.get("approved", False)
+    if not isinstance(approved, bool):
+        raise InvalidToken("token's task is malformed", reason_code="malformed")
+    return approved
 
 
 def _class(task: Mapping[str, Any]) -> str:

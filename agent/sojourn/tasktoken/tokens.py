@@ -12,19 +12,20 @@ from sojourn.jose.jws import (
     ASKS,
     LAST_SECOND,
     PublicKey,
-    Signatures,
     SigningKey,
     UnverifiedJws,
     VerifiedClaims,
     audiences,
     parse_unverified,
 )
+from sojourn.jose.signatures import Signatures
 from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import times
 from sojourn.tasktoken.grants import DIGEST, Grant, from_details
+from sojourn.tasktoken.person_claims import PersonClaims
 from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, X5T, Binding, Proven
-from sojourn.tasktoken.task_claim import CLAIM, TaskClaim
+from sojourn.tasktoken.task_claim import APPROVED, CLAIM, TaskClaim
 from sojourn.tasktoken.times import AT, check_times
 
 TYP = "at+jwt"
@@ -34,20 +35,21 @@ TYP = "at+jwt"
 class TaskToken:
     """A task token as issued or as verified. `token` is a credential: the repr hides it.
 
-    `spiffe_id` is the subject, on whose behalf something is done; who does it is the `actor`.
+    `subject` is on whose behalf something is done, a person or a workload; who does it is the `actor`.
     """
 
     token: str
-    spiffe_id: SpiffeId  # `sub`: the workload that began the first task
+    spiffe_id: SpiffeId  # the workload that began the first task: `sub`; of a person's token the innermost of `act`
     resource: str  # the one audience
     actions: tuple[str, ...]
     task: TaskClaim
     expires_at: datetime
     claims: VerifiedClaims
-    actors: tuple[SpiffeId, ...] = ()  # `act`: who acts for the subject, the present one first; none without delegation
+    actors: tuple[SpiffeId, ...] = ()  # `act`: who acts for the subject, the present one first; none: it acts itself
     binding: Binding | None = None  # `cnf`; None: whoever holds the token may use it
     params: Mapping[str, str | int | bool] = field(default_factory=dict)  # of the task, as far as tokens carry them
     params_digest: str = ""  # of the one request that it is for; '': it is for more
+    person: PersonClaims | None = None  # that the task is for; None: the subject is the workload
 
     @property
     def task_id(self) -> str:
@@ -76,8 +78,18 @@ class TaskToken:
 
     @property
     def actor(self) -> SpiffeId:
-        """The workload whose task the token is of: the subject itself, unless it handed the task on."""
+        """The workload whose task the token is of: the subject, unless that is a person or handed the task on."""
         return self.actors[0] if self.actors else self.spiffe_id
+
+    @property
+    def subject(self) -> str:
+        """`sub`: the person's, with their issuer's prefix, or the SPIFFE ID of whoever began the first task."""
+        return self.person.sub if self.person is not None else str(self.spiffe_id)
+
+    @property
+    def approved(self) -> bool:
+        """Whether somebody agreed to the task. The `acr` of a person is their issuer's, and says nothing of that."""
+        return self.task.approved or (self.person is None and self.claims.get("acr") == APPROVED)
 
     @property
     def token_type(self) -> str:
@@ -103,15 +115,18 @@ def issue(
     params: Mapping[str, str | int | bool] | None = None,
     params_digest: str = "",
     status: Mapping[str, Any] | None = None,
-    acr: str = "",
+    person: PersonClaims | None = None,
 ) -> TaskToken:
-    """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
-    `steady`: what the agent's steady clock reads; None: it does not say.
+    """Sign a token for one grant of a task. The caller has clipped `expires_at`. `spiffe_id` began the first task, and
+    `actors` are those that it was handed on to, the present one first. `person`: that the task is for, as the service
+    is told; then all workloads are in `act`. `steady`: what the agent's steady clock reads; None: it does not say.
 
-    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `scope` has the actions
-    for those who read no authorization_details. Where the task `asks`, the header is critical: whoever does not know
-    that must refuse the token.
+    `status`: where a status list tells whether it is good, as that claim. `scope` has the actions for those who read no
+    authorization_details. Where the task `asks`, the header is critical: whoever does not know that must refuse the
+    token.
     """
+    if person is not None:
+        actors = (*actors, spiffe_id)
     seconds = int(issued_at.timestamp())
     claim = task.claimed()
     if steady is not None:
@@ -135,8 +150,10 @@ def issue(
         claims["cnf"] = binding.claim()
     if status is not None:
         claims["status"] = dict(status)
-    if acr:
-        claims["acr"] = acr
+    if person is not None:
+        claims |= person.claimed()
+    elif task.approved:
+        claims["acr"] = APPROVED
     token = key.sign(claims, typ=TYP, critical=ASKS if task.asks else "")
     return TaskToken(
         token,
@@ -150,6 +167,7 @@ def issue(
         binding,
         params or {},
         params_digest,
+        None if person is None else PersonClaims.read(claims),
     )
 
 
@@ -175,7 +193,13 @@ def verify(
     claims = _signed(unverified, keys, issuer, signatures)
     if audience is None:
         audience = next(iter(audiences(claims)), "")
-    return read_vouched(unverified.text, claims, audience, now, proven, late_seconds, steady)
+    binding = _check(claims, audience, now, proven, late_seconds, steady)
+    # A token that came back says what it said; only whether that is good now is asked each time.
+    which = (TYP, audience, now.tzinfo)
+    read: TaskToken | None = unverified.read.get(which)
+    if read is None:
+        read = unverified.read[which] = _read(unverified.text, claims, audience, now, binding)
+    return read
 
 
 def read_issued(
@@ -240,13 +264,25 @@ def read_vouched(
     """Read a token whose signature and issuer somebody vouches for; audience, times, binding and shape are checked
     here. Raises InvalidToken.
     """
+    return _read(token, claims, audience, now, _check(claims, audience, now, proven, late_seconds, steady))
+
+
+def _check(
+    claims: VerifiedClaims,
+    audience: str,
+    now: datetime,
+    proven: Proven | None,
+    late_seconds: float,
+    steady: float | None,
+) -> Binding | None:
+    """Return to what a token is bound. Raise InvalidToken unless it is for this audience, good now, and proved."""
     if claims.get("aud") != audience and audiences(claims) != (audience,):
         raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
     check_times(claims, now.timestamp(), steady, late_seconds)
     binding = _binding(claims)
     if proven is not None:
         proven.check(binding)
-    return _read(token, claims, audience, now, binding)
+    return binding
 
 
 def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, binding: Binding | None) -> TaskToken:
@@ -257,14 +293,16 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, bind
     task = TaskClaim.read(said)
     try:
         detail = from_details(details)
-        spiffe_id = _spiffe_id(str(claims.get("sub")))
-        actors = _actors(claims)
+        person = PersonClaims.read(claims)
+        actors = _actors(claims, DELEGATION_DEPTH + (person is not None))
+        spiffe_id = _first_workload(actors) if person is not None else _spiffe_id(str(claims.get("sub")))
     except (InvalidInput, InvalidSpiffeId) as error:
         raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
     grants = detail.authority.grants
     if detail.type_name != task.type or len(grants) != 1 or grants[0].resource != audience:
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
-    if actors and (len({spiffe_id, *actors}) <= len(actors) or claims.get("client_id") != str(actors[0])):
+    line = actors if person is not None else (*actors, spiffe_id)
+    if actors and (len(set(line)) < len(line) or claims.get("client_id") != str(actors[0])):
         raise InvalidToken("token's actors are not a chain that ends with its client", reason_code="malformed")
     expires = datetime.fromtimestamp(min(float(claims["exp"]), LAST_SECOND), now.tzinfo)
     return TaskToken(
@@ -279,6 +317,7 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, bind
         binding,
         detail.params,
         detail.params_digest,
+        person,
     )
 
 
@@ -305,7 +344,14 @@ def _act(actors: tuple[SpiffeId, ...]) -> dict[str, Any]:
     return act
 
 
-def _actors(claims: VerifiedClaims) -> tuple[SpiffeId, ...]:
+def _first_workload(actors: tuple[SpiffeId, ...]) -> SpiffeId:
+    """The workload that began the first task for a person. Raise InvalidInput where nobody acts for them."""
+    if not actors:
+        raise InvalidInput("its subject is a person, and it does not say who acts")
+    return actors[-1]
+
+
+def _actors(claims: VerifiedClaims, most: int) -> tuple[SpiffeId, ...]:
     """Read the `act` claim, strictly: what we do not understand of it we must not ignore. Raise InvalidInput."""
     found: list[SpiffeId] = []
     place: Any = claims
@@ -313,7 +359,7 @@ def _actors(claims: VerifiedClaims) -> tuple[SpiffeId, ...]:
         place = place["act"]
         if not isinstance(place, dict) or not isinstance(place.get("sub"), str) or set(place) - {"sub", "act"}:
             raise InvalidInput("its act claim is not a chain of subjects")
-        if len(found) >= DELEGATION_DEPTH:
-            raise InvalidInput(f"its act claim has more than {DELEGATION_DEPTH} actors")
+        if len(found) >= most:
+            raise InvalidInput(f"its act claim has more than {most} actors")
         found.append(_spiffe_id(place["sub"]))
     return tuple(found)

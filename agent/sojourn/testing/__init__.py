@@ -4,6 +4,8 @@ from sojourn.testing.attestors import AttestorCase, AttestorContract, child
 from sojourn.testing.outside import Sent, answer_of
 from sojourn.testing.promises import Promise
 from sojourn.testing.providers import Case, ProviderContract
+from sojourn.testing.signing_authority import SigningAuthority
+from sojourn.testing.upstreams import UpstreamCase, UpstreamContract
 
 __all__ = [
     "AttestorCase",
@@ -12,6 +14,9 @@ __all__ = [
     "Promise",
     "ProviderContract",
     "Sent",
+    "SigningAuthority",
+    "UpstreamCase",
+    "UpstreamContract",
     "answer_of",
     "child",
 ]

@@ -21,27 +21,33 @@ _ASSERTION_SECONDS: Final = 60
 class Sent:
     """One request of a provider."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     url: str
     step: str
     headers: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)  # of JSON
+    content: bytes = b""  # of plugins that make it themselves
 
     @property
     def text(self) -> str:
         """All that it says, as one text."""
-        return json.dumps([self.method, self.url, dict(self.headers), dict(self.form), dict(self.body)])
+        told = [self.method, self.url, dict(self.headers), dict(self.form), dict(self.body)]
+        return json.dumps([*told, self.content.decode(errors="replace")])
 
 
-class Outside(Protocol):
-    """The outside system that a provider talks to, as it should behave. Each credential that it gives is another."""
+class Answering(Protocol):
+    """An outside system that a plugin talks to, as it should behave."""
 
     secrets: Collection[str]
     """Every text that it gave out and that nobody else may see."""
 
     def answer(self, sent: Sent) -> HttpResponse:
         """What it answers."""
+
+
+class Outside(Answering, Protocol):
+    """The outside system that a provider talks to. Each credential that it gives is another."""
 
     def live(self) -> int:
         """How many credentials it gave that are good, by its own account."""
@@ -59,7 +65,7 @@ async def well(_sent: Sent, answer: Callable[[], HttpResponse]) -> HttpResponse:
 class ScriptedHttp:
     """`Http` to an `Outside`. Its request number `at` has the fault; if that is `lasting`, all that follow too."""
 
-    def __init__(self, outside: Outside, fault: Fault = well, at: int = -1, *, lasting: bool = False) -> None:
+    def __init__(self, outside: Answering, fault: Fault = well, at: int = -1, *, lasting: bool = False) -> None:
         self.sent: list[Sent] = []
         self.answers: list[HttpResponse] = []
         self.closed = False
@@ -88,6 +94,11 @@ class ScriptedHttp:
     async def close(self) -> None:
         self.closed = True
 
+    async def ask_content(
+        self, method: Literal["GET", "POST", "DELETE"], url: str, step: str, headers: Mapping[str, str], content: bytes
+    ) -> HttpResponse:
+        return await self._ask(Sent(method, url, step, headers, content=content))
+
     async def _ask(self, sent: Sent) -> HttpResponse:
         number = len(self.sent)
         fault = self._fault if number == self._at or (self._lasting and number > self._at) else well
@@ -108,7 +119,7 @@ class ScriptedMint:
         self._spiffe_id = spiffe_id
         self._broken = broken
 
-    def __call__(
+    async def __call__(
         self, audience: str, *, algorithm: Literal["ES256", "RS256"] = "ES256", claims: Mapping[str, Any] | None = None
     ) -> str:
         if self._broken:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Self, TypeVar
 
 PROMISE_SECONDS: Final = 60.0  # one that takes longer hangs
@@ -116,16 +117,30 @@ class Outward:
     def __init__(self, watched: frozenset[str] = CONNECTS | {"subprocess.Popen", "os.system"}) -> None:
         self.seen: list[str] = []
         self._watched = watched
-        self._open = False
 
     def __enter__(self) -> Self:
-        self._open = True
-        sys.addaudithook(self._heard)  # there is no taking it back: it falls silent
+        _hook()
+        _OPEN.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open = False
+        _OPEN.remove(self)
 
-    def _heard(self, event: str, _arguments: tuple[Any, ...]) -> None:
-        if self._open and event in self._watched:
+    def heard(self, event: str) -> None:
+        """Note an event, if it is one of those that are looked for."""
+        if event in self._watched:
             self.seen.append(event)
+
+
+_OPEN: Final[list[Outward]] = []
+
+
+@cache
+def _hook() -> None:
+    """One for all of a process: there is no taking a hook back, and each is called at every event ever after."""
+    sys.addaudithook(_heard)
+
+
+def _heard(event: str, _arguments: tuple[Any, ...]) -> None:
+    for each in _OPEN:
+        each.heard(event)

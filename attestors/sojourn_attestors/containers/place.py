@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sojourn.attestation.machine import machine, mount_namespace
 from sojourn.errors import AttestationFailed
 from sojourn.limits import CONTAINERS_NESTED_MAX
 from sojourn.plugins.attestor import Cgroup, Subject
@@ -20,7 +21,7 @@ from sojourn_attestors.containers.paths import Named, named_in
 from sojourn_attestors.containers.processes import NotInside, check_shared, first_of
 from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
 from sojourn_attestors.kernel.mounts import mounts_of
-from sojourn_attestors.kernel.namespaces import namespace_of, user_namespace_owner
+from sojourn_attestors.kernel.namespaces import user_namespace_owner
 from sojourn_attestors.kernel.programs import Threads
 
 __all__ = ["Containers", "NotInside", "OfUser", "Place"]
@@ -122,7 +123,8 @@ class Containers:
         owner = self._folders.owner(cgroup)
         if owner is None and not named.sure:
             raise AttestationFailed(
-                "this agent cannot see whose the process's cgroup is: let it run in the machine's cgroup namespace",
+                "this agent cannot see whose the process's cgroup is: let it run in the machine's cgroup namespace, and"
+                " mount the machine's /sys/fs/cgroup where it is in a container",
                 detail=cgroup.path,
             )
         return owner or 0
@@ -131,7 +133,7 @@ class Containers:
 def _by_mounts(pid: int) -> Place | None:
     try:
         try:
-            if namespace_of(pid, "mnt") == namespace_of("self", "mnt"):
+            if mount_namespace(pid) == machine().namespace():
                 return None
         except PermissionError:  # then what it mounts, which anyone may read, has to tell
             pass

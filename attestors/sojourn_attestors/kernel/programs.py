@@ -1,5 +1,7 @@
 """Which program a process runs: the path at which this machine has it, and the SHA-256 of what runs.
 
+A path is the machine's if the machine's first process has that file there; see `sojourn.attestation.machine`.
+
 Reading a file may take as long as its file system likes, for ever even. So it is done by threads, of which neither one
 user nor all file systems that may stand still can take too many, and nobody waits longer than a given time.
 """
@@ -12,6 +14,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from sojourn.attestation.machine import machine, mount_namespace
 from sojourn.errors import AttestationFailed
 from sojourn.limits import PROGRAM_MAX_BYTES, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
 from sojourn.quota.fair_semaphore import FairSemaphore
@@ -21,6 +24,7 @@ from sojourn_attestors.kernel.filestatus import FileStatus, served_by_this_kerne
 
 _NO_TRACE: Final = "this agent may not look at the program of this process: that takes CAP_SYS_PTRACE, as root has"
 _NO_READ: Final = "this agent may not read the file of the program: that takes CAP_DAC_READ_SEARCH, as root has"
+_NO_SEARCH: Final = "this agent may not look into the program's folder: that takes CAP_DAC_READ_SEARCH, as root has"
 _GONE: Final = "the program was deleted or replaced after it started"
 _T = TypeVar("_T")
 
@@ -222,10 +226,12 @@ def _let_go(opening: "Future[tuple[_Opened, str, str]]") -> None:
 def _host_path(pid: int, running: FileStatus) -> tuple[str, str]:
     """The path at which this host has the file that the process runs, or '' and the reason why there is none."""
     path = os.readlink(f"/proc/{pid}/exe")
-    if os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"):
-        return "", "the process is in another mount namespace, where paths can be forged"
+    if mount_namespace(pid) != machine().namespace():
+        return "", f"the process is in another mount namespace{_than_which()}, where paths can be forged"
     try:
-        host = os.lstat(path)
+        host = machine().status_of(path)
+    except PermissionError:
+        return "", _NO_SEARCH
     except OSError:
         return "", _GONE
     if (host.st_dev, host.st_ino) != running.identity:
@@ -237,3 +243,8 @@ def _host_path(pid: int, running: FileStatus) -> tuple[str, str]:
     except UnicodeEncodeError:
         return "", "the program's path is not UTF-8"
     return path, ""
+
+
+def _than_which() -> str:
+    """Whose namespace is compared with, where that is not what one expects."""
+    return f" than this agent ({machine().doubt})" if machine().apart and machine().doubt else ""

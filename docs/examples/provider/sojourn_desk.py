@@ -90,7 +90,7 @@ class DeskProvider:
         answer = await self._http.post_json(
             f"{self._table.url}/keys",
             {
-                "assertion": mint(self._table.url),
+                "assertion": await mint(self._table.url),
                 "queue": wanted.ask.queue,
                 "rights": list(wanted.actions),
                 "seconds": int(min(left, LONGEST).total_seconds()),
@@ -109,7 +109,7 @@ class DeskProvider:
     async def take_back(self, ended: Ended, mint: Mint) -> None:
         if not ended.handle:
             return  # its answer was lost, and the desk knows it by nothing else
-        body = {"assertion": mint(self._table.url), "id": ended.handle["id"]}
+        body = {"assertion": await mint(self._table.url), "id": ended.handle["id"]}
         _good(
             await self._http.post_json(f"{self._table.url}/keys/end", body, step="end"), "end", "ask the desk's owner"
         )

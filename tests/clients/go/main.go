@@ -32,6 +32,8 @@ var (
 		"tasks":      runTasks,
 		"oauth":      runOAuth,
 		"federation": runFederation,
+		"verify":     runVerify,
+		"audit":      runAudit,
 	}
 	output sync.Mutex
 )
@@ -49,11 +51,11 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial, ids, tasks, oauth or federation")
+		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial, ids, tasks, oauth, federation, verify or audit")
 	}
 	command, ok := commands[arguments[0]]
 	if !ok {
-		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial, ids, tasks, oauth or federation", arguments[0])
+		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial, ids, tasks, oauth, federation, verify or audit", arguments[0])
 	}
 	return command(arguments[1:])
 }

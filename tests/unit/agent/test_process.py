@@ -8,8 +8,9 @@ import sys
 
 import pytest
 from sojourn.agent import process
-from sojourn.agent.process import claim_data_dir, limitations
+from sojourn.agent.process import limitations
 from sojourn.errors import CannotStart
+from sojourn.files import data_folder
 from sojourn.limits import THREAD_TURN_SECONDS
 
 
@@ -20,13 +21,13 @@ def folder(tmp_path):
 
 @pytest.fixture
 def lock(folder):
-    with claim_data_dir(folder):
+    with data_folder.claim(folder):
         yield
 
 
 def claim(folder):
     """Claim a data folder and give it up."""
-    with claim_data_dir(folder):
+    with data_folder.claim(folder):
         pass
 
 
@@ -119,7 +120,13 @@ class TestClaim:
 class TestLimitations:
     @pytest.mark.parametrize(
         ("uid", "capabilities", "limited"),
-        [(0, 0, False), (1000, 0, True), (1000, 1 << 19, False), (1000, (1 << 19) - 1, True)],
+        [
+            (0, 0, True),
+            (1000, 0, True),
+            (1000, 1 << 19 | 1 << 2, False),
+            (0, 1 << 19 | 1 << 1, False),
+            (1000, (1 << 19) - 1, True),
+        ],
     )
     def test_by_privilege(self, monkeypatch, uid, capabilities, limited):
         """An agent that may not look into other users' processes says so, and what to do."""
@@ -128,6 +135,13 @@ class TestLimitations:
         found = limitations()
         assert limited is bool(found)
         assert all("CAP_SYS_PTRACE" in reason for reason in found.values())
+
+    def test_of_programs_that_it_may_not_read(self, monkeypatch):
+        """An agent that may look into processes, and not read their programs, says what it takes."""
+        monkeypatch.setattr(process, "_capabilities", lambda: 1 << 19)
+        assert ["CAP_DAC_READ_SEARCH"] == [
+            word.strip(";") for reason in limitations().values() for word in reason.split() if "CAP_" in word
+        ]
 
     def test_reads_the_kernel(self):
         """Capabilities are read from the kernel."""

@@ -1,5 +1,6 @@
 """peer.py: the process at the other end, as the kernel recorded it at the connect."""
 
+import errno
 import os
 import socket
 import sys
@@ -110,6 +111,29 @@ class TestOfSocket:
         peer = Peer.of_socket(connection)
         assert caller.pid == peer.process.pid
         peer.close()
+
+    @pytest.mark.parametrize("number", [errno.ESRCH, errno.EINVAL, errno.EMFILE])
+    def test_that_the_kernel_does_not_pin(self, connection, number):
+        """A kernel that pins callers and does not pin this one has none: its pid may be another's by now."""
+
+        class Gone:
+            def getsockopt(self, level, option, *size):
+                if option == peer_module.SO_PEERPIDFD:
+                    raise OSError(number, os.strerror(number))
+                return connection.getsockopt(level, option, *size)
+
+        before = descriptors()
+        with pytest.raises(AttestationFailed, match="has gone, or cannot be pinned"):
+            Peer.of_socket(Gone())
+        assert before == descriptors()
+
+    def test_whether_the_kernel_pins_callers(self, monkeypatch):
+        """It does as far as it has the option, and finding out leaves nothing behind."""
+        before = descriptors()
+        assert peer_module.kernel_pins_callers() == (tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 5))
+        monkeypatch.setattr(peer_module, "SO_PEERPIDFD", 9999)
+        assert not peer_module.kernel_pins_callers()
+        assert before == descriptors()
 
     def test_without_groups_of_the_socket(self, connection, monkeypatch):
         """Groups that do not fit are read from the living process."""

@@ -66,6 +66,28 @@ def test_no_longer_than_a_moment(pair, reads):
     assert {"credentials": 2, "program": 2, "cgroup": 2} == reads
 
 
+def test_where_a_process_is(pair, reads):
+    """What a look at a caller has found is not read again for the tasks that it holds, but for a moment alone."""
+    now = [5.0]
+    looks, peer = Looks(lambda: now[0]), pair[0]
+    look = looks.of(peer)
+    assert (look.program, look.cgroup) == looks.place_of(peer.process)
+    assert {"credentials": 1, "program": 1, "cgroup": 1} == reads
+    now[0] += 2 * LOOK_SHARED_SECONDS
+    assert [(look.program, look.cgroup)] * 2 == [looks.place_of(pair[1].process), looks.place_of(peer.process)]
+    assert {"credentials": 1, "program": 2, "cgroup": 2} == reads
+
+
+def test_whether_a_process_is_doomed(pair, monkeypatch):
+    """Whether a signal has ended a process is read once in a moment, and anew in the next."""
+    now, answers = [5.0], iter([False, True])
+    monkeypatch.setattr(Process, "doomed", property(lambda _: next(answers)))
+    looks = Looks(lambda: now[0])
+    assert [False, False] == [looks.doomed(each.process) for each in pair[:2]]
+    now[0] += 2 * LOOK_SHARED_SECONDS
+    assert looks.doomed(pair[0].process)
+
+
 def test_each_process_has_its_own(pair):
     """Of another process its own is read."""
     looks, (_, other, _) = Looks(lambda: 0.0), pair

@@ -3,14 +3,16 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes.children import child, holder_of, waiting_child
 from harness.cgroups import cgroup
-from harness.looking import descriptors
+from harness.looking import descriptors, until
 from sojourn.attestation import process as process_module
 from sojourn.attestation.process import Process, Program, stat_of
 from sojourn.errors import AttestationFailed
@@ -334,6 +336,61 @@ class TestDescent:
             grandchild.close()
             grandparent.close()
             middle.communicate()
+
+    def test_ancestors(self, pinned):
+        """A process has its parent first among what it descends from, then that one's parent, and so on: all of them."""
+        found, is_all = pinned.ancestors()
+        above = Process.open(os.getpid())
+        assert ((above.pid, above.start_time), True) == (found[0], is_all)
+        assert (found[1:], True) == above.ancestors()
+        above.close()
+
+    def test_the_same_ancestors(self, pinned, monkeypatch):
+        """What a process was found to descend from is told again, without a look into /proc where the kernel says that
+        it has the same parent.
+        """
+        found, _ = pinned.ancestors()
+        seen = []
+        monkeypatch.setattr(process_module, "stat_of", lambda pid: (seen.append(pid), stat_of(pid))[1])
+        assert (found, True) == pinned.ancestors(found)
+        assert (pinned._parent() is None) == bool(seen)
+        monkeypatch.setattr(Process, "_parent", lambda _: None)
+        assert (found, True) == pinned.ancestors(found)
+
+    def test_another_parent(self):
+        """A process whose parent has ended descends from what it has now, whatever it was found to descend from."""
+        with child("sh", "-c", "sh -c 'sleep 60 >/dev/null & echo $!; wait' & wait") as outer:
+            orphan = Process.open(int(outer.stdout.readline()))
+            before, _ = orphan.ancestors()
+            parent, _ = before[0]
+            os.kill(parent, signal.SIGKILL)
+            until(lambda: stat_of(orphan.pid).parent != parent)
+            after, is_all = orphan.ancestors(before)
+            assert (True, False) == (is_all, before[0] in after)
+            assert set(after) < set(before)
+            os.kill(orphan.pid, signal.SIGKILL)
+            orphan.close()
+
+    @pytest.mark.parametrize("fault", ["gone", "pid-used-again"])
+    def test_not_all_ancestors(self, pinned, monkeypatch, fault):
+        """Where an ancestor has gone while it was looked at, what is told says that it may not be all."""
+        real, own = stat_of, pinned.ancestors()[0]
+
+        def stat(pid):
+            if pid != own[1][0]:
+                return real(pid)
+            if fault == "gone":
+                raise AttestationFailed("the process has gone")
+            return replace(real(pid), start_time=2**60)
+
+        monkeypatch.setattr(process_module, "stat_of", stat)
+        assert (own[:1], False) == pinned.ancestors()
+
+    def test_too_many_ancestors(self, pinned, monkeypatch):
+        """No more are looked at than ANCESTORS_WALKED, and what is told says that it is not all."""
+        own, _ = pinned.ancestors()
+        monkeypatch.setattr(process_module, "ANCESTORS_WALKED", 1)
+        assert (own[:1], False) == pinned.ancestors()
 
     def test_not_from_one_that_has_gone(self, running, pinned):
         """Nobody descends from a process that has ended."""

@@ -143,7 +143,7 @@ class TestMounts:
 
     async def test_where_the_agent_may_not_look(self, containers, lent, name, monkeypatch):
         """An agent that may not look at namespaces goes by the mounts, which anyone may: and tells no container by them."""
-        monkeypatch.setattr(module, "namespace_of", not_allowed)
+        monkeypatch.setattr(module, "mount_namespace", not_allowed)
         monkeypatch.setattr(module, "user_namespace_owner", not_allowed)
         prepare = shows(lent / f"docker/containers/{name}/hostname", "/etc/hostname")
         with inmate((), "--mount") as plain, inmate((), "--mount", prepare=prepare) as process:

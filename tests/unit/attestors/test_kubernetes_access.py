@@ -172,6 +172,12 @@ class TestSettings:
             ({"certificate_path": "/a"}, "certificate_path and private_key_path go together"),
             ({"node_name": "a", "node_name_env": "B"}, "one of them is enough"),
             ({"node_name_env": "NO_SUCH_VARIABLE"}, "node_name_env: the environment has no NO_SUCH_VARIABLE"),
+            ({"kubelet_address": "a", "kubelet_address_env": "B"}, "one of them is enough"),
+            (
+                {"kubelet_address_env": "NO_SUCH_VARIABLE"},
+                "kubelet_address_env: the environment has no NO_SUCH_VARIABLE",
+            ),
+            ({"kubelet_address_env": "PATH"}, "kubelet_address_env: PATH is neither an IP address nor a host's name"),
             ({"kubelet_read_only_port": 10255, "token_path": "/t"}, "is plain HTTP, so token_path cannot be used"),
         ],
     )
@@ -195,3 +201,9 @@ class TestSettings:
             attestor = KubernetesAttestor({"node_name_env": "MY_NODE_NAME"}, pool)
         assert "node7" == attestor._node
         assert "node7" == kubernetes.KubernetesSettings().access("node7").name
+
+    def test_the_address_of_the_environment(self, monkeypatch):
+        """A pod without the host's network is told the node's address in a variable (`status.hostIP`)."""
+        monkeypatch.setenv("HOST_IP", "192.0.2.7")
+        access = kubernetes.KubernetesSettings(kubelet_address_env="HOST_IP").access("node7")
+        assert ("192.0.2.7", "node7") == (access.address, access.name)

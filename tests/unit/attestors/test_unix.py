@@ -143,12 +143,8 @@ class TestProgram:
 
     async def test_another_mount_namespace(self, pool, running, monkeypatch):
         """A process in another mount namespace has no path: there it could be forged."""
-        real = os.readlink
-        monkeypatch.setattr(
-            programs.os,
-            "readlink",
-            lambda path: "mnt:[1]" if str(path).endswith(f"{running.pid}/ns/mnt") else real(path),
-        )
+        real = programs.mount_namespace
+        monkeypatch.setattr(programs, "mount_namespace", lambda pid: (4, 1) if pid == running.pid else real(pid))
         answer = await UnixAttestor({}, pool).attest(subject(running.pid))
         assert ("path" not in kinds(answer), "sha256" in kinds(answer)) == (True, True)
         assert "namespace" in answer.withheld["path"]

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from sojourn.audit.events import EVENTS
+from sojourn.audit.events import DENIALS, EVENTS
 from sojourn.audit.journal import Audit
 from sojourn.runtime.clock import SystemClock
 
@@ -222,6 +222,27 @@ def test_every_name_can_be_told() -> None:
     """No event is recorded under a name that cannot be read from the code."""
     _, unknown = found()
     assert [] == unknown
+
+
+# Something cannot be used, or was decided; nobody asked for anything and did not get it.
+NO_DENIALS = {
+    "sink_refused",
+    "config_refused",
+    "followed_folder_refused",
+    "node_refused",
+    "policy_refused",
+    "shadow_policy_refused",
+    "approval_decided",
+}
+
+
+def test_every_refusal_counts_as_one() -> None:
+    """Each event that says of itself that something was denied or refused is searched as a refusal, or said not to be."""
+    words = ("denied", "refus", "reject", "not taken", "gave no", "not good")
+    said = {name for name, text in EVENTS.items() if any(word in f"{name} {text}" for word in words)}
+    assert DENIALS | NO_DENIALS <= set(EVENTS)
+    assert not DENIALS & NO_DENIALS
+    assert set() == said - DENIALS - NO_DENIALS
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn.audit import journal as audit_module
 from sojourn.audit.journal import DENIALS_PER_SECOND, Audit, Event, digest_of
 from sojourn.errors import StoreFailed
 
@@ -74,9 +73,9 @@ class TestNote:
         await audit.flush()
         assert ["a", "b", "c"] == store.names
 
-    async def test_a_bounded_number_waits(self, audit, store, monkeypatch, capsys):
+    async def test_a_bounded_number_waits(self, store, clock, capsys):
         """If too many wait the oldest are dropped, the log says so, and the journal has how many, once."""
-        monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
+        audit = Audit(store, clock, waiting_max=2)
         for name in "abcd":
             audit.note(name)
         await audit.flush()
@@ -86,9 +85,9 @@ class TestNote:
         assert ["c", "d", "e"] == store.names[1:]
         assert "audit_record_lost" in capsys.readouterr().out
 
-    async def test_lost_while_it_cannot_be_written(self, audit, store, monkeypatch):
+    async def test_lost_while_it_cannot_be_written(self, store, clock):
         """Of what is lost while the disk takes nothing the number is written with the first that it takes."""
-        monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
+        audit = Audit(store, clock, waiting_max=2)
         store.failure = StoreFailed("no")
         for name in "abcd":
             audit.note(name)
@@ -98,16 +97,16 @@ class TestNote:
         await audit.flush()
         assert (["records_lost", "c", "d"], [{"count": 2}]) == (store.names, store.fields("records_lost"))
 
-    async def test_many_lost_ones_do_not_fill_the_log(self, audit, store, monkeypatch, capsys):
+    async def test_many_lost_ones_do_not_fill_the_log(self, store, clock, capsys):
         """However many records are lost, the log has a line a second, with their number."""
-        monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
+        audit = Audit(store, clock, waiting_max=2)
         for _ in range(1_000):
             audit.note("a")
         assert 1 == capsys.readouterr().out.count("audit_record_lost")
 
-    async def test_counts_what_is_lost(self, audit, monkeypatch):
+    async def test_counts_what_is_lost(self, store, clock):
         """Whoever records something once can tell that its record may have gone."""
-        monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
+        audit = Audit(store, clock, waiting_max=2)
         for name in "abc":
             audit.note(name)
         assert 1 == audit.lost
@@ -177,9 +176,7 @@ class TestDenied:
     async def test_waits_no_second_for_nothing(self, audit, store, monkeypatch):
         """Whoever writes the journal wakes each second only while there may be a number of refusals to tell."""
         waits, timeout = asyncio.Queue(), asyncio.timeout
-        monkeypatch.setattr(
-            audit_module.asyncio, "timeout", lambda seconds: waits.put_nowait(seconds) or timeout(seconds)
-        )
+        monkeypatch.setattr(asyncio, "timeout", lambda seconds: waits.put_nowait(seconds) or timeout(seconds))
         writing = asyncio.ensure_future(audit.run())
         try:
             async with timeout(DEADLINE_SECONDS):

@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.authorities import authority_in
 from fakes.registrations import TRUST_DOMAIN
-from sojourn.authority.embedded_ca import JWT, RS256, X509
+from sojourn.authority.embedded_ca import JWT, RS256
+from sojourn.authority.key_steps import X509
 from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, InvalidSvid, InvalidToken, Unavailable
 from sojourn.files import atomic
 from sojourn.jose.jws import parse_unverified
@@ -297,13 +298,13 @@ class TestMaintain:
 
 
 class TestLocalAuthorities:
-    def test_root_rotation(self, folder, clock, authority):
+    async def test_root_rotation(self, folder, clock, authority):
         """Over a rotation of the root both are in the bundle: what either signed verifies, also after a restart."""
         first = authority.slots(X509).active.id
         before = authority.issue_x509(WEB, HOUR)
         made = authority.prepare(X509)
         during = authority.issue_x509(WEB, HOUR)
-        authority.activate(X509, made.id)
+        await authority.activate(X509, made.id)
         after = authority.issue_x509(WEB, HOUR)
         assert [first, first, made.id] == [authority.root_of(svid) for svid in (before, during, after)]
         again = authority_in(folder, clock)
@@ -311,11 +312,11 @@ class TestLocalAuthorities:
             assert WEB == verify(svid, authority, clock) == verify(svid, again, clock)
         assert made.id == again.root_of(again.issue_x509(WEB, HOUR))
 
-    def test_a_revoked_root(self, folder, clock, authority):
+    async def test_a_revoked_root(self, folder, clock, authority):
         """What a revoked root signed verifies no more, here and after a restart; what the new one signs does."""
         first = authority.slots(X509).active.id
         svid = authority.issue_x509(WEB, HOUR)
-        authority.activate(X509, authority.prepare(X509).id)
+        await authority.activate(X509, authority.prepare(X509).id)
         authority.taint(X509, first)
         assert WEB == verify(svid, authority, clock)
         assert frozenset({first}) == authority.bundle.tainted
@@ -326,10 +327,10 @@ class TestLocalAuthorities:
                 verify(svid, each, clock)
             assert WEB == verify(each.issue_x509(WEB, HOUR), each, clock)
 
-    def test_a_revoked_jwt_key(self, authority, clock):
+    async def test_a_revoked_jwt_key(self, authority, clock):
         """A JWT-SVID of a revoked key verifies no more; those of the next key do."""
         svid, first = authority.issue_jwt(WEB, ["a"], HOUR), authority.slots(JWT).active.id
-        authority.activate(JWT, authority.prepare(JWT).id)
+        await authority.activate(JWT, authority.prepare(JWT).id)
         authority.taint(JWT, first)
         assert WEB == verify_jwt(svid, authority, clock).spiffe_id
         authority.revoke(JWT, first)
@@ -342,12 +343,12 @@ class TestLocalAuthorities:
         with pytest.raises(FailedPrecondition, match="current local authority"):
             authority.replace(X509, authority.slots(X509).active.id)
 
-    def test_each_step_is_told(self, authority):
+    async def test_each_step_is_told(self, authority):
         """Each step changes the bundle's sequence number and runs the hooks."""
         heard = []
         authority.on_change(lambda: heard.append(authority.bundle.sequence))
         first = authority.slots(X509).active.id
-        authority.activate(X509, authority.prepare(X509).id)
+        await authority.activate(X509, authority.prepare(X509).id)
         authority.taint(X509, first)
         authority.revoke(X509, first)
         assert 4 == len(heard)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sojourn.cli.audit import _since, record_line
+from sojourn.cli.audit import moment_ms, record_line
 from sojourn.errors import InvalidInput
 
 
@@ -45,10 +45,10 @@ class TestSince:
     )
     def test_a_time_or_so_long_ago(self, text: str, seconds: int) -> None:
         """`--since` takes a duration, which is so long ago, or a time with its offset from UTC."""
-        assert (self.NOW.timestamp() - seconds) * 1000 == _since(text, self.NOW)
+        assert (self.NOW.timestamp() - seconds) * 1000 == moment_ms("--since", text, self.NOW)
 
     @pytest.mark.parametrize("text", ["yesterday", "2026-05-01T07:59:00", "2h ago", "-1h", "999999999999h", ""])
     def test_what_is_neither(self, text: str) -> None:
         """Whatever else is refused, a time that does not say of which zone it is too."""
         with pytest.raises(InvalidInput, match="--since"):
-            _since(text, self.NOW)
+            moment_ms("--since", text, self.NOW)

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from sojourn.cli import root
 from sojourn.cli.examples import EXAMPLES
-from sojourn.cli.usage import sentence
+from sojourn.cli.misuse import sentence
 
 
 def _all():

@@ -4,13 +4,14 @@ import contextlib
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from fakes.configs import faults
 from harness.examples import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from sojourn.config.load import VARIABLES, flatten, load
+from sojourn.config.load import VARIABLES, digest_of, flatten, load
 from sojourn.config.model import Config
 from sojourn.errors import InvalidConfig
 from sojourn.limits import SVID_TTL_MAX_SECONDS
@@ -18,6 +19,16 @@ from sojourn.settings.toml_lines import line_numbers
 from sojourn.spiffe.ids import SpiffeId
 
 SAMPLES = Path(__file__).parent.parent.parent.parent / "deploy" / "samples"
+
+PEOPLE = """[listen]
+people_certificate = "/c.pem"
+people_key = "/k.pem"
+[people.corp]
+issuer = "https://idp.example"
+[[people.corp.presenters]]
+workloads = ["spiffe://example.org/a"]
+id_token_audiences = ["app"]
+"""
 
 
 class TestDefaults:
@@ -89,12 +100,13 @@ class TestPrecedence:
         )
 
     @pytest.mark.parametrize("variable", sorted(VARIABLES))
-    def test_every_variable_has_a_key(self, variable):
+    def test_every_variable_has_a_key(self, write, variable):
         """Each variable sets a key that exists."""
         address = "127.0.0.1:1"
         values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": address, "SOJOURN_TRUST_DOMAIN": "td"}
-        values |= dict.fromkeys((f"SOJOURN_LISTEN_{each}" for each in ("TCP", "HTTPS", "TRUST")), address)
-        loaded = load(None, {}, {variable: values.get(variable, "/x" if "NODE" not in variable else "n")})
+        values |= dict.fromkeys((f"SOJOURN_LISTEN_{each}" for each in ("TCP", "HTTPS", "TRUST", "PEOPLE")), address)
+        people = write(PEOPLE) if variable == "SOJOURN_LISTEN_PEOPLE" else None  # without an issuer it is refused
+        loaded = load(people, {}, {variable: values.get(variable, "/x" if "NODE" not in variable else "n")})
         assert variable == loaded.origins[VARIABLES[variable]]
 
     def test_inner_keys(self, write):
@@ -296,3 +308,106 @@ def test_line_numbers():
     """Keys and tables are found by line; the first mention counts."""
     text = "# a = 1\na = 1\n[ t ]\nb.c = 2\n\n[[list]]\nx = 1\n[[list]]\nx = 2\n"
     assert {"a": 2, "t": 3, "t.b.c": 4, "list": 6, "list.x": 7} == line_numbers(text)
+
+
+class TestHeldSockets:
+    """Sockets that systemd holds."""
+
+    HELD: ClassVar = {"socket": Path("/run/sojourn/agent.sock"), "admin_socket": Path("/run/sojourn/admin.sock")}
+
+    def test_where_they_are(self):
+        """Where nothing names the sockets they are where systemd holds them."""
+        loaded = load(None, {}, {}, self.HELD)
+        assert self.HELD == {"socket": loaded.config.socket, "admin_socket": loaded.config.admin_socket}
+        assert "systemd" == loaded.origins["socket"]
+
+    def test_the_same_place(self, tmp_path):
+        """A configuration that names the very place is good."""
+        path = tmp_path / "agent.toml"
+        path.write_text('socket = "unix:///run/sojourn/agent.sock"\n')
+        assert self.HELD["socket"] == load(path, {}, {}, self.HELD).config.socket
+
+    def test_another_place(self, tmp_path):
+        """One that names another place is refused with its line: systemd's socket is the one that callers find."""
+        path = tmp_path / "agent.toml"
+        path.write_text('trust_domain = "example.org"\nsocket = "/run/other.sock"\n')
+        with pytest.raises(InvalidConfig) as caught:
+            load(path, {}, {"SOJOURN_ADMIN_SOCKET": "/run/third.sock"}, self.HELD)
+        first, second = caught.value.faults
+        assert first.startswith(f"{path}:2: socket: systemd holds this socket at '/run/sojourn/agent.sock'")
+        assert "systemctl edit sojourn-agent.socket" in first
+        assert second.startswith("SOJOURN_ADMIN_SOCKET: admin_socket: ")
+        assert "systemctl edit sojourn-admin.socket" in second
+
+
+class TestCredentials:
+    """Files that systemd hands to a service (systemd.exec(5), CREDENTIALS)."""
+
+    def config(self, folder, named):
+        path = folder / "agent.toml"
+        path.write_text(f'[listen]\nhttps = "127.0.0.1:0"\nhttps_certificate = "{named}"\nhttps_key = "{named}"\n')
+        return path
+
+    def test_named(self, tmp_path):
+        """`credential:NAME` is the file of that name in CREDENTIALS_DIRECTORY, and not one beside the configuration."""
+        path = self.config(tmp_path, "credential:https-key")
+        listen = load(path, {}, {"CREDENTIALS_DIRECTORY": "/run/credentials/sojourn.service"}).config.listen
+        assert Path("/run/credentials/sojourn.service/https-key") == listen.https_key == listen.https_certificate
+
+    def test_of_an_upstream_authority(self, tmp_path):
+        """The key of an upstream authority may be a credential; its other files are relative to the configuration's."""
+        path = tmp_path / "agent.toml"
+        path.write_text(
+            '[authority.upstream]\nkind = "disk"\ncertificate = "c.pem"\nkey = "credential:k"\nroots = "/etc/r.pem"\n'
+        )
+        above = load(path, {}, {"CREDENTIALS_DIRECTORY": "/run/credentials/x"}).config.authority.upstream
+        assert (tmp_path / "c.pem", Path("/run/credentials/x/k"), Path("/etc/r.pem")) == (
+            above.certificate,
+            above.key,
+            above.roots,
+        )
+
+    @pytest.mark.parametrize("folder", ["", "relative"])
+    def test_without_credentials(self, tmp_path, folder):
+        """Outside of a unit that has the credential, naming it is a fault that says what the unit needs."""
+        path = self.config(tmp_path, "credential:tls")
+        found = faults(path, environment={"CREDENTIALS_DIRECTORY": folder})
+        assert 2 == len(found)
+        assert all("LoadCredential=tls:FILE" in each and str(path) in each for each in found)
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "../keys/root.pem", "a/b"])
+    def test_no_way_out(self, tmp_path, name):
+        """A name with a folder in it is no credential's."""
+        path = self.config(tmp_path, f"credential:{name}")
+        assert 2 == len(faults(path, environment={"CREDENTIALS_DIRECTORY": "/run/credentials/x"}))
+
+
+def test_a_file_that_was_edited(write):
+    """A file has the digest with which it was loaded until it is edited; without a file there is none."""
+    path = write('trust_domain = "one.example"\n')
+    digest = load(path, {}, {}).digest
+    assert digest == digest_of(path)
+    path.write_text('trust_domain = "two.example"\n')
+    assert digest != digest_of(path)
+    assert "" == load(None, {}, {}).digest
+    path.unlink()
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        digest_of(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('socket = "run/agent.sock"', "authority.upstream.socket is this agent's own"),
+        ('socket = "run/admin.sock"', "authority.upstream.socket is this agent's own"),
+        ('socket = "/run/spire.sock"\nspiffe_id = "spiffe://other.org/a"', "is not of the trust domain 'example.org'"),
+    ],
+)
+def test_an_authority_above_itself(tmp_path, more, told):
+    """An agent that would ask itself, or a server of another trust domain, for its intermediate is refused."""
+    path = tmp_path / "agent.toml"
+    path.write_text(
+        'trust_domain = "example.org"\nsocket = "run/agent.sock"\nadmin_socket = "run/admin.sock"\n'
+        f'[authority.upstream]\nkind = "spire"\nservers = ["a:1"]\n{more}\n'
+    )
+    assert told in "; ".join(faults(path))

@@ -8,17 +8,19 @@ from sojourn.config import paths
 from sojourn.errors import InvalidInput
 
 NAMES = ("SOJOURN_SOCKET", "SOJOURN_ADMIN_SOCKET", "SPIFFE_ENDPOINT_SOCKET", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+SERVICE = ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CONFIGURATION_DIRECTORY")
 
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A user without any setting, on a machine without any agent."""
-    for name in NAMES:
+    for name in (*NAMES, *SERVICE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(paths, "_SYSTEM_RUN", tmp_path / "run")
+    monkeypatch.setattr(paths, "SYSTEM_RUN", tmp_path / "run")
     monkeypatch.setattr(paths, "_USERS_RUN", tmp_path / "users")
+    monkeypatch.setattr(paths, "_SYSTEM_CONFIG", tmp_path / "etc")
 
 
 class TestOrder:
@@ -111,3 +113,57 @@ class TestDefaults:
         assert str(tmp_path / "run" / "admin.sock") == paths.admin_socket()
         with pytest.raises(InvalidInput, match="HOME or XDG_STATE_HOME"):
             paths.default_state_dir()
+
+
+class TestService:
+    """What systemd sets for a unit (systemd.exec(5))."""
+
+    def test_folders_of_the_unit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a unit the agent's data, sockets and configuration are in the unit's folders, whoever its user is."""
+        for name, value in zip(SERVICE, ("/var/lib/x:/var/lib/y", "/run/x", "/etc/x"), strict=True):
+            monkeypatch.setenv(name, value)
+        for uid in (0, 1000):
+            monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+            found = (paths.default_state_dir(), paths.agent_run_dir(), paths.config_dir())
+            assert (Path("/var/lib/x"), Path("/run/x"), Path("/etc/x")) == found
+
+    def test_clients_in_units(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A client in a unit of its own looks for the agent where it did: the unit's run folder is not the agent's."""
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "shop"))
+        (tmp_path / "shop").mkdir()
+        (tmp_path / "shop" / "agent.sock").touch()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "agent.sock").touch()
+        assert str(tmp_path / "run" / "agent.sock") == paths.public_socket()
+
+    @pytest.mark.parametrize("variable", SERVICE)
+    def test_relative(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+        """A folder that is not absolute is refused: the agent would keep its keys somewhere else than it is told."""
+        monkeypatch.setenv(variable, "sojourn")
+        asks = {
+            "STATE_DIRECTORY": paths.default_state_dir,
+            "RUNTIME_DIRECTORY": paths.agent_run_dir,
+            "CONFIGURATION_DIRECTORY": paths.config_dir,
+        }
+        with pytest.raises(InvalidInput, match=variable):
+            asks[variable]()
+
+    def test_configuration_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """The unit's agent.toml is read without being named, and else root's in /etc; a user's agent reads neither."""
+        assert paths.default_config_file() is None
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        assert paths.default_config_file() is None
+        for folder in ("etc", "unit"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "agent.toml").touch()
+        assert tmp_path / "etc" / "agent.toml" == paths.default_config_file()
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert paths.default_config_file() is None
+        monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path / "unit"))
+        assert tmp_path / "unit" / "agent.toml" == paths.default_config_file()
+
+    def test_a_file_that_is_meant_to_be_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A link that leads nowhere counts as there, so that reading it says why: it is not passed over."""
+        monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path))
+        (tmp_path / "agent.toml").symlink_to(tmp_path / "gone.toml")
+        assert tmp_path / "agent.toml" == paths.default_config_file()

@@ -7,6 +7,7 @@ import structlog
 from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from sojourn.audit.journal import Audit
+from sojourn.config.load import Loaded
 from sojourn.config.model import Config
 from sojourn.config.reload import ConfigReload, values_of
 from sojourn.errors import InvalidConfig
@@ -20,7 +21,7 @@ class Room:
         self.audit = Audit(self.journal, self.clock)
         self.next = {}
         self.levels = []
-        self.reload = ConfigReload(self.config(), self.file, self.read, self.audit, self.clock)
+        self.reload = ConfigReload(Loaded(self.config(), {}), self.file, self.read, self.audit, self.clock)
         self.reload.on(["log.level"], self.apply)
 
     def config(self, **changes):
@@ -29,7 +30,7 @@ class Room:
     def read(self):
         if isinstance(self.next, Exception):
             raise self.next
-        return self.config(**self.next)
+        return Loaded(self.config(**self.next), {}, "made-of-" + "-".join(self.next))
 
     async def apply(self, config):
         if config.log.level == "error":
@@ -76,8 +77,9 @@ class TestReload:
         )
         [refused] = room.journal.fields("config_refused")
         assert "agent.toml:3: colour: unknown key" == refused["reason"]
-        await room.read_again(listen={"tcp": "127.0.0.1:1"})
-        assert "" == room.reload.fault
+        assert "made-of-listen" == room.reload.digest
+        await room.read_again(listen={"tcp": "127.0.0.1:1"}, log={"level": "debug"})
+        assert ("", "made-of-listen-log") == (room.reload.fault, room.reload.digest)
 
     async def test_one_that_cannot_be_applied(self, room):
         """A key that could not be applied after all needs a restart."""
@@ -113,3 +115,9 @@ def test_keys():
     assert {"kind": "oidc", "client_secret": "s"} == found["providers.corp"]
     assert {"trust_domain", "tasks.types_dir", "attestors.unix", "services"} <= found.keys()
     assert not [key for key in found if "secret" in key or key in {"tasks", "providers"}]
+
+
+def test_keys_of_a_plugins_upstream_authority():
+    """What a plugin reads of its table counts, so that a change of it is told to need a restart."""
+    above = {"authority": {"upstream": {"kind": "desk", "size": 3}}}
+    assert 3 == values_of(Config.model_validate(above))["authority.upstream.size"]

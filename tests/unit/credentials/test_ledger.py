@@ -7,7 +7,6 @@ from fakes.credentials import ended
 from fakes.task_room import READ_TICKETS
 from fakes.task_types import TICKETS
 from sojourn import limits
-from sojourn.credentials import index
 from sojourn.credentials.credential import ASKING, ENDING, GONE, HELD, OPEN
 from sojourn.errors import LimitExceeded, StoreFailed
 from sojourn.providers.errors import ProviderUnavailable
@@ -125,9 +124,9 @@ class TestBeforeUse:
 
 
 class TestLimits:
-    async def test_of_one_task(self, cascade, task, monkeypatch):
+    async def test_of_one_task(self, cascade, task):
         """A task has so many at once and no more; when one is gone there is room again."""
-        monkeypatch.setattr(index, "PROVIDER_CREDENTIALS_PER_TASK", 2)
+        cascade.book.index.room_per_task = 2
         first, _ = await cascade.held(task), await cascade.held(task)
         with pytest.raises(LimitExceeded, match="the task has"):
             await cascade.ask(task)
@@ -135,15 +134,15 @@ class TestLimits:
         await cascade.settled()
         assert (await cascade.ask(task)).state == ASKING
 
-    async def test_of_one_workload_and_of_all(self, cascade, room, task, monkeypatch):
+    async def test_of_one_workload_and_of_all(self, cascade, room, task):
         """One workload has no more than its share, and all have so many together."""
-        monkeypatch.setattr(index, "PROVIDER_CREDENTIALS_PER_ID", 1)
+        cascade.book.index.room_per_workload = 1
         other = await room.begin(wanted=READ_TICKETS)
         await cascade.held(task)
         with pytest.raises(LimitExceeded, match="too many"):
             await cascade.ask(other)
-        monkeypatch.setattr(index, "PROVIDER_CREDENTIALS_PER_ID", 9)
-        monkeypatch.setattr(index, "PROVIDER_CREDENTIALS", 1)
+        cascade.book.index.room_per_workload = 9
+        cascade.book.index.room = 1
         with pytest.raises(LimitExceeded, match="too many"):
             await cascade.ask(other)
 

@@ -2,6 +2,7 @@
 
 import pytest
 from fakes.handing_room import CLOUD, ORDERS, OutsideRoom, outside_type
+from fakes.persons import person
 from fakes.task_types import TICKETS
 from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import BindingNotOffered
@@ -40,6 +41,16 @@ async def test_nothing_of_a_provider_s_is_bound(room, options):
     with pytest.raises(BindingNotOffered) as found:
         await room.giving.give(await room.begin(), ORDERS, (), **options)
     assert ("binding_not_offered", []) == (found.value.code, room.corp.wanted)
+
+
+async def test_a_person_s_key():
+    """A task that lives by a person's token that is bound to a key gets nothing of a provider, which binds nothing."""
+    kind = outside_type(person='{need = "required"}')
+    async with OutsideRoom({"triage": kind}).running() as room:
+        with pytest.raises(BindingNotOffered):
+            await room.giving.give(await room.begin(person=person("alice", key="A" * 43)), ORDERS, ())
+        assert [] == room.corp.wanted
+        assert (await room.giving.give(await room.begin(person=person("alice")), ORDERS, ())).provider == "corp"
 
 
 async def test_the_only_resource():

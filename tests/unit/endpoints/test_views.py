@@ -23,9 +23,18 @@ from sojourn.identity.entries import IdentityKey
 from sojourn.identity.issued_svids import IssuedSvid
 from sojourn.identity.revocation_list import RevokedIdentity, RevokedSvid
 from sojourn.identity.subscriptions import Streams
-from sojourn.limits import AUDIT_PAGE_BYTES, LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS, REDECIDED_AT_ONCE, STATUS_ROWS
+from sojourn.limits import (
+    AUDIT_PAGE_BYTES,
+    LISTED_TEXT,
+    LIVE_TASKS_PER_UID,
+    PAGE_BYTES,
+    PAGE_ITEMS,
+    REDECIDED_AT_ONCE,
+    STATUS_ROWS,
+)
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.kill_switch import KillSwitch
+from sojourn.tasks.people_names import PeopleNames
 from sojourn.tasks.policy_reload import Consequence
 from sojourn.tasks.suspension import TaskChanges
 
@@ -69,6 +78,7 @@ def api(room):
         TaskMessages(NO_OUTLETS),
         room.audit,
         NoRefusals(),
+        PeopleNames(room.engine.pseudonyms, {}),
     )
 
 
@@ -117,6 +127,38 @@ class TestManyTasks:
         assert made[0].created_at > made[2].created_at
         rest = await api.list(None, pb.ListTasksRequest(page_token=page.next_page_token))
         assert [each.id for each in made] == [each.id for each in (*page.tasks, *rest.tasks)]
+
+    async def test_of_a_type_and_of_a_workload(self, room, api, tasks):
+        """A list of one type, or of one workload, has its tasks alone, page by page, and those that ended if asked for."""
+        other = await room.begin("asked", params={"ticket": "1", "level": "3"})
+        room.engine.end(tasks[3], "completed", "success")
+        triage = [each.id for each in tasks]
+        for asked, expected in (
+            ({"type": "triage", "include_ended": True}, triage),
+            ({"type": "triage"}, [each for each in triage if each != tasks[3].id]),
+            ({"type": "asked"}, [other.id]),
+            ({"type": "none"}, []),
+            ({"type": "triage", "spiffe_id": TRIAGE, "include_ended": True}, triage),
+            ({"spiffe_id": TRIAGE, "include_ended": True}, [*triage, other.id]),
+            ({"spiffe_id": "spiffe://example.org/nobody", "include_ended": True}, []),
+        ):
+            request, found = pb.ListTasksRequest(page_size=60, **asked), []
+            while True:
+                answer = await api.list(None, request)
+                found += [each.id for each in answer.tasks]
+                if not answer.next_page_token:
+                    break
+                request.page_token = answer.next_page_token
+            assert expected == found
+
+    async def test_whose_they_are(self, room, tasks):
+        """Live tasks are counted by user with the limit; those with the most come first, and the rest is a number."""
+        owner = tasks[0].owner
+        assert ([(owner, MANY, LIVE_TASKS_PER_UID)], 0) == room.engine.tasks.owners(2)
+        assert ([], 1) == room.engine.tasks.owners(0)
+        for task in tasks:
+            room.engine.end(task, "completed", "success")
+        assert ([], 0) == room.engine.tasks.owners(2)
 
     async def test_parameters_are_cut(self, api, tasks):
         """A list has the beginning of long parameters, and their names; a single task has them whole."""
@@ -190,9 +232,12 @@ class TestManyTasks:
         policies = SimpleNamespace(
             folder=SimpleNamespace(read=read), reloading=SimpleNamespace(consequences=lambda _types: found)
         )
-        answer = await PolicyApi(SimpleNamespace(types=SimpleNamespace(digest="b")), None, policies).reload(
-            BY, pb.ReloadPolicyRequest(dry_run=True)
+        engine, reviews = (
+            SimpleNamespace(types=SimpleNamespace(digest="b")),
+            SimpleNamespace(newly_blocked=lambda *_: []),
         )
+        api = PolicyApi(engine, None, policies, None, reviews)
+        answer = await api.reload(BY, pb.ReloadPolicyRequest(dry_run=True))
         assert (OUTCOMES_TOLD, MANY - OUTCOMES_TOLD) == (len(answer.consequences), answer.left_out)
         told = [each.outcome for each in answer.consequences]
         assert sorted(outcomes, key=["end", "narrow", "keep"].index)[:OUTCOMES_TOLD] == told

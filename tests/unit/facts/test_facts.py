@@ -109,6 +109,18 @@ class TestLookup:
         stale = FactRule(type="long", sources=(MONITOR, OPERATOR), max_age="1m")
         assert [] == readings.before(said, stale, others, ground.clock.boot())
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"subject": "corp|alice@example.org"}, {"name": "corp/alice@example.org"}, {"source": "alice@example.org"}],
+    )
+    async def test_nobody_is_quoted(self, ground, wrong):
+        """What is refused for a wrong name, subject or source is not quoted: a person's name may stand there, and the
+        error goes to the log.
+        """
+        with pytest.raises(InvalidInput) as caught:
+            await ground.say(**wrong)
+        assert "alice" not in caught.value.public + caught.value.detail
+
     async def test_the_next_best(self, ground):
         """A fact that is stale, or of another type, gives way to the next source and the next subject."""
         await ground.say(value=1)

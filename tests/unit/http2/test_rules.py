@@ -23,6 +23,8 @@ from harness.http2 import (
     frame,
     literal,
     message,
+    setting,
+    window,
 )
 from sojourn.http2 import connection as connection_module
 from sojourn.http2.connection import Connection
@@ -51,14 +53,6 @@ PADDED_PRIORITY = 0x20
 
 def four(number):
     return number.to_bytes(4, "big")
-
-
-def setting(name, value):
-    return frame(SETTINGS, body=name.to_bytes(2, "big") + four(value))
-
-
-def more(stream, increment):
-    return frame(WINDOW_UPDATE, 0, stream, four(increment))
 
 
 class Peer:
@@ -192,14 +186,14 @@ BROKEN = {
     ),
     "block-that-is-none": (frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"), COMPRESSION),
     "reset-of-a-stream-to-come": (frame(RST_STREAM, 0, 1, four(8)), PROTOCOL),
-    "window-of-a-stream-to-come": (more(1, 1), PROTOCOL),
-    "window-of-nothing": (more(0, 0), PROTOCOL),
-    "window-that-is-too-large": (more(0, WINDOW_MAX_BYTES - WINDOW_BYTES + 1), FLOW),
+    "window-of-a-stream-to-come": (window(1, 1), PROTOCOL),
+    "window-of-nothing": (window(0, 0), PROTOCOL),
+    "window-that-is-too-large": (window(0, WINDOW_MAX_BYTES - WINDOW_BYTES + 1), FLOW),
     "frames-too-small": (setting(5, FRAME_BYTES - 1), PROTOCOL),
     "frames-too-large": (setting(5, 2**24), PROTOCOL),
     "push-that-is-no-flag": (setting(2, 2), PROTOCOL),
     "first-window-too-large": (setting(4, WINDOW_MAX_BYTES + 1), FLOW),
-    "first-window-with-what-there-is": (HEAD + more(1, WINDOW_MAX_BYTES - WINDOW_BYTES) + setting(4, WINDOW_BYTES + 1), FLOW),
+    "first-window-with-what-there-is": (HEAD + window(1, WINDOW_MAX_BYTES - WINDOW_BYTES) + setting(4, WINDOW_BYTES + 1), FLOW),
     "priority-of-itself": (frame(PRIORITY, 0, 3, four(3) + b"\0"), PROTOCOL),
     "push": (WHOLE + frame(PUSH_PROMISE, END_HEADERS, 1, four(2) + BLOCK), PROTOCOL),
 }  # fmt: skip
@@ -211,8 +205,8 @@ GOOD = {
     "head-in-pieces": frame(HEADERS, 0, 1, BLOCK[:9])
     + frame(CONTINUATION, 0, 1, b"") * (HEADER_BLOCK_FRAMES - 2)
     + frame(CONTINUATION, END_HEADERS, 1, BLOCK[9:]),
-    "window-as-large-as-may-be": more(0, WINDOW_MAX_BYTES - WINDOW_BYTES),
-    "window-of-a-stream-as-large-as-may-be": HEAD + more(1, WINDOW_MAX_BYTES - WINDOW_BYTES),
+    "window-as-large-as-may-be": window(0, WINDOW_MAX_BYTES - WINDOW_BYTES),
+    "window-of-a-stream-as-large-as-may-be": HEAD + window(1, WINDOW_MAX_BYTES - WINDOW_BYTES),
     "frames-as-small-as-may-be": setting(5, FRAME_BYTES),
     "frames-as-large-as-may-be": setting(5, 2**24 - 1),
     "push-allowed": setting(2, 1),
@@ -221,7 +215,7 @@ GOOD = {
     "unknown-setting": setting(99, 7),
     "settings-acknowledged": frame(SETTINGS, ACK),
     "reset-of-what-is-over": HEAD + frame(RST_STREAM, 0, 1, four(8)) * 2,
-    "window-of-what-is-over": HEAD + frame(RST_STREAM, 0, 1, four(8)) + more(1, 1),
+    "window-of-what-is-over": HEAD + frame(RST_STREAM, 0, 1, four(8)) + window(1, 1),
 }
 
 
@@ -249,7 +243,7 @@ class TestRules:
                 id="length-of-nothing",
             ),
             pytest.param(HEAD + HEAD, PROTOCOL, id="trailers-that-do-not-end"),
-            pytest.param(HEAD + more(1, WINDOW_MAX_BYTES - WINDOW_BYTES + 1), FLOW, id="window"),
+            pytest.param(HEAD + window(1, WINDOW_MAX_BYTES - WINDOW_BYTES + 1), FLOW, id="window"),
             pytest.param(
                 HEAD + frame(DATA, 0, 1, bytes(FRAME_BYTES)) * (REQUEST_WINDOW_BYTES // FRAME_BYTES + 1), FLOW, id="ahead",
             ),
@@ -290,7 +284,7 @@ class TestRules:
     async def test_what_still_comes_of_a_call_that_is_ended(self, greeted):
         """A call that we end for a mistake is remembered once; one that the peer has ended has nothing more to come."""
         await greeted.send(HEAD, frame(HEADERS, END_HEADERS, 3, BLOCK))
-        assert (1, FLOW) == await greeted.refused(more(1, WINDOW_MAX_BYTES))
+        assert (1, FLOW) == await greeted.refused(window(1, WINDOW_MAX_BYTES))
         assert ([1], None) == (list(greeted.connection._reset), await greeted.refused(frame(DATA, 0, 1, b"x")))
         await greeted.send(frame(RST_STREAM, 0, 3, four(8)))
         assert (3, CLOSED) == await greeted.refused(frame(DATA, 0, 3, b"x"))
@@ -350,12 +344,12 @@ class TestRules:
 class TestAnswers:
     async def test_settings_change_the_windows(self, greeted):
         """The first window that a peer names is that of its streams, of those too that are under way."""
-        await greeted.send(setting(4, 100), HEAD, more(1, 5))
+        await greeted.send(setting(4, 100), HEAD, window(1, 5))
         [stream] = greeted.connection._streams.values()
         assert (105, WINDOW_BYTES) == (stream.window, greeted.connection.window)
         assert [(SETTINGS, ACK, 0, b"")] == await greeted.send(setting(4, 90))
         assert 95 == stream.window
-        await greeted.send(setting(3, 1), frame(HEADERS, END_HEADERS, 3, BLOCK), more(0, 7))
+        await greeted.send(setting(3, 1), frame(HEADERS, END_HEADERS, 3, BLOCK), window(0, 7))
         assert (95, 90) == tuple(each.window for each in greeted.connection._streams.values())
         assert WINDOW_BYTES + 7 == greeted.connection.window
 
@@ -400,7 +394,7 @@ class TestBackpressure:
         """What waits for room goes on when the peer takes more, by a window or by the socket; or when it is gone."""
         for wake in (
             greeted.connection.resume_writing,
-            lambda: greeted.connection.data_received(more(0, 1)),
+            lambda: greeted.connection.data_received(window(0, 1)),
             lambda: greeted.connection.connection_lost(None),
         ):
             waiting = asyncio.ensure_future(greeted.connection.freed())

@@ -133,6 +133,34 @@ class TestRegistry:
         await registry.delete(["next"])
         assert () == registry.registered(one)
 
+    async def test_still_what_it_was(self):
+        """What was found is no more what it was once it is changed, over or deleted, whether a template made it or not."""
+        clock = FakeClock()
+        soon = int(clock.now().timestamp()) + 60
+        store = FakeEntryStore([template(expires_at=soon), entry("/said", id="said")])
+        registry = Registry(store, TRUST_DOMAIN, [NODE], clock, Alarms(clock))
+        found = [registry.registered(spiffe_id(path))[0] for path in ("/ns/a/sa/b", "/said")]
+        assert [True, True] == [registry.has_still(each) for each in found]
+        clock.advance(60)
+        assert [False, True] == [registry.has_still(each) for each in found]
+        await registry.update([("said", lambda old: changed(old, {"hint": "x"}))])
+        assert not registry.has_still(found[1])
+        (now,) = registry.registered(spiffe_id("/said"))
+        assert registry.has_still(now)
+        await registry.delete(["said"])
+        assert not registry.has_still(now)
+
+    async def test_another_by_the_same_id(self):
+        """An entry that was deleted, and made again by its ID for another SPIFFE ID, is not what was found."""
+        clock = FakeClock()
+        registry = Registry(FakeEntryStore([entry("/said", id="said")]), TRUST_DOMAIN, [NODE], clock, Alarms(clock))
+        (found,) = registry.registered(spiffe_id("/said"))
+        await registry.delete(["said"])
+        await registry.create([entry("/other", id="said")])
+        assert not registry.has_still(found)
+        (found,) = registry.registered(spiffe_id("/other"))
+        assert registry.has_still(found)
+
     def test_known(self):
         """An entry is known as it is for an ID that can be had by it, and not for another."""
         registry = registry_of(template(), entry("/web"))

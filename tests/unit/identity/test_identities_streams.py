@@ -10,6 +10,7 @@ from fakes.identity_room import TTL, WEB, Room, empty_fixture, ids, room_fixture
 from fakes.registrations import entry
 from sojourn.attestation.process import Process
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
+from sojourn.errors.oauth import ShuttingDown
 from sojourn.limits import ATTESTATION_FRESH_SECONDS
 
 DEADLINE_SECONDS = 20
@@ -148,7 +149,7 @@ class TestStream:
     async def test_none_begins_after_closing(self, room):
         """A client that comes back before the agent is gone is sent away again."""
         room.identities.close()
-        with pytest.raises(Unavailable):
+        with pytest.raises(ShuttingDown):
             async with room.stream():
                 pass
         assert [] == list(room.identities.streams)

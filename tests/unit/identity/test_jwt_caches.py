@@ -79,7 +79,7 @@ class TestKept:
         """What the key before has signed is good, and handed out again, until that is tainted: at once no more."""
         first = room.authority.slots(JWT).active.id
         prepared = room.authority.prepare(JWT)
-        room.authority.activate(JWT, prepared.id)
+        await room.authority.activate(JWT, prepared.id)
         assert (True, True) == self.again(room, kept)
         room.authority.taint(JWT, first)
         assert (False, False) == self.again(room, kept)

@@ -10,6 +10,8 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.revocations import FakeRevocationStore
 from sojourn.audit.journal import Audit, Event, Record
+from sojourn.audit.searchable import keys_of
+from sojourn.authority import svid_stamps
 from sojourn.authority.x509_profile import signer_id
 from sojourn.errors import InvalidToken, LimitExceeded, StoreFull
 from sojourn.errors.oauth import NotOnDisk
@@ -109,16 +111,16 @@ class TestRevoking:
         await room.list.revoke([svid])
         assert ([], 1) == (await room.list.revoke([svid]), len(room.list))
 
-    async def test_too_many(self, room, monkeypatch):
+    async def test_too_many(self, room):
         """Over the limit no single one is put on the list."""
-        monkeypatch.setattr(module, "REVOKED_SVIDS", 2)
+        room.list.svids_max = 2
         with pytest.raises(LimitExceeded, match="--spiffe-id"):
             await room.list.revoke([room.x509() for _ in range(3)])
         assert 0 == len(room.list)
 
-    async def test_what_has_ended_takes_no_room(self, room, monkeypatch):
+    async def test_what_has_ended_takes_no_room(self, room):
         """Those that have ended by now do not stand in the way of others."""
-        monkeypatch.setattr(module, "REVOKED_SVIDS", 2)
+        room.list.svids_max = 2
         await room.list.revoke([room.x509(), room.x509()])
         room.clock.advance(3_601)
         assert 1 == len(await room.list.revoke([room.x509()]))
@@ -171,11 +173,11 @@ class TestIdentities:
         room.clock.step_wall(86_400 * steps[1])
         assert (True, False, False) == (room.is_revoked(before), room.is_revoked(after), room.is_revoked(room.jwt()[0]))
 
-    async def test_room_for_others(self, room, monkeypatch):
+    async def test_room_for_others(self, room):
         """An identity's X.509-SVIDs take half of the room in the CRLs that is left, those that end last; the others are
         denied all the same, and there is room for another identity.
         """
-        monkeypatch.setattr(module, "REVOKED_SVIDS", 8)
+        room.list.svids_max = 8
         svids = [room.x509(HOUR + timedelta(minutes=each)) for each in range(10)]
         shown = await room.revoke(NAME, svids)
         assert (4, 6) == (shown.x509_svids, shown.left_out)
@@ -187,9 +189,9 @@ class TestIdentities:
         await room.list.revoke([single])
         assert single.id in room.listed()
 
-    async def test_a_repeated_revocation(self, room, monkeypatch):
+    async def test_a_repeated_revocation(self, room):
         """What was listed and left out before is told again, and each once: also of what is found in two ways."""
-        monkeypatch.setattr(module, "REVOKED_SVIDS", 8)
+        room.list.svids_max = 8
         svids = [room.x509(HOUR + timedelta(minutes=each)) for each in range(10)]
 
         async def found():
@@ -252,6 +254,30 @@ class TestIdentities:
         await room.revoke(NAME)
         with pytest.raises(LimitExceeded):
             await room.revoke(ENTRY)
+
+
+class TestRestored:
+    async def test_what_was_issued_before(self, room):
+        """After a restore each SVID of before is denied, of either kind and whatever its identity, and what is issued
+        since is not.
+        """
+        (jwt, _), x509_svid = room.jwt(), room.x509()
+        room.store.svids_from = svid_stamps.first_order(room.epoch + 1)
+        room.restart()
+        assert room.is_revoked(jwt)
+        assert room.list.denies("x509", x509_svid.id, WEB)
+        assert room.list.denies("x509", x509_svid.id, None)
+        (later, _), later_x509 = room.jwt(), room.x509()
+        assert not room.is_revoked(later)
+        assert not room.list.denies("x509", later_x509.id, WEB)
+
+    async def test_an_identity_that_is_revoked_since(self, room):
+        """What was issued after a restore can be revoked as ever."""
+        room.store.svids_from = svid_stamps.first_order(room.epoch + 1)
+        room.restart()
+        jwt, _ = room.jwt()
+        await room.revoke(ENTRY)
+        assert room.is_revoked(jwt)
 
 
 class TestWrites:
@@ -452,9 +478,9 @@ class TestTime:
         await room.list._background.quiet()
         assert (True, heard + 1) == (before != room.list.crls, room.heard)
 
-    async def test_what_has_ended_and_what_has_not(self, room, monkeypatch):
+    async def test_what_has_ended_and_what_has_not(self, room):
         """No more SVIDs go out in the lists than a client takes: first what has not ended, then what ended last."""
-        monkeypatch.setattr(module, "REVOKED_SVIDS", 4)
+        room.list.svids_max = 4
         ended = [room.x509(HOUR + timedelta(minutes=each)) for each in range(4)]
         await room.list.revoke(ended)
         room.clock.advance(2 * 3_600)
@@ -487,11 +513,11 @@ class FakeJournal:
     def __init__(self, store):
         self._store = store
 
-    async def of_events(self, events, since_ms, containing):
+    async def of_events(self, events, since_ms, key):
         return [
             Record(seq, event.at_ms, event.event, event.fields, "")
             for seq, event in enumerate(self._store.events, 1)
-            if event.event in events and event.at_ms >= since_ms and containing in event.fields
+            if event.event in events and event.at_ms >= since_ms and key in keys_of(event.event, event.fields)
         ]
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from sojourn.jose import strict_json
+from sojourn.jose.strict_json import DUPLICATED
 from sojourn.limits import JSON_DEPTH
 
 
@@ -45,3 +46,27 @@ def test_what_is_no_json(text):
     """What is no JSON is refused, also where no string ends, and in no time that grows faster than its length."""
     with pytest.raises(ValueError, match=r".+"):
         strict_json.loads(text * 400_000)  # by its square that would be hours
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ('{"a": 1, "b": [2]}', {"a": 1, "b": [2]}),
+        ('{"a": 1, "a": 1}', DUPLICATED),
+        ('{"a": {"b": 1, "b": 2}, "c": [{"d": 1, "d": {}}]}', {"a": DUPLICATED, "c": [DUPLICATED]}),
+        ('{"a": {"b": 1}, "a": {"b": 1, "b": 2}}', DUPLICATED),
+    ],
+)
+def test_marked(text, read):
+    """An object that has a member twice is marked where its reader asks for that, whatever else is around it."""
+    assert read == strict_json.loads_marked(text)
+    if read is DUPLICATED:
+        with pytest.raises(ValueError, match="duplicate member"):
+            strict_json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["-0", "NaN", "1e999", "{", nested(JSON_DEPTH + 1)])
+def test_marked_is_as_strict(text):
+    """What is no JSON otherwise is none there either."""
+    with pytest.raises(ValueError, match=r".+"):
+        strict_json.loads_marked(text)

@@ -1,40 +1,25 @@
 """oauth/one_shot_holder.py: the processes that ran callers, kept pinned and looked at each time."""
 
 import os
-import subprocess
-import sys
-from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from fakes.attestations import FakeAttestor
 from fakes.children import child, holder_of, peer_of
 from fakes.granting_room import TRIAGE_ID, Room
+from fakes.runners import helper_of
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import stat_of
 from sojourn.errors import AttestationFailed
 from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTATION_SHARED_SECONDS, RUNNERS_KEPT
 from sojourn.oauth import one_shot_holder as module
-from sojourn.oauth.client_auth import SOCKET, OAuthClient
+from sojourn.oauth.client_auth import ASSERTION, SOCKET, OAuthClient
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.holders import NoProcess
+from sojourn.tasks.kept_fields import ONE_SHOT
 
 OTHER_ID = SpiffeId.parse("spiffe://example.org/other")
-RUNNER = "import subprocess, sys; helper = subprocess.Popen(['sleep', '3600']); print(helper.pid, flush=True); {then}"
-WAIT = "sys.stdin.read(); helper.kill(); helper.wait()"
 TURN = "sys.stdin.readline(); import os; os.execvp('cat', ['cat'])"
-
-
-@contextmanager
-def helper_of(then=WAIT):
-    """A process that has run a helper: both, and the helper as a peer."""
-    argv = [sys.executable, "-c", RUNNER.format(then=then)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
-        helper = Peer.of_pid(int(runner.stdout.readline()))
-        try:
-            yield runner, helper
-        finally:
-            os.kill(helper.process.pid, 9)
-            helper.close()
-            runner.kill()
 
 
 @pytest.fixture
@@ -114,6 +99,40 @@ class TestRunners:
                 room.clock.advance(ATTESTATION_SHARED_SECONDS)
             assert [one.pid, other.pid, one.pid] == asked == room.asked
             assert 1 == len(room.runners)
+
+    @pytest.mark.parametrize(("uid", "earlier"), [(1, False), (0, True), (1, True)])
+    async def test_none_of_the_caller_s(self, room, uid, earlier):
+        """A process of another user takes nothing over, nor does one that began after the caller and has only its pid."""
+        with helper_of() as (runner, helper):
+            process = SimpleNamespace(pid=helper.process.pid, start_time=0 if earlier else helper.process.start_time)
+            caller = SimpleNamespace(process=process, uid=helper.uid + uid)
+            assert [None, None] == [await found(room, caller) for _ in range(2)]
+            assert runner.pid == await found(room, helper)
+
+
+def test_who_holds_a_one_shot_task():
+    """A one-shot task is its caller's, with its runner as heir; and its runner's from the beginning if it has to wait."""
+    with child() as process, child() as other:
+        peer, runner = peer_of(process), holder_of(other)
+        client = OAuthClient(SOCKET, (), peer)
+        for heir, waits, held_by, inherits in (
+            (runner, False, process, other),
+            (None, False, process, None),
+            (runner, True, other, None),
+            (None, True, process, None),
+        ):
+            bond = module.bond_of(client, heir, waits=waits)
+            assert (ONE_SHOT, waits, held_by.pid) == (bond.binding, bond.session, bond.holder.pid)
+            assert (None if inherits is None else inherits.pid) == (None if bond.heir is None else bond.heir.pid)
+            bond.close()
+        peer.close()
+        runner.close()
+
+
+def test_a_client_on_another_machine_holds_nothing():
+    """The one-shot task of a client on another machine lives with no process here, and ends with its time."""
+    bond = module.bond_of(OAuthClient(ASSERTION, ()), None, waits=False)
+    assert (ONE_SHOT, True, None) == (bond.binding, isinstance(bond.holder, NoProcess), bond.heir)
 
 
 def test_a_runner_that_has_gone_meanwhile():

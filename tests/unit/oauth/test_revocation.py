@@ -65,6 +65,31 @@ class TestRevocation:
             assert await revocation.revoke(STRANGER, TokenQuery(token.token, hint)) is None
         assert version == task.version
 
+    async def test_the_whole_task(self, room: Room, revocation: TokenRevocation) -> None:
+        """Its holder ends the task by the hint `task`: all its tokens are dead, and no further one is given."""
+        task = await room.begin()
+        token = await room.engine.token(task, TICKETS, ())
+        assert task is await revocation.revoke(HOLDER, TokenQuery(token.token, "task"))
+        assert ("completed", "cancelled") == (task.state, task.reason)
+        (ended,) = room.store.fields("task_ended")
+        assert (str(TRIAGE_ENTRY.spiffe_id), token.claims["jti"]) == (ended["by"], ended["jti"])
+        with pytest.raises(TaskOver):
+            room.engine.check_token(token)
+        assert task is await revocation.revoke(HOLDER, TokenQuery(token.token, "task"))  # it stays what it is
+        assert "completed" == task.state
+
+    @pytest.mark.parametrize(("client", "hint"), [(HOLDER, ""), (HOLDER, "access_token"), (SERVICE, "task")])
+    async def test_not_the_whole_task(
+        self, room: Room, revocation: TokenRevocation, client: OAuthClient, hint: str
+    ) -> None:
+        """Without that hint, and for whoever is not its holder, the task lives on without its tokens."""
+        task = await room.begin()
+        token = await room.engine.token(task, TICKETS, ())
+        assert task is await revocation.revoke(client, TokenQuery(token.token, hint))
+        assert "active" == task.state
+        with pytest.raises(TaskOver, match="changed since"):
+            room.engine.check_token(token)
+
     async def test_expired_tokens_revoke_nothing(self, room: Room, revocation: TokenRevocation) -> None:
         """A token whose time is up takes no other with it."""
         task = await room.begin()

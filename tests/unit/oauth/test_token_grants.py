@@ -1,13 +1,18 @@
 """oauth/token_grants.py: who asks, by what, and what of it becomes a task token."""
 
+import asyncio
 import os
 from datetime import timedelta
 
 import pytest
 from fakes.authorities import authority_in, forging
 from fakes.children import child, peer_of
+from fakes.exchangeroom import DELEGATION
 from fakes.granting_room import ISSUER, TRIAGE_ID, WEB_ID, Room
-from fakes.task_types import TICKETS, WIKI, task_type
+from fakes.registrations import entry
+from fakes.runners import helper_of
+from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
+from sojourn.attestation.peer import Peer
 from sojourn.errors import (
     ActionOutsideType,
     InvalidInput,
@@ -17,10 +22,11 @@ from sojourn.errors import (
     PolicyDenied,
     StoreFailed,
 )
-from sojourn.errors.oauth import InvalidGrant, InvalidProof, InvalidSubject
+from sojourn.errors.oauth import AuthorizationPending, InvalidGrant, InvalidProof, InvalidSubject
 from sojourn.oauth.client_auth import ClientCredentials, ClientSender
 from sojourn.oauth.token_request import GRANT_TYPE, TOKEN_TYPE_JWT, read
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.tasks.begin import BeginRequest, Bond
 from sojourn.tasktoken.end_reasons import HOLDER_EXITED
 
 
@@ -92,7 +98,7 @@ class TestExchange:
         task = await room.begin()
         held = await room.engine.token(task, TICKETS, ["ticket:read"])
         answers = iter([task, None])
-        monkeypatch.setattr(room.granting, "_held_by", lambda *_: next(answers))
+        monkeypatch.setattr(room.verification, "held_by", lambda *_: next(answers))
         with pytest.raises(InvalidSubject, match="passed to another"):
             await room.derive(ClientSender(room.peer), held.token)
         assert [task] == room.engine.tasks.all()
@@ -216,3 +222,115 @@ class TestExchange:
         room.engine.types["triage"] = task_type(cedar='@id("none") forbid (principal, action, resource);')
         with pytest.raises(PolicyDenied):
             await room.exchange(audience=TICKETS)
+
+    async def test_what_is_left_of_the_subject_token(self, tmp_path):
+        """A token is derived for as long as the subject token is good, and none if that is less than a second."""
+        room = Room(tmp_path / "others", {"triage": task_type(delegation=DELEGATION)})
+        try:
+            task = await room.begin()
+            token = await room.engine.token(task, TICKETS, ("ticket:read",))
+            room.clock.advance(58.5)
+            derived = await room.derive(room.shows(WEB_ID), token.token, audience=TICKETS)
+            assert (token.expires_at, token.claims["jti"]) == (
+                derived.expires_at,
+                room.store.fields("delegation_accepted")[0]["by_token"],
+            )
+            room.clock.advance(0.6)
+            with pytest.raises(InvalidSubject, match="less than a second is left of subject_token"):
+                await room.derive(room.shows(WEB_ID), token.token, audience=TICKETS)
+        finally:
+            room.close()
+
+    async def test_for_how_long_it_waits(self, tmp_path):
+        """Who must wait for approval is told of which task, by whom, and for how many seconds at the most."""
+        room = Room(tmp_path / "others", {"triage": task_type(approval='{within = "60s"}')})
+        try:
+            with pytest.raises(AuthorizationPending) as first:
+                await room.exchange(audience=TICKETS)
+            (task,) = room.engine.tasks.all()
+            assert (task.id, 60, task.approval.request.id) == (
+                first.value.task_id,
+                first.value.seconds,
+                first.value.approval_id,
+            )
+            room.clock.advance(10.5)
+            with pytest.raises(AuthorizationPending) as again:
+                await room.exchange(audience=TICKETS, task_id=task.id)
+            assert (task.id, 49) == (again.value.task_id, again.value.seconds)
+        finally:
+            room.close()
+
+    async def test_it_is_due_to_what_was_shown_from_the_beginning(self, room):
+        """A one-shot task ends with the SVID that was shown for it also while its own beginning is being written."""
+        room.store.gate = asyncio.Event()
+        asking = asyncio.ensure_future(room.exchange(audience=TICKETS))
+        await asyncio.wait_for(room.store.writing.wait(), 20)
+        (task,) = room.engine.tasks.all()
+        ((kind, _),) = task.svids
+        room.store.gate.set()
+        room.store.gate = None
+        assert ("jwt", task.id) == (kind, (await asking).task_id)
+
+
+class TestWhoseTask:
+    async def test_of_a_descendant_of_its_holder(self, room):
+        """A process's task is that process's alone: what it runs has no token of it by a token that it was passed."""
+        with helper_of() as (runner, helper):
+            holder = Peer.of_pid(runner.pid)
+            task = await room.beginning.begin(
+                holder,
+                [entry("/agent/triage")],
+                BeginRequest("triage", {}),
+                Bond(holder.process.again(), "process"),
+            )
+            token = await room.engine.token(task, TICKETS, ("ticket:read",))
+            assert task.id == (await room.derive(ClientSender(holder), token.token)).task_id
+            with pytest.raises(InvalidSubject, match="another process of this workload holds it"):
+                await room.derive(ClientSender(helper), token.token)
+            holder.close()
+
+    async def test_an_actor_token(self, tmp_path):
+        """Beside a task token an actor token is of the client that has it, and of no other."""
+        room = Room(tmp_path / "others", {"triage": task_type(delegation=DELEGATION)})
+        try:
+            token = await room.engine.token(await room.begin(), TICKETS, ("ticket:read",))
+            actor = {"actor_token": room.subject(WEB_ID), "actor_token_type": TOKEN_TYPE_JWT}
+            assert WEB_ID == (await room.derive(room.shows(WEB_ID), token.token, **actor)).actor
+            actor["actor_token"] = room.subject(TRIAGE_ID)
+            with pytest.raises(InvalidInput, match="actor_token: it is not the client's"):
+                await room.derive(room.shows(WEB_ID), token.token, **actor)
+        finally:
+            room.close()
+
+    async def test_whose_proof_it_is(self, room, monkeypatch):
+        """A proof counts for the client that has authenticated, and is the socket's only if the client is there."""
+        seen = []
+        monkeypatch.setattr(room, "by_proof", lambda proof, who, *, at_socket: seen.append((proof, who, at_socket)))
+        form = {"grant_type": GRANT_TYPE, "subject_token": room.subject(), "subject_token_type": TOKEN_TYPE_JWT}
+        await room.ask(ClientSender(room.peer), proof=True, audience=TICKETS, **form)
+        form["subject_token"] = room.subject()
+        await room.ask(room.shows(TRIAGE_ID), proof=True, audience=TICKETS, **form)
+        assert [("a proof", room.peer.uid, True), ("a proof", TRIAGE, False)] == seen
+
+    async def test_what_is_told_of_a_token(self, room):
+        """What is told of a token is what it says itself."""
+        task = await room.begin()
+        form = {"grant_type": GRANT_TYPE, "subject_token": room.subject(), "subject_token_type": TOKEN_TYPE_JWT}
+        request = read([*form.items(), ("audience", TICKETS), ("task_id", task.id)], room.granting.provider_of)
+        given = await room.granting.grant(ClientSender(room.peer), ClientCredentials(), request)
+        token = room._read(given)
+        assert (token.resource, token.actions, token.task_id, token.expires_at, "Bearer") == (
+            given.resource,
+            given.actions,
+            given.task_id,
+            given.expires_at,
+            given.token_type,
+        )
+
+    async def test_why_a_subject_is_refused(self, room):
+        """A task token that is not good is refused with the code that says why."""
+        token = await room.engine.token(await room.begin(), TICKETS, ("ticket:read",))
+        room.clock.advance(61)
+        with pytest.raises(InvalidToken, match="subject_token: token has expired") as refused:
+            await room.derive(ClientSender(room.peer), token.token)
+        assert "expired" == refused.value.reason_code

@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.authorities import authority_in
 from fakes.clock import FakeClock
+from fakes.persons import made_for
 from fakes.registrations import TRUST_DOMAIN
 from fakes.task_feed import signing_key
 from fakes.task_room import ISSUER, Room
@@ -27,6 +28,7 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import dpop, request_digest, sender_constraint, tokens
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.grants import Grant
+from sojourn.tasktoken.person_claims import PersonClaims
 from sojourn.tasktoken.request_record import Served
 from sojourn.tasktoken.sender_constraint import JKT, Binding, Sender, thumbprint_of
 from sojourn.tasktoken.task_claim import TaskClaim
@@ -35,7 +37,8 @@ TRIAGE_ID = SpiffeId.parse(TRIAGE)
 URL = f"{TICKETS}/tickets/42"
 DIGEST = request_digest.of_http("DELETE", "/tickets/42", b"")
 TYPES = {
-    "triage": task_type(),
+    "limited": task_type("limited", limits='{"ticket:read" = 1}'),
+    "triage": task_type(person='{need = "optional"}'),
     "careful": task_type("careful", consequence='"high"', token_ttl='"15s"'),
     "thrifty": task_type("thrifty", max_reported_calls=3),
 }
@@ -158,6 +161,15 @@ class TestValidate:
         verdict = court.judging.validate(await court.token(), **arguments)
         assert (False, code, None, "") == (verdict.valid, verdict.code, verdict.claims, verdict.spiffe_id)
 
+    async def test_a_person(self, court):
+        """The subject of a token for a person is that person: no workload is, and all workloads act for them."""
+        alice = PersonClaims("https://login.example.org", "alice", 1795800000, "urn:example:mfa", ("pwd",))
+        token = await court.engine.token(made_for(await court.begin(), alice), TICKETS, ["ticket:read"])
+        verdict = court.judging.validate(token.token, TICKETS)
+        assert (True, alice, "", (TRIAGE,)) == (verdict.valid, verdict.person, verdict.spiffe_id, verdict.actors)
+        plain = court.judging.validate(await court.token(), TICKETS)
+        assert (None, TRIAGE, ()) == (plain.person, plain.spiffe_id, plain.actors)
+
     async def test_dies_with_its_task(self, court):
         """A token is refused as soon as its task has ended."""
         token = await court.token()
@@ -256,7 +268,7 @@ class TestSender:
         court.clock.step_wall(-3)
         court.judging.replays = Replays(court.clock.now, court.clock.boot)
         verdict = court.judging.validate(token, TICKETS, sender=court.proof(key, token))
-        assert ("nonce_needed", True) == (verdict.code, bool(verdict.nonce))
+        assert ("nonce_needed", True, True) == (verdict.code, bool(verdict.nonce), "nonce" in verdict.reason)
         assert "" == court.code(token, sender=court.proof(key, token, nonce=verdict.nonce))
 
     async def test_a_bad_token_uses_no_proof(self, court, key):
@@ -397,6 +409,21 @@ class TestOnce:
             found = court.judging.validate(court.subject(audience), TICKETS)
             told = [audience] if isinstance(audience, str) else audience
             assert (JWT_SVID, TRIAGE, told) == (found.kind, found.spiffe_id, found.claims["aud"])
+
+
+class TestLimited:
+    async def test_counted_by_its_action(self, court):
+        """A request that is let through counts for the action that it is for: not for none, and no further one is."""
+        token = await court.token("limited")
+        assert "" == await court.spent(token, no_action=True)
+        assert ["", "limit_reached"] == [await court.spent(token, action="ticket:read") for _ in range(2)]
+        (task,) = court.engine.tasks.all()
+        assert {"ticket:read": 1} == dict(task.spent.counted)
+        assert "" == await court.spent(token, no_action=True)
+
+    async def test_nobody_says_for_what(self, court):
+        """A request of which nobody says for what it is is not let through with a token whose action is counted."""
+        assert "" != await court.spent(await court.token("limited"))
 
 
 class TestRecorded:

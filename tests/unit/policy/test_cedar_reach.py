@@ -3,9 +3,10 @@
 from dataclasses import fields, replace
 
 import pytest
-from fakes.policies import ACTIONS, PARAMS, principal
+from fakes.policies import ACTIONS, PARAMS, principal, user
 from fakes.task_types import TICKETS, TRIAGE, task_type
 from sojourn.policy import cedar as policy_module
+from sojourn.policy import rules
 from sojourn.policy.cedar import Deny, Policy
 from sojourn.policy.cedar_schema import (
     ATTRIBUTES,
@@ -17,8 +18,12 @@ from sojourn.policy.cedar_schema import (
     Reading,
     entity,
     inputs_of,
+    shown,
     some_task,
+    user_entity,
 )
+from sojourn.policy.user import ATTRIBUTES as OF_USER
+from sojourn.policy.user import User, UserFields
 
 
 class TestTasksByName:
@@ -150,15 +155,59 @@ class TestAllowed:
             ACTIONS,
             PARAMS,
             limited=["ticket:read"],
+            user=UserFields(),
         )
-        one = principal(uses=(("ticket:read", 1),))
+        one = principal(uses=(("ticket:read", 1),), user=user())
         was = getattr(one, name)
-        other = replace(one, **{name: (("ticket:read", 2),) if name == "uses" else was + type(was)("7")})
-        entities = [entity(policy._as_told_apart(each), ["ticket:read"]) for each in (one, other)]
-        assert entities[0] != entities[1]
+        others = {"uses": (("ticket:read", 2),), "user": user(issuer="partner")}
+        other = replace(one, **{name: others[name] if name in others else was + type(was)("7")})
+        made = [entity(policy._as_told_apart(each), ["ticket:read"], UserFields()) for each in (one, other)]
+        assert made[0] != made[1]
         for each in (one, other, one):
             policy.decide(each, "ticket:read", TICKETS, Context())
         assert 2 == len(asked)
+
+    @pytest.mark.parametrize("name", [each.name for each in fields(User) if each.name != "may"])
+    def test_each_field_of_the_person(self, asked, name):
+        """Whatever of the person policies may read, a yes for one value is none for another, and Cedar, explanations,
+        the audit and the digest of an approval have that one.
+        """
+        declared = UserFields({"department": "string"})
+        read = {"claims": "department"}.get(name, name)
+        there = f"principal.user has {read} && principal.user.{read} == principal.user.{read}"
+        policy = Policy(
+            f'@id("a") permit (principal, action, resource) when {{ {there} }};', ACTIONS, PARAMS, user=declared
+        )
+        one = user(claims=(("department", "string", "sales"),))
+        was = getattr(one, name)
+        changed = {"claims": (("department", "string", "board"),), "amr": ("sms",), "groups": ("lead",), "auth_age": 61}
+        other = replace(one, **{name: changed[name] if name in changed else was + "7"})
+        tasks = [principal(user=each) for each in (one, other)]
+        made = [user_entity(policy._as_told_apart(each).user, declared) for each in tasks]
+        assert made[0] != made[1]
+        assert shown(tasks[0], (), declared) != shown(tasks[1], (), declared)
+        assert inputs_of(tasks[0], Context(), b"key") != inputs_of(tasks[1], Context(), b"key")
+        for each in (*tasks, tasks[0]):
+            assert policy.decide(each, "ticket:read", TICKETS, Context())
+        assert 2 == len(asked)
+
+    def test_each_field_of_the_person_is_in_cedar(self):
+        """Whatever is said of a person is an attribute of theirs, or a claim; but for what their token lets be done, which
+        is above policy.
+        """
+        assert {each.name for each in fields(User)} == {*OF_USER, "claims", "may"}
+
+    def test_above_policy(self, asked):
+        """A yes that is kept is none for a person whose access token does not let it be done; the audit and the digest of
+        an approval tell the two apart.
+        """
+        kind = task_type(person='{need = "required"}')
+        one, other = (principal(user=user(may=may)) for may in (None, ("ticket:read",)))
+        for each, actions in ((one, 3), (other, 1), (one, 3), (other, 1)):
+            left = rules.still_allowed(kind, each, kind.ceiling, Context())
+            assert actions == sum(len(grant.actions) for grant in left.grants)
+        assert 3 == len(asked)
+        assert inputs_of(one, Context(), b"key") != inputs_of(other, Context(), b"key")
 
     @pytest.mark.parametrize("name", [each.name for each in fields(Context) if each.name not in {"absent", "also"}])
     def test_each_field_beside_it(self, policy, asked, name):
@@ -172,7 +221,7 @@ class TestAllowed:
 
     def test_all_of_them_are_recorded(self):
         """What the audit has the digest of, and what an approval is asked for, has each of these fields."""
-        made = inputs_of(principal(), Context({"level": 1}, {"calm": Reading(value=True)}))
+        made = inputs_of(principal(), Context({"level": 1}, {"calm": Reading(value=True)}), b"key")
         assert {each.name for each in fields(Principal)} == made["principal"].keys()
         assert {"principal", "params", "facts"} == made.keys()
 
@@ -180,8 +229,9 @@ class TestAllowed:
         """Cases, explanations and a candidate set ask with each of these fields, of a task as it is."""
         one = principal(state="suspended", tokens_issued=3, reported_calls=4, depth=2, uses=(("ticket:read", 1),))
         said = {name: getattr(one, name) for name in UNSAID}
-        assert {each.name for each in fields(Principal)} == {"task_id", "task_type", "workload", *said}
+        assert {each.name for each in fields(Principal)} == {"task_id", "task_type", "workload", "user", *said}
         assert replace(one, task_id=SOME_TASK) == some_task("triage", TRIAGE, **said)
+        assert replace(one, task_id=SOME_TASK, user=user()) == some_task("triage", TRIAGE, user=user(), **said)
 
     def test_a_no_is_not_kept(self, policy, asked):
         """What is denied is asked again, each time."""

@@ -30,6 +30,7 @@ def principal(**changes):
         "task_id": "t",
         "task_type": "triage",
         "workload": TRIAGE,
+        "user": None,
         **UNSAID,
     }
     return Principal(**{**fields, **changes})

@@ -125,6 +125,11 @@ class TestParse:
             ({"consequence_of": '{"ticket:read" = "low"}'}, "consequence_of"),
             ({"consequence_of": '{"ticket:read" = "high"}', "bound": "false"}, "bound = false is not for high"),
             ({"max_calls": "3"}, "max_calls: is now max_reported_calls"),
+            ({"owner": '" support"'}, "owner: has white space"),
+            ({"sponsor": '"oidc:nobody"'}, "sponsor: is not oidc:ISSUER#SUBJECT"),
+            ({"review_every": '"0s"'}, "review_every"),
+            ({"when_overdue": '"stop"'}, "when_overdue"),
+            ({"when_overdue": '"block_new"'}, 'when_overdue = "block_new" needs review_every'),
         ],
     )
     def test_refused(self, changes, says):

@@ -1,9 +1,11 @@
 """docs/tasks.md: the type that it writes is sound, answers its cases, and is what the page's output is of."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from sojourn.cli.root import app
 from sojourn.policy import cases, lint
 from sojourn.policy.cedar_schema import some_task
 from sojourn.policy.questions import Question, ask
@@ -62,3 +64,23 @@ def test_once(folder):
     assert may("refund:create", reported_calls=9, tokens_issued=9)
     assert not may("refund:create", uses=(("refund:create", 1),))
     assert may("order:read", uses=(("refund:create", 1),))
+
+
+class TestForAPerson:
+    SAMPLES = PAGE.parents[1] / "deploy" / "samples" / "task-types"
+
+    def test_quotes(self):
+        """What the page quotes of the sample type and its cases stands there."""
+        written = "".join((self.SAMPLES / f"refund-for.{kind}").read_text() for kind in ("toml", "cedar", "test.toml"))
+        blocks = section(12)
+        assert len(blocks) >= 5
+        for block in blocks[:4]:
+            assert block in written
+
+    def test_explained(self, capsys):
+        """The command of the page prints what the page says."""
+        command, *told = section(12)[4].replace("\\\n", "").splitlines()
+        arguments = shlex.split(command.removeprefix("$ sojourn "))
+        arguments[arguments.index("--folder") + 1] = str(self.SAMPLES)
+        app(arguments, standalone_mode=False)
+        assert capsys.readouterr().out.startswith("\n".join(told).removesuffix("…"))

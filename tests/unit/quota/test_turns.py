@@ -136,7 +136,7 @@ class TestTurns:
 
     async def test_of_very_many_who_ask(self, order: list[str]) -> None:
         """However many callers ask in one round, so many turns are begun in it, and the others in the next ones."""
-        turns = Turns(1, 1)
+        turns = Turns(1, 1, seconds=lambda: 0.0)
         for number in range(TURNS_BEGUN_PER_ROUND + 20):
             turns.ask(number, Reader("a", 1, order))
         assert TURNS_BEGUN_PER_ROUND == len(order)

@@ -59,6 +59,16 @@ def test_heard(failures, method, event, expected):
     assert [expected] == told(failures)
 
 
+def test_standstills_by_their_causes(failures):
+    """Standstills of the loop in different places are a line each, with the count of its own."""
+    for place, pid in (("sojourn.a", 6), ("sojourn.b", 7), ("sojourn.a", 8)):
+        failures.hear("warning", {"event": "loop_stood_still", "reason": place, "uid": 5, "pid": pid, "seconds": 0.2})
+    assert [
+        ("loop_stood_still", "uid 5", "sojourn.a, last for pid 8", 2),
+        ("loop_stood_still", "uid 5", "sojourn.b, last for pid 7", 1),
+    ] == told(failures)
+
+
 def test_the_error_that_is_handled(failures):
     """A line that is logged where an error is handled has that error's name, and not a text that may hold anything."""
     try:

@@ -3,15 +3,30 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fakes.signed_events import AUDIENCE, CAEP, IDP, RISK, TASK, WEB, issuer_key, risk, signed, uri
+from fakes.signed_events import (
+    AUDIENCE,
+    CAEP,
+    IDP,
+    RISC,
+    RISK,
+    TASK,
+    WEB,
+    in_session,
+    iss_sub,
+    issuer_key,
+    risk,
+    signed,
+    uri,
+)
 from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidEvent
 from sojourn.limits import JWT_LEEWAY_SECONDS
 from sojourn.spiffe.ids import TrustDomain
-from sojourn.ssf.caep import Finding, findings
+from sojourn.ssf.caep import Finding, PersonFinding, told_by
 from sojourn.ssf.security_events import Rules, parse_unverified_event, verify
+from sojourn.ssf.subjects import PeopleIssuer, Subjects, Whose
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 AT = NOW.timestamp()
@@ -29,7 +44,7 @@ json_values = st.recursive(
 def found(**changes):
     token = signed(KEY, AT, **changes)
     event = verify(parse_unverified_event(token), Rules(IDP, AUDIENCE, 600), {"k1": KEY.public}, NOW)
-    return findings(event, HERE, NOW)
+    return tuple(told_by(event, Subjects(HERE), NOW).findings)
 
 
 def subject_of(sub_id, **members):
@@ -216,3 +231,78 @@ class TestSubject:
         except InvalidEvent:
             return
         assert all(each.subject.startswith(("tsk_", "spiffe://example.org/")) for each in made)
+
+
+class TestPeople:
+    URL = "https://kc.example.org/realms/corp"
+
+    def told(self, kind, sub_id, **payload):
+        token = signed(KEY, AT, sub_id=sub_id, events={kind: payload})
+        event = verify(parse_unverified_event(token), Rules(IDP, AUDIENCE, 600), {"k1": KEY.public}, NOW)
+        return told_by(event, Subjects(HERE, PeopleIssuer("corp", self.URL, is_itself=True)), NOW)
+
+    @pytest.mark.parametrize(
+        ("kind", "deeds", "session"),
+        [
+            (f"{CAEP}session-revoked", ["end"], "s1"),
+            (f"{RISC}sessions-revoked", ["end"], ""),
+            (f"{RISC}account-disabled", ["end", "block"], ""),
+            (f"{RISC}account-purged", ["end", "block"], ""),
+            (f"{RISC}account-enabled", ["unblock"], ""),
+        ],
+    )
+    def test_what_is_done(self, kind, deeds, session):
+        """Each event about a person does what the reference says: only `session-revoked` is of one session."""
+        told = self.told(kind, in_session(self.URL, "alice", "s1"), event_timestamp=AT - 9)
+        assert [(deed, "alice", session) for deed in deeds] == [
+            (each.deed, each.whose.subject, each.whose.session) for each in told.acts
+        ]
+        assert {NOW - timedelta(seconds=9)} == {each.happened_at for each in told.acts}
+        assert {kind.rpartition("/")[2]} == {each.event for each in told.acts}
+        assert ([], [], []) == (told.findings, told.of_people, told.others)
+
+    @pytest.mark.parametrize("kind", ["sessions-revoked", "account-disabled", "account-purged", "account-enabled"])
+    def test_of_an_account(self, kind):
+        """What is about an account is about nobody where a session is named alone, or a workload."""
+        alone = {"format": "complex", "session": {"format": "opaque", "id": "s1"}}
+        for subject in (alone, uri(WEB), {"format": "email", "email": "a@example.org"}):
+            told = self.told(f"{RISC}{kind}", subject)
+            assert ([], [], [f"{RISC}{kind}"]) == (told.acts, told.findings, told.others)
+
+    def test_a_task_beside_its_person(self):
+        """A task that is named as a person's session is what `session-revoked` is about, and both are told, so that
+        they can be compared; what is about an account is about the person all the same.
+        """
+        subject = in_session(self.URL, "alice", TASK)
+        told = self.told(f"{CAEP}session-revoked", subject)
+        assert ([TASK], []) == ([each.subject for each in told.findings], told.acts)
+        assert [(TASK, Whose("alice"))] == told.tasks
+        told = self.told(f"{RISC}account-disabled", subject)
+        assert [Whose("alice")] * 2 == [each.whose for each in told.acts]
+        assert [(TASK, Whose("alice"))] == told.tasks
+        assert [] == self.told(f"{CAEP}session-revoked", in_session(self.URL, "alice", "s1")).tasks
+
+    def test_a_session_alone(self):
+        """A session that is revoked may be named alone by the issuer whose it is."""
+        alone = {"format": "complex", "session": {"format": "opaque", "id": "s1"}}
+        [act] = self.told(f"{CAEP}session-revoked", alone).acts
+        assert ("end", Whose(session="s1")) == (act.deed, act.whose)
+
+    def test_facts_about_people(self):
+        """What is told of a person and ends nothing is read as strictly as of a workload, and stands by itself."""
+        told = self.told(f"{CAEP}credential-change", iss_sub(self.URL, "alice"), change_type="update")
+        assert [PersonFinding("credential_change", Whose("alice"), "update", NOW)] == told.of_people
+        assert ([], [], []) == (told.findings, told.acts, told.others)
+        with pytest.raises(InvalidEvent):
+            self.told(f"{CAEP}credential-change", iss_sub(self.URL, "alice"), change_type="renew")
+
+    @pytest.mark.parametrize("payload", [{"reason": 5}, {"reason": ""}, {"reason": None}, {"event_timestamp": "x"}])
+    def test_malformed(self, payload):
+        """An event about an account that is not as RISC has it is refused."""
+        with pytest.raises(InvalidEvent):
+            self.told(f"{RISC}account-disabled", iss_sub(self.URL, "alice"), **payload)
+
+    def test_a_workload_is_as_before(self):
+        """`session-revoked` of a workload or a task is a fact."""
+        told = self.told(f"{CAEP}session-revoked", uri(WEB))
+        assert ([("session_revoked", WEB)], []) == ([(each.name, each.subject) for each in told.findings], told.acts)

@@ -7,7 +7,22 @@ from contextlib import asynccontextmanager
 import pytest
 from fakes.clock import FakeClock
 from fakes.databases import opened
-from fakes.signed_events import AUDIENCE, CAEP, IDP, TASK, WEB, FakeFacts, issuer_key, jwks, risk, signed
+from fakes.signed_events import (
+    AUDIENCE,
+    CAEP,
+    IDP,
+    RISC,
+    TASK,
+    WEB,
+    FakeFacts,
+    FakePeople,
+    in_session,
+    iss_sub,
+    issuer_key,
+    jwks,
+    risk,
+    signed,
+)
 from sojourn.audit.journal import Audit
 from sojourn.errors import InvalidEvent, LimitExceeded, StoreFailed, Unavailable
 from sojourn.limits import JWT_LEEWAY_SECONDS
@@ -15,11 +30,17 @@ from sojourn.spiffe.ids import TrustDomain
 from sojourn.ssf.issuer_keys import SignalKeys
 from sojourn.ssf.receiver import ACCEPTED, REPEATED, Issuer, Signals
 from sojourn.ssf.security_events import Rules, parse_unverified_event
+from sojourn.ssf.subjects import PeopleIssuer
 from sojourn.store.audit import AuditTable
+from sojourn.store.restorations import Replaced, RestorationTable
 from sojourn.store.security_events import SignalTable
 
 KEY, OTHER_KEY = issuer_key(), issuer_key()
 OTHER = "https://other.example.net"
+URL = "https://kc.example.org/realms/corp"
+CORP = PeopleIssuer("corp", URL, is_itself=False)
+REVOKED = {f"{CAEP}session-revoked": {}}
+DISABLED, ENABLED = ({f"{RISC}account-{what}": {}} for what in ("disabled", "enabled"))
 BY = {"by_uid": 1, "by_pid": 2}
 
 
@@ -29,9 +50,11 @@ class Receiver:
     def __init__(self, folder, remembered=100):
         self.clock = FakeClock()
         self.facts = FakeFacts()
+        self.people = FakePeople()
         self.folder = folder
         self.max_age = 600
         self.live = {TASK}
+        self.believed = {("risk_level", IDP)}  # of people, by some type
         self.remembered = remembered
         for name, key in ((IDP, KEY), (OTHER, OTHER_KEY)):
             self.file(name).write_text(jwks(key))
@@ -43,21 +66,23 @@ class Receiver:
     async def running(self):
         """As the agent runs: what it had in memory is new each time."""
         with opened(self.folder / "sojourn.db") as database:
-            self.journal = AuditTable(database)
+            self.database, self.journal = database, AuditTable(database)
             self.audit = Audit(self.journal, self.clock)
             self.store = SignalTable(database, self.journal, self.remembered)
             issuers = [
-                Issuer(Rules(IDP, AUDIENCE, self.max_age), SignalKeys(self.file(IDP)), 300.0),
+                Issuer(Rules(IDP, AUDIENCE, self.max_age), SignalKeys(self.file(IDP)), 300.0, people=CORP),
                 Issuer(Rules(OTHER, AUDIENCE, self.max_age), SignalKeys(self.file(OTHER))),
             ]
             self.signals = Signals(
                 issuers,
                 self.facts,
                 self.live.__contains__,
+                lambda name, source, value: (name, source) in self.believed and isinstance(value, str),
                 self.store,
                 self.audit,
                 self.clock,
                 TrustDomain("example.org"),
+                self.people,
             )
             yield self
 
@@ -67,6 +92,12 @@ class Receiver:
 
     async def take(self, token):
         return await self.signals.take(parse_unverified_event(token), BY)
+
+    async def replaced(self):
+        """Have the database be one that was put in the place of another, as of now."""
+        event = self.audit.event("database_restored", {})
+        table = RestorationTable(self.database, self.journal)
+        await table.begin(0, lambda _: Replaced("{}", event, int(self.at)))
 
     async def records(self, event="signal_accepted"):
         await self.audit.flush()
@@ -188,6 +219,143 @@ class TestTaking:
             assert [] == receiver.facts.publications
 
 
+class TestPeople:
+    ALICE = iss_sub(URL, "alice")
+
+    async def test_are_told_of(self, receiver):
+        """What an event says of a person is done, once, and the record says what, and not to whom."""
+        async with receiver.running():
+            token = signed(KEY, receiver.at, sub_id=in_session(URL, "alice", "s1"), events=REVOKED)
+            assert [ACCEPTED, REPEATED] == [await receiver.take(token) for _ in range(2)]
+            assert [("end", "alice", "s1")] == receiver.people.deeds
+            assert [(CORP, IDP)] == [(people, source) for people, _, source in receiver.people.done]
+            assert [] == receiver.facts.publications
+            (record,) = await receiver.records()
+            assert (["end by session-revoked"], [], []) == (record["people"], record["not_ours"], record["subjects"])
+            assert "alice" not in json.dumps(record)
+            assert 0 == receiver.signals.issuers[IDP].not_ours
+
+    @pytest.mark.parametrize(
+        "sub_id",
+        [iss_sub(f"{URL}/", "alice"), iss_sub(IDP, "alice"), {"format": "email", "email": "alice@example.org"}],
+    )
+    async def test_of_others(self, receiver, sub_id):
+        """An event about somebody who is nobody of ours is taken, recorded and counted as such, and does nothing."""
+        async with receiver.running():
+            for events in (REVOKED, DISABLED, ENABLED):
+                assert ACCEPTED == await receiver.take(signed(KEY, receiver.at, sub_id=sub_id, events=events))
+            assert [] == receiver.people.done
+            assert {1} == {len(each["not_ours"]) for each in await receiver.records()}
+            assert 3 == receiver.signals.issuers[IDP].not_ours
+
+    async def test_of_an_issuer_without_people(self, receiver):
+        """An issuer of events that is tied to no people ends nothing of theirs, whatever it signs."""
+        async with receiver.running():
+            for events in (REVOKED, DISABLED, ENABLED):
+                token = signed(OTHER_KEY, receiver.at, iss=OTHER, sub_id=self.ALICE, events=events)
+                assert ACCEPTED == await receiver.take(token)
+            assert [] == receiver.people.done
+
+    async def test_what_is_no_end(self, receiver):
+        """What is said of a person and ends nothing is a fact about them, kept by their pseudonym."""
+        async with receiver.running():
+            await receiver.take(signed(KEY, receiver.at, sub_id=self.ALICE))
+            (record,) = await receiver.records()
+            found = (record["not_ours"], record["facts"], record["changed"], record["subjects"])
+            assert ([], {"risk_level": "HIGH"}, ["risk_level"], ["psn_of_alice"]) == found
+            (fact,) = receiver.facts.publications
+            assert ("risk_level", "psn_of_alice", IDP) == (fact.name, fact.subject, fact.source)
+            assert [] == receiver.people.done
+
+    async def test_that_no_type_takes(self, receiver):
+        """A fact about a person that no task type takes from the issuer takes no room: it is recorded as not ours. One
+        that is known already is not left to be older than what the issuer said since.
+        """
+        update = {f"{CAEP}credential-change": {"credential_type": "password", "change_type": "update"}}
+        async with receiver.running():
+            assert ACCEPTED == await receiver.take(signed(KEY, receiver.at, sub_id=self.ALICE, events=update))
+            (record,) = await receiver.records()
+            assert ({}, [], []) == (record["facts"], record["changed"], receiver.facts.publications)
+            assert ["credential_change that no task type takes"] == record["not_ours"]
+            assert 1 == receiver.signals.issuers[IDP].not_ours
+            await receiver.take(signed(KEY, receiver.at, sub_id=self.ALICE, events=risk("LOW")))
+            receiver.believed.clear()
+            receiver.clock.advance(1)
+            await receiver.take(signed(KEY, receiver.at, sub_id=self.ALICE, events=risk("HIGH")))
+            await receiver.take(signed(KEY, receiver.at, sub_id=iss_sub(URL, "bob"), events=risk("HIGH")))
+            assert ["LOW", "HIGH"] == [each.value for each in receiver.facts.publications]
+
+    async def test_of_a_session_alone(self, receiver):
+        """A fact about a session alone is nobody's: it is recorded, and changes nothing."""
+        subject = {"format": "complex", "session": {"format": "opaque", "id": "s1"}}
+        async with receiver.running():
+            await receiver.take(signed(KEY, receiver.at, sub_id=subject))
+            (record,) = await receiver.records()
+            assert ({}, []) == (record["facts"], receiver.facts.publications)
+            assert 1 == len(record["not_ours"])
+
+    @pytest.mark.parametrize(
+        "changes", [{"aud": "https://another.example.org"}, {"iss": OTHER}, {"exp": 1}, {"sub": "alice"}]
+    )
+    async def test_nothing_by_a_bad_token(self, receiver, changes):
+        """By a token that is forged, or for another, nothing is done to anybody."""
+        async with receiver.running():
+            with pytest.raises(InvalidEvent):
+                await receiver.take(signed(KEY, receiver.at, sub_id=self.ALICE, events=DISABLED, **changes))
+            assert [] == receiver.people.done
+
+    async def test_one_of_two_is_malformed(self, receiver):
+        """Where one event of a token is malformed, the other does nothing either."""
+        async with receiver.running():
+            for bad in (risk("none"), {f"{RISC}account-disabled": {"reason": 5}}):
+                with pytest.raises(InvalidEvent):
+                    await receiver.take(signed(KEY, receiver.at, sub_id=self.ALICE, events={**REVOKED, **bad}))
+            assert [] == receiver.people.done
+
+    async def test_another_persons_session(self, receiver):
+        """An event that names somebody whom there cannot be is refused before anything is done or remembered."""
+        async with receiver.running():
+            receiver.people.unfit = InvalidEvent("x")
+            token = signed(KEY, receiver.at, sub_id=self.ALICE, events=REVOKED)
+            with pytest.raises(InvalidEvent):
+                await receiver.take(token)
+            receiver.people.unfit = None
+            assert ACCEPTED == await receiver.take(token)
+
+    @pytest.mark.parametrize("failure", [StoreFailed("read-only"), LimitExceeded("full")])
+    async def test_an_end_does_not_wait_for_room(self, receiver, failure):
+        """Where an event cannot be remembered it is told so, and ends and blocks all the same; it unblocks nobody."""
+        async with receiver.running():
+            claim = receiver.store.claim
+
+            async def fail(*_):
+                raise failure
+
+            receiver.store.claim = fail
+            tokens = [signed(KEY, receiver.at, sub_id=self.ALICE, events=each) for each in (REVOKED, DISABLED, ENABLED)]
+            for token in tokens:
+                with pytest.raises(type(failure)):
+                    await receiver.take(token)
+            assert ["end", "end", "block"] == [deed for deed, _, _ in receiver.people.deeds]
+            receiver.store.claim = claim
+            receiver.people.done.clear()
+            assert [ACCEPTED] * 3 == [await receiver.take(token) for token in tokens]
+            assert ["end", "end", "block", "unblock"] == [deed for deed, _, _ in receiver.people.deeds]
+
+    async def test_what_failed_comes_again(self, receiver):
+        """Where an end is not on disk the event is told so, the rest of it is done, and it may come again."""
+        async with receiver.running():
+            token = signed(KEY, receiver.at, sub_id=self.ALICE, events=DISABLED)
+            receiver.people.failure = StoreFailed("no room")
+            with pytest.raises(StoreFailed):
+                await receiver.take(token)
+            assert [("end", "alice", ""), ("block", "alice", "")] == receiver.people.deeds
+            assert [] == await receiver.records()
+            receiver.people.failure = None
+            assert [ACCEPTED, REPEATED] == [await receiver.take(token) for _ in range(2)]
+            assert 4 == len(receiver.people.deeds)
+
+
 class TestOnce:
     async def test_a_replay_has_no_effect(self, receiver):
         """The same event again is answered as before and changes nothing."""
@@ -215,6 +383,9 @@ class TestOnce:
             with pytest.raises(InvalidEvent, match="jti"):
                 await receiver.take(signed(KEY, receiver.at, jti="x", events=risk("LOW")))
             assert "HIGH" == receiver.facts.value()
+            with pytest.raises(InvalidEvent, match="jti"):
+                await receiver.take(signed(KEY, receiver.at, jti="x", sub_id=iss_sub(URL, "alice"), events=DISABLED))
+            assert [] == receiver.people.done
 
     async def test_the_same_jti_of_two_issuers(self, receiver):
         """A jti is its issuer's own."""
@@ -371,3 +542,49 @@ class TestRefusals:
             for _ in range(500):
                 receiver.signals.refused(None, InvalidEvent("x"), 7, {"pid": 8})
             assert 20 == len(await receiver.records("signal_refused"))
+
+
+class TestRestored:
+    """A backup does not know which events were used since it was made."""
+
+    async def test_of_before(self, receiver):
+        """After a restore no event is taken that was issued until then, whether it was used before or not."""
+        old = signed(KEY, receiver.at)
+        receiver.clock.advance(30)
+        unused = signed(KEY, receiver.at, jti="unused")
+        async with receiver.running():
+            await receiver.replaced()
+        receiver.clock.advance(1)
+        async with receiver.running():
+            for token in (old, unused):
+                with pytest.raises(InvalidEvent, match="may have been used"):
+                    await receiver.take(token)
+            assert [] == receiver.facts.publications
+            assert ACCEPTED == await receiver.take(signed(KEY, receiver.at, jti="after"))
+
+    async def test_ends_people_all_the_same(self, receiver):
+        """After a restore an event of before is refused, and ends and blocks all the same: what it has done may have
+        been lost. It unblocks nobody, and what failed of it may come again.
+        """
+        alice = iss_sub(URL, "alice")
+        tokens = [signed(KEY, receiver.at, sub_id=alice, events=each) for each in (REVOKED, DISABLED, ENABLED, risk())]
+        async with receiver.running():
+            await receiver.replaced()
+        receiver.clock.advance(1)
+        async with receiver.running():
+            for token in tokens:
+                with pytest.raises(InvalidEvent, match="may have been used"):
+                    await receiver.take(token)
+            assert ["end", "end", "block"] == [deed for deed, _, _ in receiver.people.deeds]
+            assert [] == receiver.facts.publications
+            receiver.people.failure = StoreFailed("no room")
+            with pytest.raises(StoreFailed):
+                await receiver.take(tokens[1])
+
+    async def test_that_the_backup_knows(self, receiver):
+        """An event that the backup has as taken is a repetition after a restore, as it was before."""
+        token = signed(KEY, receiver.at)
+        async with receiver.running():
+            await receiver.take(token)
+            await receiver.replaced()
+            assert REPEATED == await receiver.take(token)

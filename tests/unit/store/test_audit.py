@@ -146,9 +146,9 @@ class TestChain:
 
 
 class TestPruning:
-    @pytest.fixture(autouse=True)
-    def few(self, monkeypatch):
-        monkeypatch.setattr(audit_module, "AUDIT_KEPT_LEAST", 10)
+    @pytest.fixture
+    def journal(self, database):
+        return AuditTable(database, kept_least=10)
 
     @pytest.fixture
     async def pruned(self, journal):
@@ -173,7 +173,7 @@ class TestPruning:
         """A journal that is pruned again and again, and over restarts, stays one chain."""
         for number in range(5):
             with opened(path) as database:
-                journal = AuditTable(database)
+                journal = AuditTable(database, kept_least=10)
                 await journal.append([event(number)] * 20)
                 await journal.prune(7, 5)
                 assert "" == (await journal.verify())[2]

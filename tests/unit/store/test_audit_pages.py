@@ -5,13 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 from sojourn.audit.journal import Event, Record
-from sojourn.store import audit as audit_module
 from sojourn.store import audit_pages
 from sojourn.store.audit import AuditTable
 from sojourn.store.audit_pages import AuditPages, AuditQuery
 from sojourn.store.database import Database
-from sojourn.store.tables import audit as audit_table
-from sqlalchemy import Connection, func, select
 
 
 @pytest.fixture
@@ -91,32 +88,6 @@ class TestWanted:
         await journal.append([*events([6])])
         assert [6] == await forward(pages, AuditQuery(), page.seq)
 
-    async def test_what_is_rare(self, journal: AuditTable, pages: AuditPages) -> None:
-        """Both ways a search for an event alone goes at once to where the next one is, whatever lies between."""
-        await journal.append([*events(range(1, 501))])
-        await journal.append([Event(600_000, "once", "{}"), *events(range(501, 1001))])
-        wanted = AuditQuery(events=("once", "never"))
-        first = await pages.after(0, wanted)
-        assert ((), 500, False) == (first.records, first.seq, first.end)
-        found = await pages.after(first.seq, wanted)
-        assert [501] == [record.seq for record in found.records]
-        assert (await pages.after(found.seq, wanted)).end
-        last = await pages.before(1001, 0, wanted, 5)
-        assert ((), 501, False) == (last.records, last.seq, last.end)
-        found = await pages.before(last.seq, 0, wanted, 5)
-        assert [501] == [record.seq for record in found.records]
-        assert (await pages.before(found.seq, 0, wanted, 5)).end
-
-    async def test_the_index_is_used(self, database: Database) -> None:
-        """Where the next event is is asked of the index of events, which has all that is needed."""
-        asked = select(func.max(audit_pages._SEQ)).where(audit_table.c.event == "once", audit_pages._SEQ <= 7)
-
-        def plan(connection: Connection) -> str:
-            compiled = asked.compile(connection, compile_kwargs={"literal_binds": True})
-            return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").all())
-
-        assert "COVERING INDEX audit_by_event" in await database.read(plan)
-
     async def test_none(self, pages: AuditPages) -> None:
         """Of an empty journal there is nothing, and it ends at once."""
         assert ([], [], 0, 0) == (
@@ -126,9 +97,9 @@ class TestWanted:
             await pages.before_time(5),
         )
 
-    async def test_pruned(self, journal: AuditTable, pages: AuditPages, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_pruned(self, database: Database, pages: AuditPages) -> None:
         """Where the oldest records are gone a reader from before them goes on with the first that there is."""
-        monkeypatch.setattr(audit_module, "AUDIT_KEPT_LEAST", 5)
+        journal = AuditTable(database, kept_least=5)
         await journal.append([*events(range(1, 101))])
         assert 60 == await journal.prune(60, 0)
         assert list(range(61, 102)) == await forward(pages, AuditQuery(), 3)
@@ -144,11 +115,9 @@ class TestTime:
         await journal.append([*events(range(1, 101))])
         assert seq == await pages.before_time(at_ms)
 
-    async def test_a_pruned_journal(
-        self, journal: AuditTable, pages: AuditPages, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_pruned_journal(self, database: Database, pages: AuditPages) -> None:
         """What is gone is not looked for: a time before the first record that there is leads to just before it."""
-        monkeypatch.setattr(audit_module, "AUDIT_KEPT_LEAST", 5)
+        journal = AuditTable(database, kept_least=5)
         await journal.append([*events(range(1, 101))])
         await journal.prune(60, 101_000)
         assert (60, 69) == (await pages.before_time(5_000), await pages.before_time(70_000))

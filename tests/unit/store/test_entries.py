@@ -38,6 +38,8 @@ FULL = Entry(
     priority=-3,
     origin="/etc/sojourn/entries",
     jwt_claims=JwtClaims.parse({"team": "{docker.label:team}", "level": 3, "more": {"a": [True, 1.5]}}),
+    owner="support",
+    sponsor="oidc:https://id.example.org#4711",
 )
 
 

@@ -13,8 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fakes.databases import opened
 from sojourn.errors import CannotStart
-from sojourn.store import database as database_module
-from sojourn.store import tables
+from sojourn.store import schema_upgrade, tables
 from sqlalchemy import create_engine
 
 
@@ -31,7 +30,7 @@ def by_hand(path, *statements):
 def test_the_constant_is_the_newest_migration():
     """The schema that the code names is the head of the migrations, of which there is one."""
     config = Config()
-    folder = database_module.__file__.replace("database.py", "migrations")
+    folder = schema_upgrade.__file__.replace("schema_upgrade.py", "migrations")
     config.set_main_option("script_location", folder)
     assert [tables.SCHEMA] == ScriptDirectory.from_config(config).get_heads()
 
@@ -40,7 +39,7 @@ def migrated(path):
     """A database that the migrations alone have made, from the first to the newest."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        database_module.upgrade(connection)
+        schema_upgrade.upgrade(connection)
     return engine
 
 

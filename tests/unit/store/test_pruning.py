@@ -6,9 +6,12 @@ from fakes.databases import opened
 from sojourn.audit.journal import Event
 from sojourn.errors import StoreFailed
 from sojourn.limits import AUDIT_DISK_SHARE, AUDIT_MAX_BYTES
+from sojourn.sinks.items import SinkState
 from sojourn.store import pruning as module
 from sojourn.store.audit import PRUNED, AuditTable
 from sojourn.store.pruning import Pruning, most_of
+from sojourn.store.retention import Retention
+from sojourn.store.sinks import SinkTable
 
 MOST = 4 * 1024 * 1024
 LARGE = Event(1, "large", '{"text":"' + "x" * 2000 + '"}')
@@ -73,3 +76,91 @@ def test_where_nobody_says(tmp_path, monkeypatch):
         found = type("Found", (), {"f_blocks": size // 4096, "f_frsize": 4096})
         monkeypatch.setattr(module.os, "statvfs", lambda _, found=found: found)
         assert most == most_of(tmp_path)
+
+
+async def test_what_was_seen(journal):
+    """At each look it is noted how many records there are and have gone, since when, and how large the database is."""
+    pruning = Pruning(journal, MOST, FakeClock())
+    assert (0, 0, 0) == (pruning.seen.records, pruning.seen.oldest_ms, pruning.seen.pruned)
+    await pruning.look()
+    assert (0, 0, 0) == (pruning.seen.records, pruning.seen.oldest_ms, pruning.seen.pruned)
+    await journal.append([Event(17, "first", "{}"), *MEBIBYTE])
+    await pruning.look()
+    assert (501, 17, 0) == (pruning.seen.records, pruning.seen.oldest_ms, pruning.seen.pruned)
+    assert MOST > pruning.seen.bytes == await journal.size() > 1024 * 1024
+    for _ in range(9):
+        await journal.append(MEBIBYTE)
+    gone = await pruning.look()
+    first = await journal.first()
+    assert gone > 0
+    assert (first - 1, 1) == (pruning.seen.pruned, pruning.seen.oldest_ms)
+    last = (await journal.tail(1))[0].seq
+    assert pruning.seen.records == last - pruning.seen.pruned
+    assert pruning.seen.bytes <= MOST
+
+
+async def has_had(journal, name, seq):
+    await SinkTable(journal._database, journal.append_in).save(SinkState(name, seq), [])
+
+
+async def test_what_a_required_sink_has_not_had(journal):
+    """Nothing goes that a required sink has not had; when that is all there is room for, the journal is full, until it has."""
+    pruning = Pruning(journal, MOST, FakeClock(), Retention(required=("siem", "archive")))
+    for _ in range(10):
+        await journal.append(MEBIBYTE)
+    await has_had(journal, "siem", 1_500)
+    assert 0 == await pruning.look()  # the other one has no place yet
+    assert pruning.room.full
+    await has_had(journal, "archive", 5_000)
+    assert 1_500 == await pruning.look()
+    assert (1_501, True) == (await journal.first(), pruning.room.full)
+    assert pruning.room.held > 1
+    await has_had(journal, "siem", 5_000)
+    await pruning.look()
+    assert await journal.size() <= MOST
+    assert not pruning.room.full
+    assert (0, "") == (await journal.verify())[1:]
+
+
+async def test_what_is_younger(journal):
+    """Nothing goes that is younger than it is kept for, also where the clock went back between records."""
+    clock = FakeClock()
+    now = int(clock.now().timestamp() * 1000)
+    pruning = Pruning(journal, MOST, clock, Retention(keep_ms=60_000))
+    text = LARGE.fields
+
+    async def at(ago_ms, number):
+        await journal.append([Event(now - ago_ms, "large", text)] * number)
+
+    await at(120_000, 1_000)
+    await at(30_000, 1_500)
+    await at(120_000, 200)
+    await at(30_000, 1_500)
+    assert 1_000 == await pruning.look()
+    assert (1_001, True) == (await journal.first(), pruning.room.full)
+    clock.advance(45)
+    await pruning.look()
+    assert await journal.size() <= MOST
+    assert not pruning.room.full
+
+
+async def test_how_much_is_held(journal):
+    """The share that is held is that of the records behind what may go, and none where nothing is held."""
+    clock = FakeClock()
+    await journal.append(MEBIBYTE * 2)
+    await has_had(journal, "siem", 500)
+    held = Pruning(journal, MOST, clock, Retention(required=("siem",)))
+    await held.look()
+    assert held.room.held == pytest.approx(0.5 * held.seen.bytes / MOST, rel=0.01)
+    free = Pruning(journal, MOST, clock)
+    await free.look()
+    assert (0.0, False) == (free.room.held, free.room.full)
+
+
+async def test_not_full_by_others(journal):
+    """Where something else than records takes the room, tasks are not refused for that."""
+    await journal.append(MEBIBYTE)
+    await has_had(journal, "siem", 500)
+    pruning = Pruning(journal, 1, FakeClock(), Retention(required=("siem",)))
+    await pruning.look()
+    assert not pruning.room.full

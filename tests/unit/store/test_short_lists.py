@@ -28,7 +28,7 @@ class TestKeptList:
         for values in ([ONE], [ONE, TWO], [TWO], []):
             await reviews.save(values, SAID)
             assert values == reviews.load()
-        assert ["said"] * 4 == [record.event for record in await journal.tail(10, "")]
+        assert ["said"] * 4 == [record.event for record in await journal.tail(10)]
 
     async def test_lists_are_apart(self, database, journal, reviews):
         """Each list has its own name."""

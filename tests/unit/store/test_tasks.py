@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fakes.children import child, holder_of
@@ -15,9 +15,10 @@ from fakes.task_types import TICKETS, task_type
 from sojourn.audit.journal import Event
 from sojourn.store import tables
 from sojourn.store.audit import AuditTable
-from sojourn.store.settings import next_epoch
+from sojourn.store.restorations import RestorationTable
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.origin import Origin
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.grants import Authority, Grant
 from sqlalchemy import select
@@ -44,17 +45,13 @@ def make(task_id, holder):
     return Task(
         id=task_id,
         type=TYPE,
-        spiffe_id=entry("/agent/triage").spiffe_id,
-        entry_id="entry-1",
-        uid=1000,
+        origin=Origin(entry("/agent/triage").spiffe_id, "entry-1", 1000, "process"),
         authority=Authority((Grant(TICKETS, ("ticket:read",)),)),
         params={"ticket": 'T-"1"', "level": 3, "urgent": True},
-        created_at=NOW,
-        expires_at=NOW,
+        created=NOW.timestamp(),
+        life=timedelta(0),
         deadline=1.0,
         holder=holder,
-        binding="process",
-        session=False,
         version=(3 << 32) | 1,
         last_used=0.0,
     )
@@ -205,5 +202,5 @@ async def test_epochs_grow(tmp_path):
     found = []
     for _ in range(3):
         with opened(tmp_path / "epochs.db") as database:
-            found.append((await next_epoch(database))[0])
+            found.append(await RestorationTable(database, AuditTable(database)).begin(0))
     assert [1, 2, 3] == found

@@ -10,8 +10,8 @@ from sojourn.errors import LimitExceeded
 from sojourn.errors.oauth import InvalidGrant
 from sojourn.limits import FORGOTTEN_SPANS, JWT_LEEWAY_SECONDS, USED_TOKENS_KEPT_SECONDS, USED_TOKENS_PURGE_SECONDS
 from sojourn.oauth.assertion_ids import Assertion
+from sojourn.runtime.forgotten_times import Forgotten
 from sojourn.store import settings
-from sojourn.store.forgotten_spans import Forgotten
 from sojourn.store.tables import used_tokens
 from sojourn.store.used_assertions import UsedTable
 from structlog.testing import capture_logs

@@ -12,6 +12,7 @@ from sojourn.errors import (
     FailedPrecondition,
     NotFound,
     PolicyDenied,
+    ReviewOverdue,
     ReviewOwed,
     StoreFull,
     TaskOver,
@@ -98,6 +99,23 @@ class TestPersons:
             await approve(room, task, person(701, None, BOSS), operator=False)
         await approve(room, task, ALICE)
         assert "active" == task.state
+
+
+async def test_a_review_that_is_overdue_by_now(room):
+    """What was asked for before the review of its type was overdue does not begin while it is; it waits on."""
+
+    def overdue(kind):
+        raise ReviewOverdue(kind.name)
+
+    task = await room.begin("asked")
+    room.approving.check_reviewed = overdue
+    with pytest.raises(ReviewOverdue):
+        await approve(room, task)
+    assert "pending" == task.state
+    with pytest.raises(ReviewOverdue):
+        await room.begin("asked")
+    await room.audit.flush()
+    assert ["review_overdue"] == [each["code"] for each in room.store.fields("begin_denied")]
 
 
 class TestBrokenGlass:

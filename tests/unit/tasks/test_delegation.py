@@ -1,6 +1,7 @@
 """delegation.py, family.py, delegation_tickets.py: a family ends, pauses, shrinks and comes back together."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from fakes.children import holder_of
@@ -16,8 +17,8 @@ from sojourn.errors import (
     PolicyDenied,
     StoreFailed,
     TaskOver,
-    Unavailable,
 )
+from sojourn.errors.oauth import ShuttingDown
 from sojourn.limits import DELEGATION_TICKET_SECONDS, DELEGATION_TICKETS
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks.begin import BeginRequest, Bond
@@ -176,7 +177,7 @@ class TestRefused:
     async def test_a_one_shot_task(self, room):
         """A one-shot task is not handed on."""
         task = await room.begin()
-        task.binding = "one-shot"
+        task.origin = replace(task.origin, binding="one-shot")
         with pytest.raises(PolicyDenied, match="one-shot"):
             await room.ticket(task, 0)
 
@@ -201,8 +202,10 @@ class TestRefused:
         """An agent that is shutting down lets nothing begin."""
         ticket = await room.ticket(await room.begin(), 0)
         room.engine.closing = True
-        with pytest.raises(Unavailable):
+        with pytest.raises(ShuttingDown):
             await room.accept(ticket, 0)
+        room.engine.closing = False
+        await room.accept(ticket, 0)  # it was not used up: nothing was done
 
     async def test_what_policy_denies_the_other(self, make):
         """Policy is asked for the other workload at its depth: what it denies is left out, and all of it refuses."""

@@ -80,9 +80,35 @@ class TestTogether:
             await room.changing.resume(task, OPERATOR)
             await until(lambda: child.state == "active")
 
-    async def test_a_resumption_that_cannot_be_written(self, room, monkeypatch):
+    async def test_suspended_again_before_a_child_is_resumed(self, room, monkeypatch):
+        """A child whose resumption waits for what is written of it before is not active if its parent is suspended again."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        await room.changing.suspend(task, OPERATOR, "test")
+        await room.engine.journal.drain()
+        written, count = asyncio.Event(), room.store.count
+
+        async def once_let_go(records, events):
+            await written.wait()
+            await count(records, events)
+
+        monkeypatch.setattr(room.store, "count", once_let_go)
+        room.engine.journal.later(child.record(), None)
+        await room.changing.resume(task, OPERATOR)
+        for _ in range(30):
+            await asyncio.sleep(0)
+        suspending = asyncio.ensure_future(room.changing.suspend(task, OPERATOR, "again"))
+        await asyncio.sleep(0)
+        written.set()
+        for _ in range(200):
+            await asyncio.sleep(0)
+            assert "suspended" == child.state
+        await suspending
+        await room.changing.resume(task, OPERATOR)
+        await until(lambda: child.state == "active")
+
+    async def test_a_resumption_that_cannot_be_written(self, room):
         """A child stays suspended while its resumption cannot be written, and comes back once it can."""
-        monkeypatch.setattr("sojourn.tasks.suspension.RETRY_SECONDS", 0.001)
         task = await room.begin()
         child = await room.hand_on(task, 0)
         await room.changing.suspend(task, OPERATOR, "test")
@@ -198,7 +224,8 @@ class TestRestart:
         token = await later.engine.token(later.find(grandchild), TICKETS, ())
         assert (WORKER_IDS[1], WORKER_IDS[0]) == tuple(map(str, token.actors))
         assert 1 == later.find(task).handed_on
-        assert 2 == later.find(task).principal().tokens_issued == later.find(grandchild).principal().tokens_issued
+        now = room.clock.now()
+        assert 2 == later.find(task).principal(now).tokens_issued == later.find(grandchild).principal(now).tokens_issued
 
     async def test_the_parent_does_not_come_back(self, room, restart, family):
         """When the window closes on a parent its children end with it, though they were back."""

@@ -35,7 +35,6 @@ from sojourn.errors import (
 )
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks import journal as journal_module
 from sojourn.tasks import registry as live_module
 from sojourn.tasks.begin import BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
@@ -170,18 +169,18 @@ class TestBegin:
         for task in (*tasks, stranger):
             await room.engine.complete(task, failed=False)
         assert {} == room.engine.tasks._per_owner
-        assert {} == room.engine.tasks._counted
+        assert 0 == len(room.engine.tasks)
 
-    async def test_limit_of_live_tasks(self, room, monkeypatch):
+    async def test_limit_of_live_tasks(self, room):
         """All users' tasks together are limited."""
-        monkeypatch.setattr(live_module, "LIVE_TASKS", 1)
+        room.engine.tasks.room = 1
         await room.begin()
         with pytest.raises(LimitExceeded):
             await room.begin()
 
-    async def test_users_who_take_all_they_may(self, room, monkeypatch):
+    async def test_users_who_take_all_they_may(self, room):
         """However many users take all they may, the next one has some of what there is, while there is any."""
-        monkeypatch.setattr(live_module, "LIVE_TASKS", 16)
+        room.engine.tasks.room = 16
         found = []
         for uid in range(100_000, 100_004):
             before = len(room.engine.tasks)
@@ -265,9 +264,8 @@ class TestStates:
         room.store.gate.set()
         await ending
 
-    async def test_a_journal_that_recovers(self, room, task, monkeypatch):
+    async def test_a_journal_that_recovers(self, room, task):
         """An end that the journal refuses is told as in force and not on disk, and tried again until it is written."""
-        monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0)
         room.store.failure = StoreFailed("not now")
         ending = asyncio.ensure_future(room.engine.revoke(task, "because"))
         with pytest.raises(NotOnDisk, match="not on disk yet: not now"):

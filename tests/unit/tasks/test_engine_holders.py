@@ -15,6 +15,7 @@ from fakes.task_room import (
 )
 from fakes.task_types import TICKETS
 from harness.looking import descriptors
+from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import (
     LimitExceeded,
@@ -25,9 +26,12 @@ from sojourn.identity.custom_claims import JwtClaims
 from sojourn.identity.entry_changes import Change
 from sojourn.identity.registry import Registry
 from sojourn.limits import TASKS_ENDED_AT_ONCE
+from sojourn.runtime.each_round import EachRound
 from sojourn.tasks import holder_watch as holding_module
 from sojourn.tasks.begin import BeginRequest, Bond
+from sojourn.tasks.holders import Holders
 from sojourn.tasks.mass_end import MassEnd
+from sojourn.tasktoken.end_reasons import ATTESTATION_CHANGED, HOLDER_EXITED
 
 
 @pytest.fixture
@@ -236,3 +240,45 @@ class TestHolders:
         room.engine.holding.look()
         assert 1 == len(looks)
         assert 3 == len(room.engine.tasks.all())
+
+    async def test_one_look_for_what_is_asked_in_one_round(self, room, monkeypatch):
+        """What is asked of tasks in one round of the loop looks at their process once; the next round looks again, and a
+        process that has gone meanwhile holds nothing at once.
+        """
+        looks = []
+        real = Process.program
+        task = await room.begin()
+        monkeypatch.setattr(Process, "program", lambda self: looks.append(self.pid) or real(self))
+        for _ in range(3):
+            room.engine.check_active(task)
+        assert 1 == len(looks)
+        await asyncio.sleep(0)
+        room.engine.check_active(task)
+        assert 2 == len(looks)
+        monkeypatch.setattr(Process, "exited", property(lambda _: True))
+        with pytest.raises(TaskOver):
+            room.engine.check_active(task)
+
+    async def test_by_a_look_at_the_caller(self, room, monkeypatch):
+        """What a look at the caller has found does for the tasks that it holds, in that round of the loop and in no
+        other; but that it has gone is looked at each time.
+        """
+        process = room.add(child())
+        peer = peer_of(process)
+        room.callback(peer.close)
+        looks = EachRound(lambda: Looks(lambda: 0.0))
+        holders = Holders(9, looks=looks)
+        hold = holders.hold(holder_of(process), 1000)
+        looks.get().of(peer)
+        monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+        assert "" == holders.lost(hold)
+        await asyncio.sleep(0)
+        assert ATTESTATION_CHANGED == holders.lost(hold)
+        monkeypatch.undo()
+        await asyncio.sleep(0)
+        looks.get().of(peer)
+        assert "" == holders.lost(hold)
+        process.kill()
+        process.wait()
+        assert HOLDER_EXITED == holders.lost(hold)
+        hold.release()

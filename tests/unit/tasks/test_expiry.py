@@ -85,17 +85,26 @@ class TestTogether:
         assert (False, {}) == (other.live, room.engine.deadlines._together)
 
     async def test_ended_before(self, room):
-        """One that has ended before its time is not kept until then."""
+        """One that has ended before its time stays what it is then, and until then nothing of it is kept but its ID."""
         first, second = await one_shot(room), await one_shot(room)
         room.engine.end(first, "revoked", "admin")
-        assert [second] == [task for each in room.engine.deadlines._together.values() for task in each.values()]
-        room.engine.end(second, "revoked", "admin")
-        assert {} == room.engine.deadlines._together
+        assert [[first.id, second.id]] == list(room.engine.deadlines._together.values())
         later(room, 30)
-        assert ("revoked", "admin") == (first.state, first.reason)
+        assert (("revoked", "admin"), "expired") == ((first.state, first.reason), second.state)
+        assert {} == room.engine.deadlines._together
+
+    async def test_more_time(self, room):
+        """One that has more time by then is left alone."""
+        task = await one_shot(room)
+        task.deadline += 5
+        room.engine.deadlines.watch(task)
+        later(room, 30)
+        assert task.live
+        later(room, 5)
+        assert ("expired", "deadline") == (task.state, task.reason)
 
     async def test_nothing_is_left_of_a_second(self, room):
-        """However often tasks begin and end before their time, one alarm is set for a second, or none."""
+        """However often tasks begin and end before their time, one alarm is set for a second, and none behind it."""
 
         def armed():
             return sum(not each.cancelled for *_, each in room.alarms._heap)
@@ -105,7 +114,8 @@ class TestTogether:
             task = await one_shot(room)
             assert before + 1 == armed()
             room.engine.end(task, "revoked", "admin")
-        assert (before, {}) == (armed(), room.engine.deadlines._seconds)
+        later(room, 30)
+        assert before == armed()
 
     async def test_one_that_cannot_end(self, room, monkeypatch):
         """Whatever goes wrong with one, the others of that second end."""

@@ -65,6 +65,21 @@ class TestKept:
         assert 2 == store.saved
         assert "# others" == (await keeper.read()).types.texts["one.test.toml"]
 
+    async def test_for_the_records(self, store, found):
+        """Each set that comes into force is there for whoever reads the records of what it decided, once a run."""
+        seen = []
+
+        class Sets:
+            async def keep(self, digest, texts):
+                seen.append((digest, texts))
+
+        keeper = last_good(store, recorded=Sets())
+        other = task_types.made_of(FOLDER, {**TEXTS, "one.cedar": PERMIT_ALL.replace("all", "other")})
+        for each in (found, found, other, found):
+            await keeper.keep(FOLDER, each)
+        assert [found.digest, other.digest, found.digest] == [digest for digest, _ in seen]
+        assert seen[0] == (found.digest, TEXTS)
+
     async def test_over_a_start(self, store, found):
         """A set that is in force again after a start is not written again: it came into force when it did."""
         await last_good(store).keep(FOLDER, found)
@@ -108,21 +123,21 @@ class TestNotUsed:
         assert "no set has been in force here before" == await self.refused(store)
 
     async def test_of_an_older_database(self, store, found):
-        """A database that was put back keeps a set that may have been replaced since: no later start takes it either."""
+        """What takes the place of the set in a database that was put back is no set, of the same folder, until another
+        one is kept.
+        """
         await last_good(store).keep(FOLDER, found)
-        for stale in (True, False):
-            assert "the database is older than the last run" in await self.refused(store, stale=stale)
-        keeper = last_good(store, stale=True)
-        await keeper.keep(FOLDER, found)
+        store.text = last_good_module.of_older(store.text)
+        assert "the database is older than the last run" in await self.refused(store)
+        assert last_good(store).belongs_to(FOLDER)
+        await last_good(store).keep(FOLDER, found)
         assert found.digest == (await last_good(store).read()).types.digest
 
-    async def test_of_an_older_database_that_takes_nothing(self, store, found):
-        """Where that cannot be written it is told, and this start does not take the set in any case."""
-        await last_good(store).keep(FOLDER, found)
-        store.broken = True
-        with structlog.testing.capture_logs() as logs:
-            await self.refused(store, stale=True)
-        assert ["policy_not_forgotten"] == [each["event"] for each in logs]
+    @pytest.mark.parametrize("text", ["", "nonsense", "{}", "[]"])
+    async def test_of_an_older_database_that_is_damaged(self, store, text):
+        """What takes the place of something damaged in a database that was put back is no set."""
+        store.text = last_good_module.of_older(text)
+        assert "the database is older than the last run" in await self.refused(store)
 
     async def test_of_another_release(self, store, found):
         """What another release has written is not guessed at."""

@@ -8,7 +8,8 @@ from fakes.children import child, holder_of, peer_of
 from fakes.recovery_room import ENTRIES, damage, ends, restart_fixture, room_fixture  # noqa: F401 - fixtures
 from fakes.registrations import entry
 from sojourn.attestation.peer import Peer
-from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, PolicyDenied, StoreFailed, TaskOver, Unavailable
+from sojourn.errors import FailedPrecondition, InvalidInput, NotFound, PolicyDenied, StoreFailed, TaskOver
+from sojourn.errors.oauth import ShuttingDown
 
 
 class TestStrangers:
@@ -122,5 +123,5 @@ class TestStream:
     async def test_an_agent_that_stops(self, room, later):
         """An agent that is shutting down gives nothing back: the next run may."""
         later.engine.close()
-        with pytest.raises(Unavailable):
+        with pytest.raises(ShuttingDown):
             await later.attaching.by_stream(room.peer, ENTRIES, later.only.id)

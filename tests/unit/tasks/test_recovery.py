@@ -1,6 +1,7 @@
 """recovery.py and reattachment.py: tasks of an earlier run come up suspended, and go back to their holders."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from fakes.children import child
@@ -199,7 +200,7 @@ class TestStop:
     async def test_one_shot_ends(self, room):
         """Tasks that cannot come back end with the agent."""
         task = await room.begin()
-        task.binding = "one-shot"
+        task.origin = replace(task.origin, binding="one-shot")
         room.engine.close()
         await room.engine.journal.drain()
         assert [("revoked", "agent_stopped")] == ends(room.store)

@@ -49,7 +49,8 @@ async def test_one(room, task):
     """One refused request is a record that says whose, where, what and why, and is told with its task."""
     room.note(task, count=3)
     (told,) = await room.records()
-    expected = {"task": task.id, "type": "triage", "by": SHOP, "resource": TICKETS, "code": "wrong_params", "count": 3}
+    said = {"task": task.id, **task.type.named}
+    expected = {**said, "by": SHOP, "resource": TICKETS, "code": "wrong_params", "count": 3}
     assert expected | {"action": "ticket:read", "method": "GET", "target": "/tickets/43"} == {
         name: value for name, value in told.items() if name not in {"spiffe_id", "uid"}
     }
@@ -81,7 +82,9 @@ async def test_records_of_one_task(room, task):
     assert REFUSALS_RECORDED_OF_TASK == len(await room.records())
     with capture_logs() as logged:
         await room.minute_over()
-    assert [("warning", task.id)] == [(e["log_level"], e["task"]) for e in logged if e["event"] == "requests_refused"]
+    assert [("warning", task.id)] == [
+        (e["log_level"], e["task_id"]) for e in logged if e["event"] == "requests_refused"
+    ]
     (told,) = await room.records("refusals_counted")
     assert 1_000 == told["count"] + REFUSALS_RECORDED_OF_TASK == room.refusals.of(task.id).count
     assert REFUSALS_SHOWN == len(room.refusals.of(task.id).last)

@@ -120,9 +120,9 @@ class TestIndices:
         third = place(await room.engine.token(one, TICKETS, ()))
         assert 3 == len({first, second, third})
 
-    async def test_lists_grow_and_no_index_is_used_again(self, room, monkeypatch):
+    async def test_lists_grow_and_no_index_is_used_again(self, room):
         """When a list is full there is another; an index is never given twice, whatever has ended since."""
-        monkeypatch.setattr(status_lists, "STATUS_LIST_ENTRIES", 8)
+        room.engine.issuing.lists.entries = 8
         seen = []
         for _ in range(50):
             task = await room.begin()
@@ -131,9 +131,9 @@ class TestIndices:
         assert 50 == len(set(seen))
         assert {f"{ISSUER}/status/{EPOCH}/{number}" for number in range(7)} == {uri for uri, _ in seen}
 
-    async def test_a_task_that_outlives_its_list(self, room, monkeypatch):
+    async def test_a_task_that_outlives_its_list(self, room):
         """A task whose list is full and over gets an index in the present one; memory holds no more than it must."""
-        monkeypatch.setattr(status_lists, "STATUS_LIST_ENTRIES", 2)
+        room.engine.issuing.lists.entries = 2
         lists = room.engine.issuing.lists
         long = await room.begin()
         old = await room.engine.token(long, TICKETS, ())
@@ -146,9 +146,9 @@ class TestIndices:
         assert place(new)[0] in lists.uris
         assert place(old)[0] not in lists.uris
 
-    async def test_the_end_reaches_all_lists(self, room, monkeypatch):
+    async def test_the_end_reaches_all_lists(self, room):
         """A task with tokens in two lists that are not over is ended in both."""
-        monkeypatch.setattr(status_lists, "STATUS_LIST_ENTRIES", 2)
+        room.engine.issuing.lists.entries = 2
         task = await room.begin()
         first = await room.engine.token(task, TICKETS, ())
         for _ in range(2):

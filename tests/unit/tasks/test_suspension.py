@@ -1,6 +1,7 @@
 """suspension.py, and what else a task goes through while it lives: suspended, resumed, narrowed, idle, spent, repeated."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from fakes.families import FamilyRoom
@@ -16,10 +17,9 @@ from sojourn.errors import (
     UnknownTaskType,
 )
 from sojourn.errors.oauth import NotOnDisk
-from sojourn.tasks import journal as journal_module
 from sojourn.tasks.kept_fields import ONE_SHOT
 from sojourn.tasks.suspension import TaskChanges
-from sojourn.tasktoken.end_reasons import OPERATOR
+from sojourn.tasktoken.end_reasons import ADMIN, OPERATOR
 from sojourn.tasktoken.grants import Authority, Grant
 
 EVERYTHING = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")), Grant(WIKI, ("page:read",))))
@@ -86,6 +86,23 @@ class TestSuspended:
         assert ("suspended", "two") == (task.state, task.reason)
         await changing.resume(task, "facts")
         assert "active" == task.state
+
+    async def test_before_anybody_has_it(self, room, changing):
+        """A task that an operator suspends while its beginning is written ends by an operator; their text stands beside
+        that, and is not the reason itself.
+        """
+        room.store.gate = asyncio.Event()
+        room.store.writing.clear()
+        beginning = asyncio.ensure_future(room.begin())
+        await room.store.writing.wait()
+        (task,) = room.engine.tasks.all()
+        suspending = asyncio.ensure_future(changing.suspend(task, OPERATOR, "ann@example.org is away"))
+        await asyncio.sleep(0)
+        room.store.gate.set()
+        with pytest.raises(TaskOver):
+            await beginning
+        await suspending
+        assert ("revoked", ADMIN, "ann@example.org is away") == (task.state, task.reason, task.explanation)
 
     async def test_a_journal_that_fails(self, room, changing, task):
         """A suspension holds before it is written; a resume that cannot be written does not happen."""
@@ -309,7 +326,7 @@ class TestSuperseded:
     async def test_of_a_task_for_one_token(self, family):
         """A one-shot task was for its token, and ends with it."""
         task = await family.begin()
-        task.binding = ONE_SHOT
+        task.origin = replace(task.origin, binding=ONE_SHOT)
         family.changing.supersede(task, by_uid=7)
         assert ("revoked", "token_revoked", 0) == (task.state, task.reason, task.superseded)
         await family.engine.journal.drain()
@@ -321,7 +338,7 @@ class TestSuperseded:
         task = await family.begin()
         children = [await family.hand_on(task, worker) for worker in (0, 1, 2)]
         below = await family.hand_on(children[0], 3), await family.hand_on(children[2], 4)
-        children[0].binding = ONE_SHOT
+        children[0].origin = replace(children[0].origin, binding=ONE_SHOT)
         family.changing.supersede(task)
         assert [("cascaded", "token_revoked"), ("active", ""), ("active", "")] == [
             (each.state, each.reason) for each in children
@@ -415,11 +432,10 @@ class TestRepeated:
         assert 4 == len(set(found))
 
 
-async def test_a_resumption_behind_what_the_disk_did_not_take(room, changing, task, monkeypatch):
+async def test_a_resumption_behind_what_the_disk_did_not_take(room, changing, task):
     """A task whose suspension is not on disk is not resumed, and whoever asks for that does not wait: once it is on disk
     it can be.
     """
-    monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0)
     room.store.failure = StoreFailed("not now")
     with pytest.raises(NotOnDisk):
         await changing.suspend(task, OPERATOR, "wait")

@@ -6,14 +6,20 @@ from contextlib import suppress
 
 import pytest
 from fakes.approvals import approve
+from fakes.children import holder_of
 from fakes.families import WORKERS, FamilyRoom, handed_on
+from fakes.persons import ScriptedTokens, good_until, person
 from fakes.registrations import entry
+from fakes.task_room import DEADLINE_SECONDS
 from fakes.task_types import PERMIT_ALL, TICKETS, task_type
 from sojourn.errors import SojournError, StoreFailed, TaskOver
 from sojourn.facts.publications import Publication
 from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks.announcements import Announcements, Place
+from sojourn.tasks.begin import BeginRequest, Bond
+from sojourn.tasks.person_renewal import PersonRenewal
+from sojourn.tasks.reevaluation import Reevaluation
 from sojourn.tasks.task import ACTIVE
 from sojourn.tasktoken.grants import Authority, Grant
 
@@ -23,12 +29,14 @@ UNLESS_FROZEN = (
 )
 FREEZE = '{freeze = {type = "boolean"}}'
 TYPES = TypeSet(
-    triage=handed_on(UNLESS_FROZEN, facts=FREEZE),
+    triage=handed_on(UNLESS_FROZEN, facts=FREEZE, person='{need = "optional"}'),
     asked=task_type("asked", UNLESS_FROZEN, approval="{}", facts=FREEZE),
 )
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
 WORKER = entry(WORKERS[0]).spiffe_id
 ORIGIN = "https://model.example.org"
+ALICE = person("alice")
+LATER = good_until(ALICE, ALICE.expires_at + 200, issued_at=ALICE.issued_at + 200)
 
 
 @pytest.fixture
@@ -55,6 +63,15 @@ async def begun(room):
     return await room.begin()
 
 
+async def begun_for_alice(room):
+    return await room.begin(person=ALICE)
+
+
+async def renew(room, task):
+    renewal = PersonRenewal(room.engine, room.changing, ScriptedTokens({}))
+    await renewal.renew_verified(task, LATER, "digest")
+
+
 CHANGES = {
     "resume": (
         suspended,
@@ -72,6 +89,7 @@ CHANGES = {
         lambda room, task: room.changing.note_passes(task, [ORIGIN]),
         lambda _room, task: task.passes == (ORIGIN,),
     ),
+    "renew": (begun_for_alice, renew, lambda _room, task: task.person == LATER),
     "token": (
         begun,
         lambda room, task: room.engine.token(task, TICKETS, ["ticket:read"]),
@@ -188,6 +206,22 @@ class TestUndisturbed:
         await change(room, task)
         assert made(room, task)
 
+    @pytest.mark.parametrize("name", CHANGES)
+    async def test_waits_for_no_disk_that_takes_nothing(self, room, name):
+        """Where an earlier change of the task is not on disk, and the disk takes nothing, a change is refused at once."""
+        prepare, change, made = CHANGES[name]
+        task = await prepare(room)
+        room.store.failure = StoreFailed("test")
+        room.engine.journal.later(task.record(), room.engine.event("family_used", task))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            with pytest.raises(StoreFailed):
+                await change(room, task)
+        assert not made(room, task)
+        room.store.failure = None
+        await written(room)
+        await change(room, task)
+        assert made(room, task)
+
 
 class TestMeanwhile:
     @pytest.mark.parametrize("happens", MEANWHILE)
@@ -245,6 +279,98 @@ class TestMeanwhile:
         as_on_disk(room, task)
         assert 0 == len(room.engine.tickets)
         assert 0 == task.tokens_issued
+
+
+# --- beginnings, which are no transitions: nobody knew of the task before ---------------------------------------------
+
+
+async def nothing(_room):
+    return None
+
+
+async def ticket(room):
+    return await room.ticket(await room.begin(), 0)
+
+
+async def exchange(room, parent):
+    bond = Bond(holder_of(room.worker), "process")
+    request, grant = BeginRequest("", {}, max_seconds=60), Grant(TICKETS, ("ticket:read",))
+    return await room.delegating.exchange(parent, room.worker_peer, entry(WORKERS[0]), grant, request, bond, jti="a")
+
+
+BEGINNINGS = {
+    "begin": (nothing, lambda room, _: room.begin()),
+    "pending": (nothing, lambda room, _: room.begin("asked")),
+    "accept": (ticket, lambda room, given: room.accept(given, 0)),
+    "exchange": (begun, exchange),
+}
+
+
+class TestBeginnings:
+    async def being_written(self, room, name):
+        """A task whose beginning is on its way to the disk, and who waits for it."""
+        prepare, begin = BEGINNINGS[name]
+        given = await prepare(room)
+        before = {task.id for task in room.engine.tasks.all()}
+        room.store.gate = asyncio.Event()
+        room.store.writing.clear()
+        asking = asyncio.ensure_future(begin(room, given))
+        await asyncio.wait_for(room.store.writing.wait(), 20)
+        (task,) = (task for task in room.engine.tasks.all() if task.id not in before)
+        assert not asking.done()
+        return task, asking
+
+    @pytest.mark.parametrize("happens", MEANWHILE)
+    @pytest.mark.parametrize("name", BEGINNINGS)
+    async def test_nobody_has_what_is_not_so(self, room, name, happens):
+        """Whatever becomes of a task while its beginning is written: who began it has it as it is then, or it is over."""
+        reevaluation = Reevaluation(room.engine, room.changing, room.facts, room.alarms)
+        task, asking = await self.being_written(room, name)
+        await MEANWHILE[happens](room, task, asking)
+        await written(room)
+        begun = None
+        with suppress(SojournError):
+            begun = await asking
+        await written(room)
+        await reevaluation.quiet()
+        assert begun is (task if task.live else None)
+        survives = happens in {"is_narrowed", "is_superseded", "is_written_as_it_was"}
+        survives |= (name, happens) == ("pending", "is_frozen")  # policy is asked once somebody agrees
+        assert survives is task.live
+        if happens == "is_narrowed":
+            assert READ == task.authority
+        as_on_disk(room, task)
+
+    @pytest.mark.parametrize("name", BEGINNINGS)
+    async def test_is_not_begun_if_it_cannot_be_written(self, room, name):
+        """A task that the disk does not take has not begun and is not there, and the next try begins it."""
+        prepare, begin = BEGINNINGS[name]
+        given = await prepare(room)
+        before = room.engine.tasks.all()
+        handed_on_before = [task.handed_on for task in before]
+        room.store.failure = StoreFailed("test")
+        with pytest.raises(StoreFailed):
+            await begin(room, given)
+        assert before == room.engine.tasks.all()
+        assert [] == room.engine.tasks.ended()
+        room.store.failure = None
+        if name == "accept":  # it was good once
+            assert [0] == [task.handed_on for task in before]
+            return
+        assert handed_on_before == [task.handed_on for task in before]
+        assert (await begin(room, given)).live
+
+    @pytest.mark.parametrize("name", BEGINNINGS)
+    async def test_the_caller_goes(self, room, name):
+        """A task whose caller goes while its beginning is written is over, and so it is on disk."""
+        task, asking = await self.being_written(room, name)
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        await written(room)
+        await room.store.quiet()
+        assert not task.live
+        as_on_disk(room, task)
 
 
 class TestAnnouncements:

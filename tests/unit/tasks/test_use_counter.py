@@ -7,7 +7,7 @@ import pytest
 from fakes.families import FamilyRoom, handed_on, opened
 from fakes.next_run import NextRun
 from fakes.registrations import entry
-from fakes.task_room import TRIAGE_ENTRY, Room, end_all
+from fakes.task_room import DEADLINE_SECONDS, TRIAGE_ENTRY, Room, end_all
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.errors import InvalidToken, StoreFailed, TaskOver
 from sojourn.errors.oauth import ActionUsedUp, BindingNeeded, DigestNeeded, WrongParams
@@ -105,6 +105,18 @@ class TestCounting:
         room.store.failure = StoreFailed("no room")
         with pytest.raises(StoreFailed):
             await room.counting.use(token, WRITE)
+        room.store.failure = None
+        assert ["limit_reached", "passed"] == await room.race([token, token])
+
+    async def test_a_disk_that_takes_nothing(self, room):
+        """Where an earlier change of the task is not on disk, and the disk takes nothing, a use is refused at once."""
+        task = await room.begin()
+        token = await room.token(task)
+        room.store.failure = StoreFailed("no room")
+        room.engine.journal.later(task.record(), room.engine.event("family_used", task))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            with pytest.raises(StoreFailed, match="an earlier change of the task is not on disk yet"):
+                await room.counting.use(token, WRITE)
         room.store.failure = None
         assert ["limit_reached", "passed"] == await room.race([token, token])
 

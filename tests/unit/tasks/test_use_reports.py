@@ -9,6 +9,7 @@ from fakes.task_room import DEADLINE_SECONDS, Room
 from fakes.task_types import TICKETS, task_type
 from sojourn.errors import InvalidToken, StoreFailed, TaskOver
 from sojourn.limits import LATE_USE_RECORDS, TASK_USE_LATE_SECONDS
+from sojourn.policy.task_types import TypeSet
 from sojourn.tasks.use_reports import UseReports
 from sojourn.tasktoken.request_record import Served
 
@@ -147,6 +148,42 @@ class TestLate:
         await asyncio.gather(*(room.uses.written() for _ in range(10)))
         assert [10] == [each["calls"] for each in room.store.fields("task_used")]
 
+    async def test_each_record_says_what_is_new(self, room, task, token):
+        """A record of late calls says how many no record before it has: so whoever adds them up counts none twice."""
+        room.uses.count(task, token, READ, 1)
+        await room.engine.complete(task, failed=False)
+        for calls in (2, 3):
+            room.uses.count(task, token, READ, calls)
+            await room.uses.written()
+        assert [[[TICKETS, READ, 2]], [[TICKETS, READ, 3]]] == [each["late"] for each in room.store.fields("task_used")]
+
+    async def test_what_could_not_be_written(self, room, task, token):
+        """What a record that failed would have said is said by the next one."""
+        await room.engine.complete(task, failed=False)
+        room.store.failure = StoreFailed("test")
+        room.uses.count(task, token, READ, 2)
+        with pytest.raises(StoreFailed):
+            await room.uses.written()
+        room.store.failure = None
+        room.uses.count(task, token, READ, 3)
+        await room.uses.written()
+        assert [[[TICKETS, READ, 5]]] == [each["late"] for each in room.store.fields("task_used")]
+
+    async def test_what_was_given_up_on(self, room, task, token, monkeypatch):
+        """A write that took too long and came to its end all the same is not written again by the next."""
+        monkeypatch.setattr("sojourn.tasks.use_reports.USE_WRITE_SECONDS", 0.01)
+        await room.engine.complete(task, failed=False)
+        room.store.gate = asyncio.Event()
+        room.uses.count(task, token, READ, 2)
+        for _ in range(2):
+            with pytest.raises(StoreFailed, match="could not be written yet"):
+                await room.uses.written()
+        room.uses.count(task, token, READ, 3)
+        monkeypatch.setattr("sojourn.tasks.use_reports.USE_WRITE_SECONDS", DEADLINE_SECONDS)
+        room.store.gate.set()
+        await room.uses.written()
+        assert [[[TICKETS, READ, 2]], [[TICKETS, READ, 3]]] == [each["late"] for each in room.store.fields("task_used")]
+
     async def test_what_is_remembered_is_bounded(self, room):
         """Tasks that ended long ago are not remembered for this."""
         for _ in range(3):
@@ -173,9 +210,9 @@ class TestFamily:
 
 
 class TestServed:
-    async def test_recorded(self, room, task, token):
+    async def test_recorded(self, room):
         """What a request is, is on disk when the call returns, with the task's own values of what was compared."""
-        task.params = {"ticket": "42"}
+        task = await room.begin(params={"ticket": "42"})
         token = await room.token(task)
         said = Served.of(READ, "GET", "/tickets/42?key=secret", ["ticket", "unknown"])
         await room.uses.served(token, said)
@@ -189,13 +226,23 @@ class TestServed:
         )
         assert "secret" not in json.dumps(told)
 
-    async def test_what_nobody_checked(self, room, task):
+    async def test_what_nobody_checked(self, room):
         """What the service says its route does not have is on record as that, if the task has it at all."""
-        task.params = {"ticket": "42"}
+        task = await room.begin(params={"ticket": "42"})
         token = await room.token(task)
         await room.uses.served(token, Served.of(READ, "GET", "/tickets", [], ["ticket", "unknown"]))
         (told,) = room.store.fields("token_used")
         assert ({}, ["ticket"]) == (told["params"], told["unchecked"])
+
+    async def test_kept_out_of_the_journal(self, clock):
+        """Of a parameter that its type keeps out of the journal the record of a request has no value either."""
+        hidden = task_type(params='{ticket = {type = "string", in_journal = false}}')
+        async with Counting(clock, TypeSet(triage=hidden)).running() as room:
+            token = await room.token(await room.begin(params={"ticket": "T-42"}))
+            await room.uses.served(token, Served.of(READ, "GET", "/tickets", ["ticket"]))
+            (told,) = room.store.fields("token_used")
+            assert {"hmac"} == set(told["params"]["ticket"])
+            assert "T-42" not in " ".join(each.fields for each in room.store.events)
 
     async def test_a_disk_that_fails(self, room, token):
         """If it cannot be written nothing is served for it."""

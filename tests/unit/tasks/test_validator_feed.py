@@ -1,5 +1,6 @@
 """validator_feed.py: validators hear of the tasks at their audiences, and a slow one misses no end."""
 
+import asyncio
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -120,3 +121,26 @@ class TestSlow:
                     known.update({state.id: state.version for state in watcher.take()})
             known.update({state.id: state.version for state in watcher.take()})
         assert last == known
+
+
+async def test_how_long_until_all_hear_of_an_end(feed, monkeypatch):
+    """Once the last validator of an end is woken it is told how long that took; of what is no end nothing is."""
+    monkeypatch.setattr(feed_module, "STREAMS_WOKEN_AT_ONCE", 2)
+    took = []
+    feed.on_told(took.append)
+    with ExitStack() as stack:
+        watchers = [stack.enter_context(feed.watch([TICKETS], number)) for number in range(5)]
+        feed.publish(task())
+        while not all(each.changed.is_set() for each in watchers):
+            await asyncio.sleep(0)
+        assert [] == took
+        for each in watchers:
+            each.take()
+        feed.publish(task(version=2, state="revoked"))
+        assert [] == took
+        while not all(each.changed.is_set() for each in watchers):
+            await asyncio.sleep(0)
+        assert 1 == len(took)
+        assert 0 < took[0] < 10
+    feed.publish(task(version=3, state="revoked"))
+    assert 1 == len(took)

@@ -1,23 +1,36 @@
-"""What a task of one token weighs: there may be LIVE_TASKS of them, and ENDED_TASKS_KEPT that are over."""
+"""What a task of one token weighs, and a person whom it is for: there may be LIVE_TASKS of them, and ENDED_TASKS_KEPT
+that are over.
+"""
 
 import asyncio
 import gc
+import json
 import tracemalloc
 
 import pytest
 from fakes.granting_room import TICKETS, Room
+from fakes.people import PeopleIssuer
+from fakes.persons import CORP, for_people, issuer_rules
+from fakes.task_room import Room as PeopleRoom
 from fakes.task_room import end_all, writing
-from sojourn.jose.jws import Signatures
+from fakes.task_types import task_type
+from sojourn.jose.signatures import Signatures
+from sojourn.people.claims import read_person
+from sojourn.people.token_kind import ID_TOKEN
+from sojourn.policy.task_types import TypeSet
+from sojourn.runtime.clock import SystemClock
+from sojourn.tasks.people import digest_of
 from sojourn.tasks.spent import NOTHING
 from sojourn.tasktoken.grants import Grant
 
-TASKS = 400
-LIVE_BYTES, ENDED_BYTES = 1_280, 1_344  # with their places in the tables, which are half empty at worst
+TASKS = 1_300  # of so many tables are nearly full, as they are of 40,000
+LIVE_BYTES, ENDED_BYTES = 512, 640  # with their places in the tables
+TASKS_BY_EACH, PERSON_BYTES = 10, 448
 
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    room = Room(tmp_path)
+    room = Room(tmp_path, clock=SystemClock())  # whose times are others for each task
     room.engine.issuing.signatures = Signatures(1)  # what is kept of tokens is weighed elsewhere
     monkeypatch.setattr(room.store, "record", _written)
     monkeypatch.setattr(room.store, "save", _written)
@@ -41,7 +54,7 @@ def held():
 
 
 async def test_weight(room):
-    """A living task of one token takes about one KiB, and so does one that is over."""
+    """A living task of one token takes half a KiB at most, and one that is over little more."""
     subject = room.subject()
     async with writing(room.engine):
         for _ in range(20):
@@ -55,6 +68,36 @@ async def test_weight(room):
                 room.engine.end(task, "expired", "deadline")
             await room.engine.journal.drain()
             assert held() - before < TASKS * ENDED_BYTES
+        finally:
+            tracemalloc.stop()
+
+
+async def test_weight_of_a_person(clock):
+    """That a living task is for a person takes less than half a KiB, where each token began ten tasks."""
+    issuer = PeopleIssuer(clock.now().timestamp(), url=CORP)
+
+    def shown(number):
+        """Somebody, with claims of their own, as they are read of each token anew."""
+        subject = f"8a1c7a30-5a8e-4f6e-9d0f-{number:012}"
+        claims = json.loads(json.dumps(issuer.id_claims(sub=subject, sid=f"session-of-{subject}")))
+        return {"person": read_person(claims, issuer_rules(), ID_TOKEN, issuer.at), "person_token": digest_of(subject)}
+
+    for_nobody = await weight_of_many(clock, task_type(params=None), lambda _: {})
+    for_people_each = await weight_of_many(clock, for_people("triage", several="true", max_live="10"), shown)
+    assert for_people_each - for_nobody < PERSON_BYTES
+
+
+async def weight_of_many(clock, kind, whom):
+    """The bytes of a task of this type, of TASKS that live; `whom` has what the tasks of each ten are begun with."""
+    async with PeopleRoom(clock, TypeSet({"triage": kind})).running() as room:
+        room.store.save = room.store.record = _written
+        await room.begin(**whom(0))
+        tracemalloc.start()
+        try:
+            before = held()
+            for number in range(TASKS):
+                await room.begin(**whom(1 + number // TASKS_BY_EACH))
+            return (held() - before) / TASKS
         finally:
             tracemalloc.stop()
 

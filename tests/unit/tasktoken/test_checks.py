@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from fakes.task_room import ISSUER, KEY
 from fakes.task_types import TICKETS, TRIAGE
-from sojourn.errors.oauth import ActionNotAllowed, WrongParams
+from sojourn.errors.oauth import ActionNotAllowed, ParamNotBound, WrongParams
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken import checks, tokens
 from sojourn.tasktoken.grants import Grant
@@ -16,13 +16,13 @@ DIGEST = "a" * 43
 PARAMS = {"ticket": "T-1", "level": 42, "urgent": True}
 
 
-def token(**changes):
+def token(*, bind=None, **changes):
     return tokens.issue(
         KEY,
         issuer=ISSUER,
         spiffe_id=SpiffeId.parse(TRIAGE),
         grant=Grant(TICKETS, ("ticket:read",)),
-        task=TaskClaim("tsk_1", "triage", 1, "normal"),
+        task=TaskClaim("tsk_1", "triage", 1, "normal", bind or {}),
         issued_at=NOW,
         expires_at=NOW + timedelta(minutes=1),
         **changes,
@@ -77,6 +77,43 @@ class TestParams:
         """A parameter with another value, or of another type, is refused by name."""
         with pytest.raises(WrongParams, match=f"another '{[*given][-1]}'"):
             checks.check_params(token(params=PARAMS), given)
+
+
+class TestStated:
+    @pytest.mark.parametrize("stated", [[], ["T-1"], ["T-1", "T-1"]])
+    def test_the_same(self, stated):
+        """A request that states the task's value, however often, or nothing, is let through."""
+        checks.check_stated("ticket", "T-1", stated)
+
+    @pytest.mark.parametrize("stated", [["T-2"], ["T-1", "T-2"], ["T-2", "T-1"], [None]])
+    def test_another(self, stated):
+        """A request that states another value is refused, also beside the task's."""
+        with pytest.raises(WrongParams, match="another 'ticket'"):
+            checks.check_stated("ticket", "T-1", stated)
+
+
+class TestConcerning:
+    BOUND = token(params=PARAMS, bind={"ticket:read": ("ticket", "level")})
+
+    def test_what_concerns_the_action(self):
+        """Of an action those parameters are compared that concern it, and all of one of which nothing is said."""
+        checks.check_concerning(self.BOUND, "ticket:read", {"ticket": "T-1", "level": 42})
+        checks.check_concerning(self.BOUND, "ticket:read", {"ticket": "T-1", "level": 42, "urgent": False})
+        with pytest.raises(ParamNotBound, match="'urgent'"):
+            checks.check_concerning(self.BOUND, "ticket:write", {"ticket": "T-1", "level": 42})
+
+    def test_what_is_missing(self):
+        """A parameter that concerns the action and is not given is refused, unless the request does not have it."""
+        with pytest.raises(ParamNotBound, match="'level' is compared with nothing"):
+            checks.check_concerning(self.BOUND, "ticket:read", {"ticket": "T-1"})
+        checks.check_concerning(self.BOUND, "ticket:read", {"ticket": "T-1"}, ["level"])
+        with pytest.raises(ParamNotBound, match="'ticket'"):
+            checks.check_concerning(self.BOUND, "ticket:read", {}, ["level"])
+
+    def test_another(self):
+        """A value that is not the task's is refused by the parameter's name."""
+        with pytest.raises(WrongParams, match="another 'level'"):
+            checks.check_concerning(self.BOUND, "ticket:read", {"ticket": "T-1", "level": 43})
 
 
 class TestDigest:

@@ -428,3 +428,37 @@ class TestFromDetails:
             if element["type"] == name
         }
         assert said == pairs(authority)
+
+
+class TestParts:
+    BOTH = Authority.of([Grant.parse(DB, ["read", "write"]), Grant.parse(MAIL, ["send"])])
+
+    def test_within(self):
+        """What is left within another authority is what both have: whole grants, parts of them, or nothing."""
+        assert self.BOTH == self.BOTH.within(self.BOTH)
+        some = Authority.of([Grant.parse(DB, ["read", "delete"])])
+        assert Authority.of([Grant.parse(DB, ["read"])]) == self.BOTH.within(some) == some.within(self.BOTH)
+        assert Authority(()) == self.BOTH.within(Authority.of([Grant.parse(MAIL, ["read"])]))
+
+    @given(authorities, authorities)
+    def test_never_more(self, one, other):
+        """What is left within another authority exceeds neither of the two, and nothing that both have is lost."""
+        left = one.within(other)
+        assert ([], []) == (one.excess(left), other.excess(left))
+        assert left == left.within(one)
+        assert set(one.excess(other)) | {(g.resource, a) for g in left.grants for a in g.actions} >= {
+            (grant.resource, action) for grant in other.grants for action in grant.actions
+        }
+
+    def test_named(self):
+        """A resource that is not named is the only one that there is, and none where there are several."""
+        one = Authority.of([Grant.parse(DB, ["read"])])
+        assert (DB, "", "") == (one.named(""), self.BOTH.named(""), Authority(()).named(""))
+        assert (MAIL, MAIL) == (one.named(MAIL), self.BOTH.named(MAIL))
+
+    def test_document(self):
+        """As JSON a grant has its resource and its actions."""
+        assert [
+            {"resource": DB, "actions": ["read", "write"]},
+            {"resource": MAIL, "actions": ["send"]},
+        ] == self.BOTH.document()

@@ -3,10 +3,11 @@
 import string
 
 import pytest
+from fakes.tasktokens import issue
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.limits import PARAMS_PER_TASK, SERVED_NAME_MAX, SERVED_QUERY_NAMES, SERVED_TARGET_MAX
-from sojourn.tasktoken.request_record import Served
+from sojourn.tasktoken.request_record import Served, compared
 
 PLAIN = set(string.printable) - set(string.whitespace)
 TEXT = st.text(st.characters(exclude_categories=()), max_size=500)
@@ -56,3 +57,25 @@ def test_names_without_end():
     for names in (made.compared, made.unchecked):
         assert len(names) <= PARAMS_PER_TASK
         assert max(map(len, names)) <= SERVED_NAME_MAX
+
+
+@pytest.mark.parametrize(
+    ("byte", "told"), [("!", "!"), ("~", "~"), (" ", "%20"), ("\x7f", "%7F"), ("\ud800", "%ED%A0%80")]
+)
+def test_what_can_be_printed(byte: str, told: str) -> None:
+    """All that a request line may have is told as it is, from ! to ~, and all else as its escape."""
+    assert f"/{told}" == Served.of("", "", f"/{byte}").target
+
+
+class TestParams:
+    TOKEN = issue(params={"ticket": "T-1", "level": 42, "urgent": True})
+
+    def test_of_a_record(self) -> None:
+        """A record has the values that were compared, names what the request does not have, and nothing of no task."""
+        served = Served(compared=("level", "other"), unchecked=("urgent", "another"))
+        assert {"params": {"level": 42}, "unchecked": ["urgent"]} == served.params(self.TOKEN)
+        assert {"params": {}, "unchecked": None} == Served().params(self.TOKEN)
+
+    def test_what_was_compared(self) -> None:
+        """Compared is what both the token and the request have."""
+        assert ("ticket", "urgent") == compared(self.TOKEN, {"urgent": False, "ticket": "x", "other": 1})

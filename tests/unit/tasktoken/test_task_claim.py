@@ -16,9 +16,10 @@ CLAIMS = st.builds(
     st.sampled_from([NORMAL, HIGH]),
     st.dictionaries(WORDS, st.lists(WORDS, max_size=3).map(tuple), max_size=3),
     st.lists(WORDS, max_size=3).map(tuple),
+    st.booleans(),
 )
 PLAIN = TaskClaim("t1", "report", 3, NORMAL)
-FULL = TaskClaim("t2", "triage", 4, HIGH, {"read": ("ticket",)}, ("read",))
+FULL = TaskClaim("t2", "triage", 4, HIGH, {"read": ("ticket",)}, ("read",), True)
 
 
 @examples(100)
@@ -43,7 +44,18 @@ def test_what_is_not_said():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("id", 1), ("id", None), ("type", ["x"]), ("ver", "3"), ("ver", True), ("ver", 3.0), ("asks", "read")],
+    [
+        ("id", 1),
+        ("id", None),
+        ("type", ["x"]),
+        ("ver", "3"),
+        ("ver", True),
+        ("ver", 3.0),
+        ("asks", "read"),
+        ("approved", 1),
+        ("approved", "true"),
+        ("approved", None),
+    ],
 )
 def test_malformed(name, value):
     """A claim with a member of another kind is refused."""

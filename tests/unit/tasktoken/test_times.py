@@ -7,6 +7,7 @@ from sojourn.limits import TOKEN_SKEW_SECONDS
 from sojourn.tasktoken.times import check_times, issued_at, steady_origin
 
 WALL, STEADY = 1_900_000_000, 500_000
+ORIGIN = 7_648_429  # of the boot `a`
 
 
 def claims(at=STEADY, **changes):
@@ -62,3 +63,17 @@ class TestOrigin:
         """The steady clock begins elsewhere in each boot, at the same place in one, and does not tell how long it is up."""
         assert steady_origin("a") == steady_origin("a") != steady_origin("b")
         assert steady_origin("a") > 10_000
+
+    def test_it_is_far_enough_from_any_other(self):
+        """Where the clock begins is a number of 31 bits, which a token can have with milliseconds."""
+        assert all(0 <= steady_origin(str(boot)) < 2**31 for boot in range(100))
+
+    def test_it_stays(self):
+        """In which way it is made of the boot never changes: tokens of before an upgrade go by it."""
+        assert ORIGIN == steady_origin("a")
+
+
+class TestIssued:
+    def test_milliseconds(self):
+        """The steady time in a token has milliseconds and no more, and is never before the clock began."""
+        assert (STEADY + 0.123, 0.0) == (issued_at(STEADY + 0.1234567, WALL), issued_at(0.2, WALL + 0.5))

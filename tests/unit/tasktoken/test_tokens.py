@@ -10,11 +10,13 @@ from fakes.tasktokens import (
     DB,
     DETAIL,
     ISSUER,
+    KEY,
     NOW,
     OTHER,
     SECONDS,
     TASK,
     WEB,
+    issue,
     refusal,
     token,
     verify,
@@ -24,7 +26,15 @@ from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidToken
+from sojourn.jose.jws import parse_unverified
+from sojourn.jose.signatures import Signatures
 from sojourn.limits import TOKEN_SKEW_SECONDS
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasktoken import tokens
+from sojourn.tasktoken.sender_constraint import JKT, Binding, Proven
+from sojourn.tasktoken.task_claim import TaskClaim
+
+OPS, DESK = (SpiffeId.parse(f"spiffe://example.org/{name}") for name in ("ops", "desk"))
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
@@ -324,3 +334,120 @@ class TestVerify:
         resource = DB
         assert resource == read.resource
         assert read.actions
+
+
+class TestReadIssued:
+    """What the issuer reads of a token of its own, whatever has become of it."""
+
+    def read(self, text, **changes):
+        return tokens.read_issued(text, **{"keys": {"k1": KEY.public}, "issuer": ISSUER, "now": NOW, **changes})
+
+    def test_whatever_has_become_of_it(self):
+        """A token that is over, or bound to a key that nobody has shown, is read with all that it says."""
+        issued = issue(binding=Binding("jkt", "a" * 43), actors=(OPS,), params={"n": 1}, params_digest="b" * 43)
+        read = self.read(issued.token, now=NOW + timedelta(days=1))
+        assert issued == read
+        assert read.expires_at.tzinfo is NOW.tzinfo
+
+    def test_once_parsed(self):
+        """A token that was parsed before is read as its text is."""
+        issued = issue()
+        assert issued == self.read(parse_unverified(issued.token))
+
+    @pytest.mark.parametrize("audience", [[], [DB, DB + "/2"], [DB, DB]])
+    def test_audiences(self, audience):
+        """A token for several audiences, or for none, is none of ours."""
+        with pytest.raises(InvalidToken) as refused:
+            self.read(token({"aud": audience}))
+        assert "malformed" == refused.value.reason_code
+
+    def test_of_another(self):
+        """A token of another key or issuer is not read."""
+        for text, changes, code in (
+            (token(key=OTHER), {}, "bad_signature"),
+            (token(), {"issuer": "https://other.example"}, "wrong_issuer"),
+            (token(), {"keys": {}}, "unknown_key"),
+        ):
+            with pytest.raises(InvalidToken) as refused:
+                self.read(text, **changes)
+            assert code == refused.value.reason_code
+
+    def test_a_signature_that_was_made_here(self):
+        """Where signatures are kept, one that was checked before is not checked again, and another one is."""
+        signatures = Signatures(10)
+        issued = issue()
+        signatures.made(issued.token, KEY.public)
+        assert issued == self.read(issued.token, signatures=signatures)
+        with pytest.raises(InvalidToken):
+            self.read(token(key=OTHER), signatures=signatures)
+
+
+class TestThatComesBack:
+    """A token that comes back is not read again, and is checked as if it had not come before."""
+
+    def test_as_it_was_read(self):
+        """It says what it said, and to another audience nothing."""
+        signatures, text = Signatures(read=1), token()
+        first, again = (self.verified(signatures, text) for _ in range(2))
+        assert first is again
+        with pytest.raises(InvalidToken) as refused:
+            self.verified(signatures, text, audience="https://other.example")
+        assert "wrong_audience" == refused.value.reason_code
+
+    @pytest.mark.parametrize(
+        ("changes", "code"),
+        [
+            ({"now": NOW + timedelta(hours=1)}, "expired"),
+            ({"now": NOW - timedelta(hours=1)}, "not_yet_valid"),
+            ({"keys": {}}, "unknown_key"),
+            ({"keys": {"k1": OTHER.public}}, "bad_signature"),
+            ({"issuer": "https://other.example"}, "wrong_issuer"),
+        ],
+    )
+    def test_checked_each_time(self, changes, code):
+        """Its times, its key and its issuer are looked at each time."""
+        signatures, text = Signatures(read=1), token()
+        self.verified(signatures, text)
+        with pytest.raises(InvalidToken) as refused:
+            self.verified(signatures, text, **changes)
+        assert code == refused.value.reason_code
+
+    def test_the_sender_each_time(self):
+        """Whether its sender holds what it is bound to is looked at each time."""
+        signatures, bound = Signatures(read=1), Binding(JKT, "c" * 43)
+        text = issue(binding=bound).token
+        assert bound == self.verified(signatures, text, proven=Proven(jkt="c" * 43)).binding
+        with pytest.raises(InvalidToken):
+            self.verified(signatures, text)
+
+    @staticmethod
+    def verified(signatures, text, **changes):
+        asked = {"keys": {KEY.kid: KEY.public}, "issuer": ISSUER, "audience": None, "now": NOW, **changes}
+        return tokens.verify(signatures.parse_unverified(text), signatures=signatures, **asked)
+
+
+class TestExpired:
+    @pytest.mark.parametrize(("after", "steady", "over"), [(59, 1_059, False), (60, 1_059, True), (1, 1_060, True)])
+    def test_by_either_clock(self, after, steady, over):
+        """A token's time is up as soon as it is by one of the clocks."""
+        issued = issue(steady=1_000.0)
+        assert over is tokens.has_expired(issued, NOW + timedelta(seconds=after), steady)
+
+    def test_not_yet(self):
+        """A token that is of a time to come is none yet."""
+        assert tokens.has_expired(issue(), NOW - timedelta(days=1), None)
+
+
+class TestConcerning:
+    def test_what_is_compared(self):
+        """Of an action those parameters are told that concern it, and all of one of which the type says nothing."""
+        issued = issue(params={"a": "1", "b": "2"}, task=TaskClaim("t1", "report", 3, "normal", {"read": ("b",)}))
+        assert ({"b": "2"}, {"a": "1", "b": "2"}) == (issued.concerning("read"), issued.concerning("write"))
+
+
+class TestActors:
+    def test_nested(self):
+        """Who acts stands outermost, each who acted before within the next (RFC 8693, 4.1), and is read so."""
+        issued = issue(actors=(OPS, DESK))
+        assert {"sub": str(OPS), "act": {"sub": str(DESK)}} == issued.claims["act"]
+        assert (OPS, DESK) == verify(issued.token).actors

@@ -1,12 +1,13 @@
 """The attestors, for operators: what each said of a process, how each fares, and the metrics of that."""
 
 from collections.abc import Mapping
+from functools import partial
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.attestor_stats import Tally
+from sojourn.attestation.attestor_stats import CHANGED, PARTLY, PROVED, Tally
 from sojourn.endpoints.api.workload import seconds
 from sojourn.identity.explain import Need
 
@@ -22,12 +23,25 @@ ENDED = Counter(
 )
 
 
+FAILING = Gauge(
+    "sojourn_attestor_failing", "1 while an attestor could not tell the last time that it was asked.", ["attestor"]
+)
+ATTESTATIONS = Counter(
+    "sojourn_attestations_total",
+    "Attestations of processes, by result: proved, partly (an attestor could not tell), changed (the process had).",
+    ["result"],
+)
+
+
 def measure(tally: Tally) -> None:
     """Count what attestors answer. Their names are the configuration's: there are no others."""
     for name in tally.records:
         for result in ("told", "failed"):
             ANSWERS.labels(name, result)
         SECONDS.labels(name)
+        ENDED.labels(name)
+        FAILING.labels(name).set_function(partial(_failing, tally, name))
+    attestations = {result: ATTESTATIONS.labels(result) for result in (PROVED, PARTLY, CHANGED)}
 
     def count(name: str, took: float, failure: str) -> None:
         ANSWERS.labels(name, "failed" if failure else "told").inc()
@@ -35,6 +49,11 @@ def measure(tally: Tally) -> None:
 
     tally.on_answer(count)
     tally.on_end(lambda name: ENDED.labels(name).inc())
+    tally.on_attested(lambda result: attestations[result].inc())
+
+
+def _failing(tally: Tally, name: str) -> float:
+    return tally.records[name].failing
 
 
 def states(tally: Tally) -> list[pb.AttestorState]:

@@ -14,6 +14,7 @@ from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.limits import OUTCOMES_TOLD
 from sojourn.policy.asked_task import read_texts
+from sojourn.policy.asked_user import read_user
 from sojourn.policy.cedar_schema import some_task
 from sojourn.policy.conditions import conditions
 from sojourn.policy.explanation import explain
@@ -21,7 +22,9 @@ from sojourn.policy.questions import Question
 from sojourn.policy.task_types import TaskType
 from sojourn.tasks.approval import Approvals
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.people_names import PeopleNames
 from sojourn.tasks.policy_reload import END, KEEP, NARROW, Consequence
+from sojourn.tasks.recertification import Recertification
 from sojourn.tasks.type_folder import TypeFolder
 from sojourn.tasks.type_sets import Policies
 from sojourn.tasktoken.grants import Authority, Grant
@@ -32,7 +35,16 @@ _WORST_FIRST: Final = (END, NARROW, KEEP)
 class PolicyApi:
     """For operators."""
 
-    def __init__(self, engine: TaskEngine, approving: Approvals, policies: Policies) -> None:
+    def __init__(
+        self,
+        engine: TaskEngine,
+        approving: Approvals,
+        policies: Policies,
+        names: PeopleNames,
+        recertifying: Recertification,
+    ) -> None:
+        self._recertifying = recertifying
+        self._names = names
         self._engine = engine
         self._approving = approving
         self._policies = policies
@@ -46,32 +58,38 @@ class PolicyApi:
         }
 
     async def reload(self, call: Call, request: pb.ReloadPolicyRequest) -> pb.ReloadPolicyResponse:
-        before = self._engine.types.digest
+        before = self._engine.types
         if request.folder and not (request.dry_run and os.path.isabs(request.folder)):
             raise InvalidInput("folder is for dry_run, and must be an absolute path")
         if request.dry_run:
             types = await self._policies.folder.read(Path(request.folder) if request.folder else None)
-            found, digest = self._policies.reloading.consequences(types), types.digest
+            found = self._policies.reloading.consequences(types)
         else:
-            found = await self._policies.folder.reload(**call.by)
+            found = await self._policies.folder.reload(**call.by, by_login_uid=call.peer.process.login_uid())
             await self._engine.audit.recorded()
-            digest = self._policies.folder.types.digest
+            types = self._policies.folder.types
         found = sorted(found, key=lambda each: _WORST_FIRST.index(each.outcome))
         return pb.ReloadPolicyResponse(
-            digest=digest,
-            digest_before=before,
+            digest=types.digest,
+            digest_before=before.digest,
             consequences=map(_consequence, found[:OUTCOMES_TOLD]),
             left_out=max(0, len(found) - OUTCOMES_TOLD),
+            review_blocked=self._recertifying.newly_blocked(types, before),
         )
 
     async def explain(self, _call: Call, request: pb.ExplainPolicyRequest) -> pb.ExplainPolicyResponse:
         kind = self._engine.type_named(request.type)
-        known = self._engine.known(kind, request.workload)
+        whose = self._names.find(request.user.name) if request.HasField("user") else ""
+        known = self._engine.known(kind, request.workload, {}, *filter(None, [whose]))
         given = kind.read_facts(request.facts)
         said = read_texts(request.task)
         _check_limited(kind, said["uses"])
+        user = None
+        if request.HasField("user"):
+            of = request.user
+            user = read_user(kind, of.name, of.groups, of.acr, of.amr, of.auth_age, of.claims)
         question = Question(
-            some_task(kind.name, request.workload, **said),
+            some_task(kind.name, request.workload, user=user, **said),
             request.action,
             request.resource,
             dict(request.params),
@@ -81,6 +99,8 @@ class PolicyApi:
         in_force = {name: fact for name, fact in known.facts.items() if name not in given}
         found = await asyncio.to_thread(explain, kind, question, in_force)
         rule = self._approving.rule(kind)
+        due_ms = self._recertifying.due_ms(kind)
+        overdue = self._recertifying.is_overdue(kind)
         return pb.ExplainPolicyResponse(
             type=found.type,
             digest=found.digest,
@@ -97,7 +117,7 @@ class PolicyApi:
             ],
             changes=[pb.PolicyChange(what=each.what, allowed=each.allowed) for each in found.changes],
             needs_approval=found.needs_approval or (found.allowed and rule is not None and rule.when is None),
-            conditions=pb.TypeConditions(**asdict(conditions(kind, rule))),
+            conditions=pb.TypeConditions(**asdict(conditions(kind, rule, (due_ms or 0) // 1_000, overdue=overdue))),
         )
 
     async def set_shadow(self, call: Call, request: pb.SetShadowPolicyRequest) -> pb.SetShadowPolicyResponse:

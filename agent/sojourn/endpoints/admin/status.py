@@ -1,10 +1,13 @@
 """sojourn.v1.Admin on the admin socket: what SPIRE's server API lacks."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -14,12 +17,18 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.attestation.service import Attestation
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import EmbeddedAuthority
+from sojourn.audit.signed_log import SignedLog
 from sojourn.config.reload import ConfigReload
 from sojourn.endpoints.admin import attestors
-from sojourn.endpoints.admin.audit import newest
+from sojourn.endpoints.admin.audit_log import log_message
+from sojourn.endpoints.admin.audit_sinks import room_message, sink_messages
+from sojourn.endpoints.admin.audit_witnesses import stamp_message, witness_messages
+from sojourn.endpoints.admin.authority import authority_message
+from sojourn.endpoints.admin.data_folder import DataFolderState
 from sojourn.endpoints.admin.policies import policy_set
+from sojourn.endpoints.admin.reviews import dates_message
 from sojourn.endpoints.admin.svids_in_use import InUseApi
+from sojourn.endpoints.admin.upstream import ToldNode, upstream_message
 from sojourn.endpoints.api.approvals import reviews
 from sojourn.endpoints.api.trust_documents import TrustDocuments
 from sojourn.endpoints.api.workload import seconds
@@ -28,7 +37,7 @@ from sojourn.endpoints.grpc.pages import fitting
 from sojourn.endpoints.listener.loop_watchdog import Standstills
 from sojourn.endpoints.listener.tls import Listener
 from sojourn.endpoints.listener.unix_listener import Door
-from sojourn.endpoints.spire.localauthority import key_message
+from sojourn.endpoints.metrics.authority import SigningKeys
 from sojourn.endpoints.spire.trustdomain import followed as federation
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.federation.bundle_refresh import Federating
@@ -40,17 +49,47 @@ from sojourn.identity.matcher import that_matter, unique_hints
 from sojourn.identity.nodes import name_of
 from sojourn.identity.registry import Registry
 from sojourn.identity.svid_issuer import SvidIssuer
-from sojourn.limits import SELECTORS_PER_CALLER
+from sojourn.identity.trust import TrustSource
+from sojourn.jose.jws import PublicKey
+from sojourn.limits import SELECTORS_PER_CALLER, STATUS_OWNERS
 from sojourn.runtime.clock import Clock
+from sojourn.runtime.readiness import Readiness, state_of
 from sojourn.runtime.recent_failures import Failures
+from sojourn.sinks.sinks import Sinks
 from sojourn.ssf.receiver import Signals
 from sojourn.store.audit import AuditTable
+from sojourn.store.pruning import Pruning
 from sojourn.tasks.approval import Approvals
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.recertification import Recertification
 from sojourn.tasks.type_sets import Policies
+from sojourn.witness.witnesses import Witnesses
 
 SERVICE = "sojourn.v1.Admin"
-_AUDIT_DEFAULT = 50
+
+
+class Places(Protocol):
+    """Where the agent's files and sockets are: its configuration knows."""
+
+    @property
+    def data_dir(self) -> Path: ...
+
+    @property
+    def socket(self) -> Path: ...
+
+    @property
+    def admin_socket(self) -> Path: ...
+
+
+class ToldAuthority(TrustSource, SigningKeys, Protocol):
+    """What is told of whatever signs."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind, as the configuration has it."""
+
+    @property
+    def jwt_keys(self) -> Mapping[str, PublicKey]: ...
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,13 +99,20 @@ class AdminApi:
     attestation: Attestation
     registry: Registry
     issuing: SvidIssuer
-    authority: EmbeddedAuthority
+    authority: ToldAuthority
     engine: TaskEngine
     approving: Approvals
+    recertifying: Recertification
     audit: Audit
     journal: AuditTable
+    signed_log: SignedLog
+    sinks: Sinks
+    witnesses: Witnesses
+    pruning: Pruning
     door: Door
     clock: Clock
+    readiness: Readiness
+    places: Places
     followed: FollowedFolder | None
     policies: Policies
     signals: Signals
@@ -79,6 +125,8 @@ class AdminApi:
     listeners: Sequence[Listener]  # those that are open by now
     documents: TrustDocuments
     standstills: Standstills
+    data_folder: DataFolderState
+    upstream: ToldNode | None
     started: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +136,6 @@ class AdminApi:
         return {
             "GetStatus": Method("unary", pb.GetStatusRequest, self.get_status),
             "Explain": Method("unary", pb.ExplainRequest, self.explain),
-            "ListAudit": Method("unary", pb.ListAuditRequest, self.list_audit),
             "VerifyAudit": Method("unary", pb.VerifyAuditRequest, self.verify_audit),
             "GetBundle": Method("unary", pb.GetBundleRequest, self.get_bundle),
         }
@@ -104,15 +151,7 @@ class AdminApi:
             entries=len(self.registry),
             live_tasks=len(self.engine.tasks),
             connections=self.door.connections,
-            authority=pb.Authority(
-                kind="embedded",
-                root_serial=f"{authority.root.serial_number:x}",
-                root_not_after=seconds(authority.root.not_valid_after_utc),
-                issuer_serial=f"{authority.issuer.serial_number:x}",
-                issuer_not_after=seconds(authority.issuer.not_valid_after_utc),
-                jwt_key_ids=list(authority.jwt_keys),
-                keys=[key_message(kind, slot) for kind in authority.kinds for slot in authority.slots(kind).all],
-            ),
+            authority=authority_message(authority),
             limitations=[pb.Limitation(what=what, reason=reason) for what, reason in self.limitations.items()],
             task_types=sorted(self.engine.types),
             failures=[
@@ -144,9 +183,31 @@ class AdminApi:
                 for node, count in adoption.other_nodes(self.registry).items()
             ],
             standstills=self._standstills(),
+            data_folder=self.data_folder.message(),
+            audit_log=log_message(self.signed_log, ()),
+            audit_sinks=sink_messages(self.sinks),
+            audit_witnesses=witness_messages(self.witnesses, self.signed_log),
+            audit_timestamps=stamp_message(self.witnesses, self.signed_log),
+            journal_room=room_message(self.pruning),
+            review_dates=dates_message(self.recertifying),
+            upstream=upstream_message(self.upstream, self.issuing),
         )
         self.in_use.tell(status)
+        self._tell_state(status)
         return status
+
+    def _tell_state(self, status: pb.GetStatusResponse) -> None:
+        faults = self.readiness.faults()
+        status.state = state_of(fault.name for fault in faults)
+        for fault in faults:
+            status.faults.add(name=fault.name, what=fault.said, found=fault.found)
+        owners, status.task_owners_left_out = self.engine.tasks.owners(STATUS_OWNERS)
+        for owner, tasks, limit in owners:
+            who = {"uid": owner} if isinstance(owner, int) else {"spiffe_id": owner}
+            status.task_owners.add(**who, tasks=tasks, limit=limit)
+        status.pid, status.data_dir = os.getpid(), str(self.places.data_dir)
+        status.admin_socket = str(self.places.admin_socket)
+        status.socket = "" if self.registry.of_all_nodes else str(self.places.socket)  # a server has none
 
     def _standstills(self) -> pb.Standstills | None:
         found = self.standstills
@@ -171,6 +232,13 @@ class AdminApi:
                 refused=each.refused,
                 last_at=seconds(each.last_at),
                 fault=await each.keys.look(),
+                people="" if each.people is None else each.people.name,
+                not_ours=each.not_ours,
+                polled=each.polled is not None,
+                polled_at=seconds(None if each.polled is None else each.polled.last_at),
+                poll_fault="" if each.polled is None else each.polled.fault,
+                stream_status="" if each.polled is None else each.polled.stream_status,
+                not_sent=() if each.polled is None else each.polled.not_sent,
             )
             for each in self.signals.issuers.values()
         ]
@@ -182,6 +250,7 @@ class AdminApi:
             read_at=seconds(reload.read_at),
             fault=reload.fault,
             restart_needed=reload.restart_needed,
+            digest=reload.digest,
         )
 
     def _folder(self) -> pb.FollowedFolder | None:
@@ -262,12 +331,6 @@ class AdminApi:
             conclusion=explain.conclusion(found, attested, has),
             attestors=attestors.answers(attested, needs),
         )
-
-    async def list_audit(self, _call: Call, request: pb.ListAuditRequest) -> pb.ListAuditResponse:
-        unwritten = await self.audit.settle()
-        answer = newest(await self.journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id))
-        answer.unwritten = unwritten
-        return answer
 
     async def verify_audit(self, _call: Call, _request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:
         unwritten = await self.audit.settle()

@@ -21,7 +21,7 @@ _FIRST: Final = pb.ListStreamsRequest(page_size=STATUS_ROWS)
 class InUseApi:
     """For operators."""
 
-    def __init__(self, identities: Identities, issuing: SvidIssuer, default_ttl: timedelta) -> None:
+    def __init__(self, identities: Identities, issuing: SvidIssuer, default_ttl: timedelta | None) -> None:
         self._identities = identities
         self._issuing = issuing
         self._default_ttl = default_ttl

@@ -15,9 +15,10 @@ from sojourn.endpoints.grpc.pages import Pages
 from sojourn.errors import InvalidInput, NotFound, SojournError, told_as
 from sojourn.limits import AUDITED_TEXT, OUTCOMES_TOLD, REDECIDED_AT_ONCE
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.blocks import SPIFFE_ID, TYPE
+from sojourn.tasks.blocks import PERSON, SPIFFE_ID, TYPE
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kill_switch import KillSwitch
+from sojourn.tasks.people_names import PeopleNames
 from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import PENDING, Task
@@ -37,18 +38,21 @@ class TaskAdminApi:
         message: TaskMessages,
         audit: Audit,
         refusals: RefusalCounts,
+        names: PeopleNames,
     ) -> None:
         self._engine = engine
         self._changing = changing
         self._switch = switch
         self._told = message
         self._refusals = refusals
+        self._names = names
         self._audit = audit
         self._pages = Pages((datetime, str), _key, self._listed)
 
     def admin_methods(self) -> dict[str, Method]:
         return {
             "ListTasks": Method("unary", pb.ListTasksRequest, self.list),
+            "NamePerson": Method("unary", pb.NamePersonRequest, self.name_person),
             "GetTask": Method("unary", pb.GetTaskRequest, self.get),
             "RevokeTask": Method("unary", pb.RevokeTaskRequest, self.revoke_one),
             "RevokeTasks": Method("unary", pb.ChangeTasksRequest, self.revoke),
@@ -60,10 +64,20 @@ class TaskAdminApi:
         }
 
     async def list(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
-        live = self._engine.tasks.all()
-        tasks = chain(self._engine.tasks.ended(), live) if request.include_ended else live
-        page, token = await self._pages.page_of_many(tasks, request)
+        kept = self._engine.tasks
+        live = kept.of_type(request.type, request.spiffe_id) if request.type else kept.all()
+        whose = self._names.pseudonym_of(request.person) if request.person else ""
+        tasks = chain(kept.ended(), live) if request.include_ended else live
+        page, token = await self._pages.page_of_many(
+            tasks,
+            request,
+            lambda task: _fits(task, request.type, request.spiffe_id) and whose in {"", _pseudonym_of(task)},
+        )
         return pb.ListTasksResponse(tasks=page, next_page_token=token)
+
+    async def name_person(self, _call: Call, request: pb.NamePersonRequest) -> pb.NamePersonResponse:
+        pseudonym = self._engine.pseudonyms.named(request.issuer, request.subject)
+        return pb.NamePersonResponse(pseudonym=pseudonym, plain=self._names.plain_name(request.issuer, request.subject))
 
     async def get(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
         return self._message(self._find(request.task_id))
@@ -83,12 +97,12 @@ class TaskAdminApi:
         return await self._change(request, lambda task: self._resume(call, task, request.reason))
 
     async def block(self, call: Call, request: pb.BlockTasksRequest) -> pb.BlockTasksResponse:
-        ended = await self._switch.switch_off(*_named(request.block), request.block.reason, call.by)
+        ended = await self._switch.switch_off(*self._named(request.block), request.block.reason, call.by)
         left_out = max(0, len(ended) - OUTCOMES_TOLD)
         return pb.BlockTasksResponse(ended=map(brief, ended[:OUTCOMES_TOLD]), left_out=left_out)
 
     async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
-        await self._switch.switch_on(*_named(request.block), call.by)
+        await self._switch.switch_on(*self._named(request.block), call.by)
         return pb.UnblockTasksResponse()
 
     async def list_blocks(self, _call: Call, _request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:
@@ -169,9 +183,7 @@ class TaskAdminApi:
         return [
             task
             for task in tasks
-            if selection.type in {"", task.type.name}
-            and selection.spiffe_id in {"", str(task.spiffe_id)}
-            and (selector is None or selector in task.selectors)
+            if _fits(task, selection.type, selection.spiffe_id) and (selector is None or selector in task.selectors)
         ]
 
     def _message(self, task: Task) -> tasks_pb2.Task:
@@ -189,6 +201,19 @@ class TaskAdminApi:
         shorten(made)
         return made
 
+    def _named(self, block: pb.Block) -> tuple[str, str]:
+        """Which kind of thing, and its name. Raise InvalidInput, or NotFound for a person of no issuer."""
+        if [bool(block.type), bool(block.spiffe_id), bool(block.person)].count(True) != 1:
+            raise InvalidInput("one of a task type, a SPIFFE ID and a person must be specified")
+        if block.type:
+            return TYPE, block.type
+        if self._engine.blocks.of_person(block.person) is not None:  # also by a name that is taken no more
+            return PERSON, block.person
+        if block.person:
+            return PERSON, self._names.pseudonym_of(block.person)
+        with told_as(InvalidInput, "invalid SPIFFE ID"):
+            return SPIFFE_ID, str(SpiffeId.parse(block.spiffe_id))
+
     def _find(self, task_id: str) -> Task:
         task = self._engine.tasks.find(task_id)
         if task is None:
@@ -196,16 +221,16 @@ class TaskAdminApi:
         return task
 
 
+def _pseudonym_of(task: Task) -> str:
+    """The pseudonym of a task's person; a blank, which nobody is called, if it is for nobody."""
+    return " " if task.whom is None else task.whom.pseudonym
+
+
+def _fits(task: Task, type_name: str, spiffe_id: str) -> bool:
+    """Whether a task is of a type and of a workload; '' fits any."""
+    return type_name in {"", task.type.name} and spiffe_id in {"", str(task.spiffe_id)}
+
+
 def _key(task: Task) -> tuple[datetime, str]:
     """Its place in a list, which stays when a task that waited begins, and so is created by its own account."""
     return task.created_at if task.approval is None else task.approval.request.asked_at, task.id
-
-
-def _named(block: pb.Block) -> tuple[str, str]:
-    """Which kind of thing, and its name. Raise InvalidInput."""
-    if bool(block.type) == bool(block.spiffe_id):
-        raise InvalidInput("a task type or a SPIFFE ID must be specified, and not both")
-    if block.type:
-        return TYPE, block.type
-    with told_as(InvalidInput, "invalid SPIFFE ID"):
-        return SPIFFE_ID, str(SpiffeId.parse(block.spiffe_id))

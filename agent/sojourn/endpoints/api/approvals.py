@@ -170,6 +170,7 @@ def _approval(task: Task) -> pb.Approval:
         break_glass=task.type.break_glass,
         consequence=task.type.consequence,
         when=request.when,
+        person=task.person.name if task.person is not None else "",
     )
 
 

@@ -14,13 +14,15 @@ from sojourn.limits import FACTS_OTHERWISE_TOLD
 from sojourn.policy.cedar_schema import Param
 from sojourn.policy.task_type_tables import OPERATOR
 from sojourn.sdk.client.facts import fact_value
+from sojourn.tasks.people_names import PeopleNames
 from sojourn.tasks.reevaluation import Reevaluation
 
 
 class FactApi:
     """Operators may say anything; workloads what a task type believes them."""
 
-    def __init__(self, facts: Facts, redeciding: Reevaluation, identities: Identities) -> None:
+    def __init__(self, facts: Facts, redeciding: Reevaluation, identities: Identities, names: PeopleNames) -> None:
+        self._names = names
         self._facts = facts
         self._redeciding = redeciding
         self._identities = identities
@@ -38,22 +40,21 @@ class FactApi:
         return {"PublishFact": Method("unary", tasks_pb2.PublishFactRequest, self.publish)}
 
     async def set(self, call: Call, request: pb.SetFactRequest) -> pb.SetFactResponse:
-        await self._publish(call, request, OPERATOR)
-        said = self._facts.find((request.name, request.subject, OPERATOR))
+        said = self._facts.find(await self._publish(call, request, OPERATOR))
         others = [] if said is None else self._redeciding.otherwise(said)
         told = [self._message(fact, types) for fact, types in others[:FACTS_OTHERWISE_TOLD]]
         return pb.SetFactResponse(otherwise=told, otherwise_left_out=len(others) - len(told))
 
     async def unset(self, call: Call, request: pb.UnsetFactRequest) -> pb.UnsetFactResponse:
-        if not await self._facts.unset(request.name, request.subject, request.source or OPERATOR, call.by):
+        subject = self._subject(request)
+        if not await self._facts.unset(request.name, subject, request.source or OPERATOR, call.by):
             raise NotFound("nothing was said under this name, subject and source: `sojourn fact list` shows what was")
         return pb.UnsetFactResponse()
 
     async def list(self, _call: Call, request: pb.ListFactsRequest) -> pb.ListFactsResponse:
-        if request.name:
-            page, token = self._whole.page((key for key in self._facts.known() if key[0] == request.name), request)
-        else:
-            page, token = self._short.page(self._facts.known(), request)
+        whose = self._names.pseudonym_of(request.person) if request.person else ""
+        keys = [key for key in self._facts.known() if request.name in {"", key[0]} and (not whose or whose == key[1])]
+        page, token = (self._whole if request.name else self._short).page(keys, request)
         return pb.ListFactsResponse(facts=page, next_page_token=token)
 
     def _listed(self, key: Key, *, cut_long: bool) -> pb.Fact | None:
@@ -72,14 +73,22 @@ class FactApi:
         value = _value(request.value)
         # The same answer whatever the reason, so that it does not tell a stranger what task types read.
         for source in own:
-            rules = (kind.facts[request.name] for kind in self._redeciding.readers(request.name))
-            if any(source in rule.sources and rule.fits(value) for rule in rules):
+            if self._redeciding.is_believed(request.name, source, value):
                 await self._publish(call, request, source)
                 return tasks_pb2.PublishFactResponse()
         raise PolicyDenied("no task type takes this fact, with a value of this type, from the caller")
 
-    async def _publish(self, call: Call, request: pb.SetFactRequest | tasks_pb2.PublishFactRequest, by: str) -> None:
-        name, subject = request.name, request.subject
+    def _subject(self, request: pb.SetFactRequest | pb.UnsetFactRequest | tasks_pb2.PublishFactRequest) -> str:
+        """Whom it is about. A person is so by their pseudonym, wherever the fact stands."""
+        if not request.person:
+            return request.subject
+        if request.subject:
+            raise InvalidInput("a fact is about a subject or about a person, and not about both")
+        return self._names.pseudonym_of(request.person)
+
+    async def _publish(self, call: Call, request: pb.SetFactRequest | tasks_pb2.PublishFactRequest, by: str) -> Key:
+        """Return under what it is kept."""
+        name, subject = request.name, self._subject(request)
         publication = Publication(
             name,
             subject,
@@ -89,6 +98,7 @@ class FactApi:
             self._facts.happens_now(name, subject, by),
         )
         await self._facts.publish(publication, call.by)
+        return name, subject, by
 
     def _message(self, fact: Fact, read_by: Sequence[str] | None = None) -> pb.Fact:
         age = self._facts.age(fact)

@@ -17,7 +17,7 @@ class TaskMessages:
         self._outlets = outlets
 
     def __call__(self, task: Task) -> pb.Task:
-        return pb.Task(
+        made = pb.Task(
             id=task.id,
             type=task.type.name,
             state=task.state,
@@ -35,6 +35,9 @@ class TaskMessages:
             ],
             **told_of(task),
         )
+        if task.person is not None:
+            made.person.several = task.type.person is None or task.type.person.several
+        return made
 
 
 def shorten(made: "pb.Task") -> None:

@@ -6,6 +6,7 @@ from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.identity.identities import Identities
 from sojourn.oauth.token_binding import TokenBindings
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.people import check_expected
 from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.sender_constraint import Binding
@@ -40,7 +41,7 @@ class TaskTokensApi:
         return task is not None and self._giving.is_outside(task, request.resource)
 
     async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
-        task = await self._task(call, request.task_id)
+        task = await self._task(call, request)
         self._engine.check_active(task)  # before a proof is used up for nothing
         bound = request.WhichOneof("binding") is not None
         self._giving.check_offered(task, request.resource, bound=bound, params_digest=request.params_digest)
@@ -72,10 +73,12 @@ class TaskTokensApi:
         return None
 
     async def create_proof(self, call: Call, request: pb.CreateProofRequest) -> pb.CreateProofResponse:
-        task = await self._task(call, request.task_id)
+        task = await self._task(call, request)
         proof = self._proving.prove(task, request.method, request.url, request.access_token, request.nonce)
         return pb.CreateProofResponse(proof=proof)
 
-    async def _task(self, call: Call, task_id: str) -> Task:
+    async def _task(self, call: Call, request: pb.GetTokenRequest | pb.CreateProofRequest) -> Task:
         entries = await self._identities.of(call.peer)
-        return await self._attaching.of_caller(call.peer, entries, task_id)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        check_expected(task, request.expect_person)
+        return task

@@ -13,17 +13,19 @@ from sojourn.errors import InvalidInput, NotFound, PolicyDenied, Unavailable, to
 from sojourn.http2.limits import FIRST_BYTES_SECONDS
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.limits import IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
+from sojourn.limits import IDEMPOTENCY_KEY_MAX, PERSON_EXPIRES_TOLD_SECONDS, TASK_WAIT_SECONDS
 from sojourn.sdk.request import grant_match
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.begin import BeginRequest, BeginService, Bond
 from sojourn.tasks.delegation import DelegationService
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.kept_fields import PROCESS, STREAM
+from sojourn.tasks.people import PeopleService, PersonToken, check_expected
+from sojourn.tasks.person_renewal import PersonRenewal
 from sojourn.tasks.reattachment import Reattachment
 from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.task import PENDING, REVOKED, Task
-from sojourn.tasktoken.end_reasons import HOLDER, HOLDER_DISCONNECTED
+from sojourn.tasktoken.end_reasons import HOLDER, HOLDER_DISCONNECTED, RECHECK
 
 SERVICE = "sojourn.v1.Tasks"
 
@@ -40,6 +42,8 @@ class TasksApi:
         attaching: Reattachment,
         identities: Identities,
         message: TaskMessages,
+        people: PeopleService,
+        renewal: PersonRenewal,
     ) -> None:
         self._engine = engine
         self._beginning = beginning
@@ -48,12 +52,15 @@ class TasksApi:
         self._attaching = attaching
         self._identities = identities
         self._message = message
+        self._people = people
+        self._renewal = renewal
 
     def methods(self) -> dict[str, Method]:
         return {
             "RunTask": Method("bidi", pb.RunTaskRequest, self.run_task),
             "BeginTask": Method("unary", pb.BeginTaskRequest, self.begin_task),
             "AttachTask": Method("unary", pb.AttachTaskRequest, self.attach_task),
+            "RenewPerson": Method("unary", pb.RenewPersonRequest, self.renew_person, whole=True),
             "NarrowTask": Method("unary", pb.NarrowTaskRequest, self.narrow_task, whole=True),
             "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task, whole=True),
             "Delegate": Method("unary", pb.DelegateRequest, self.delegate),
@@ -78,12 +85,16 @@ class TasksApi:
         changed = asyncio.Event()
         self._engine.announcements.to_holder(task, changed.set)
         try:
-            pending = task.state == PENDING
+            pending, told = task.state == PENDING, None
             kind = "attached" if command == "attach" else "pending" if pending else "begun"
             yield pb.TaskEvent(**{kind: self._message(task)})
+            if not pending and (told := self._person_wanted(task)):
+                yield pb.TaskEvent(person_expires=self._message(task))
             async for _ in self._changes(call, task, changed):
                 kind = "changed" if not pending else "pending" if task.state == PENDING else "begun"
                 pending = kind == "pending"
+                if kind == "changed" and (wanted := self._person_wanted(task)) != told:
+                    kind, told = "person_expires" if wanted else kind, wanted
                 yield pb.TaskEvent(**{kind: self._message(task)})
             await self._engine.journal.written(task.id)
             yield pb.TaskEvent(ended=self._message(task))
@@ -95,7 +106,7 @@ class TasksApi:
         if begin.holder_pid or begin.idempotency_key:
             raise InvalidInput("holder_pid and idempotency_key have no place here: the task is the stream")
         entries = await self._identities.of(peer)
-        wanted = _begin_request(begin)  # before there is a handle: it may be malformed
+        wanted = await self._people.for_person(entries, _begin_request(begin), _brought(begin))
         bond = Bond(peer.process.again(), STREAM, begin.session)
         return await self._beginning.begin(peer, entries, wanted, bond)
 
@@ -140,7 +151,7 @@ class TasksApi:
 
     async def begin_task(self, call: Call, request: pb.BeginTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
-        begin = _begin_request(request)
+        begin = await self._people.for_person(entries, _begin_request(request), _brought(request))
         holder = await self._holder(call.peer, entries, request.holder_pid)
         bond = Bond(holder, PROCESS, request.session or bool(request.holder_pid))
         return self._message(await self._beginning.begin(call.peer, entries, begin, bond))
@@ -152,9 +163,14 @@ class TasksApi:
             return caller.again()
         if pid < 0:
             raise InvalidInput("holder_pid is negative")
+        if pid == 1:
+            raise PolicyDenied(
+                "process 1 holds no task, as it takes in all whose parents have ended: begin it from a shell of its"
+                " own, such as `bash` in a container, or by `sojourn task run`"
+            )
         holder = Process.open(pid)
         try:
-            if pid == 1 or holder.credentials().uid != peer.uid or not caller.descends_from(holder):
+            if holder.credentials().uid != peer.uid or not caller.descends_from(holder):
                 raise PolicyDenied("holder_pid is neither the caller nor an ancestor of it that runs as the same user")
             if not await self._identities.process_has(pid, {entry.spiffe_id for entry in entries}):
                 raise PolicyDenied("the process that holder_pid names has none of the caller's identities")
@@ -170,9 +186,28 @@ class TasksApi:
             raise InvalidInput("the task is its stream: attach by RunTask")
         return self._message(task)
 
+    async def renew_person(self, call: Call, request: pb.RenewPersonRequest) -> pb.Task:
+        brought = _brought(request)
+        if brought is None:
+            raise InvalidInput("person must be specified: a newer token of theirs")
+        entries = await self._identities.of(call.peer)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        await self._renewal.renew(task, brought)
+        return self._message(task)
+
+    def _person_wanted(self, task: Task) -> tuple[float, bool] | None:
+        """For which end of the task, and for want of which word of their issuer's, it is time to bring a token of its
+        person: for who began the task, and if it can live on. None: there is no need.
+        """
+        left = task.deadline - self._engine.clock.boot()
+        soon = task.ends_with_person and left <= PERSON_EXPIRES_TOLD_SECONDS
+        unchecked = RECHECK in task.suspensions
+        return (task.deadline, unchecked) if (soon or unchecked) and not task.parent_id else None
+
     async def narrow_task(self, call: Call, request: pb.NarrowTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        check_expected(task, request.expect_person, may_be_unnamed=True)
         await self._changing.narrow(task, authority_of(request.grants), HOLDER)
         return self._message(task)
 
@@ -202,12 +237,14 @@ class TasksApi:
     async def complete_task(self, call: Call, request: pb.CompleteTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
+        check_expected(task, request.expect_person, may_be_unnamed=True)
         await self._engine.complete(task, failed=request.failed)
         return self._message(task)
 
     async def delegate(self, call: Call, request: pb.DelegateRequest) -> pb.DelegationTicket:
         entries = await self._identities.of(call.peer)
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        check_expected(task, request.expect_person)
         to, wanted = _spiffe_id(request.spiffe_id), authority_of(request.grants)
         if to is None:
             raise InvalidInput("spiffe_id must be specified: to whom the task is handed on")
@@ -240,6 +277,14 @@ def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
         request.max_seconds,
         request.idempotency_key,
     )
+
+
+def _brought(request: pb.BeginTaskRequest | pb.RenewPersonRequest) -> PersonToken | None:
+    if not request.HasField("person"):
+        return None
+    if not request.person.token or not request.person.token_type:
+        raise InvalidInput("person must have a token and its token_type")
+    return PersonToken(request.person.token, request.person.token_type)
 
 
 def _accept_request(request: pb.AcceptDelegationRequest) -> BeginRequest:

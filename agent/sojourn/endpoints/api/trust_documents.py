@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from sojourn.authority.embedded_ca import EmbeddedAuthority
+from sojourn.identity.trust import TrustSource
 from sojourn.jose.jws import PublicKey
 from sojourn.limits import TRUST_AGE_SECONDS
 from sojourn.spiffe.bundle import Bundle
@@ -31,10 +31,22 @@ class Document:
     max_age_seconds: int
 
 
+class PublishedTrust(TrustSource, Protocol):
+    """The bundle as it is published, and how its JWT keys change."""
+
+    @property
+    def jwt_algorithms(self) -> tuple[str, ...]:
+        """Those by which JWT-SVIDs are signed."""
+
+    @property
+    def jwt_key_overlap(self) -> timedelta:
+        """For how long a JWT key is published before it signs."""
+
+
 class TrustDocuments:
     """The documents, made anew when the authority's keys have changed."""
 
-    def __init__(self, authority: EmbeddedAuthority, issuer: str, url: str | None = None) -> None:
+    def __init__(self, authority: PublishedTrust, issuer: str, url: str | None = None) -> None:
         """`issuer`: the `iss` of JWT-SVIDs, below which discovery is looked for. `url`: below which the keys are to be
         had; default: the same.
         """
@@ -74,7 +86,7 @@ class TrustDocuments:
 
 def key_set(keys: Iterable[PublicKey]) -> dict[str, Any]:
     """The JWK Set (RFC 7517) of keys that sign, each with its algorithm."""
-    return {"keys": [{**key.jwk, "use": "sig", "alg": key.algorithm} for key in keys]}
+    return {"keys": [{**key.jwk, "use": "sig", "alg": key.signs_by} for key in keys]}
 
 
 def _document(path: str, content: Mapping[str, Any], age: timedelta) -> Document:

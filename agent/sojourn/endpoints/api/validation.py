@@ -9,7 +9,6 @@ from weakref import WeakValueDictionary
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.endpoints.api.refusal_reports import RefusalReports, served_of
-from sojourn.endpoints.grpc import struct_claims
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
@@ -32,12 +31,14 @@ from sojourn.oauth.resource_servers import Audiences
 from sojourn.oauth.validation import JWT_SVID, TASK, TokenValidation
 from sojourn.policy.task_types import TaskType
 from sojourn.quota.concurrency import Concurrency
-from sojourn.runtime.clock import Clock
+from sojourn.runtime.clock import Clock, milliseconds
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.spireapi import struct_claims
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasks.task import PENDING
 from sojourn.tasks.validator_feed import TaskState, state_of
+from sojourn.tasktoken.person_claims import PersonClaims
 from sojourn.tasktoken.sender_constraint import Sender
 
 SERVICE = "sojourn.v1.Validation"
@@ -142,6 +143,8 @@ class ValidationApi:
             actors=verdict.actors,
             dpop_nonce=verdict.nonce,
         )
+        if verdict.person is not None:
+            answer.person.CopyFrom(_person(verdict.person))
         if verdict.claims is not None:
             struct_claims.put(answer.claims, verdict.claims)
         return answer
@@ -251,7 +254,7 @@ class ValidationApi:
         return pb.TaskFeed(delta=delta, epoch=self._engine.epoch, keys=keys).SerializeToString()
 
     def _heartbeat(self) -> pb.TaskFeed:
-        sent = int(self._clock.now().timestamp() * 1000)
+        sent = milliseconds(self._clock.now())
         beat = pb.Heartbeat(sent_at_ms=sent)
         return pb.TaskFeed(heartbeat=beat, epoch=self._engine.epoch, steady_seconds=self._engine.issuing.steady())
 
@@ -290,6 +293,12 @@ class _Attested:
 
     def pushed(self) -> None:
         self._stream.pushed(self._clock.now())
+
+
+def _person(person: PersonClaims) -> pb.ValidateTokenResponse.Person:
+    return pb.ValidateTokenResponse.Person(
+        issuer=person.issuer, subject=person.subject, auth_time=person.auth_time, acr=person.acr, amr=person.amr
+    )
 
 
 def _at(kind: TaskType, audience: str) -> pb.TypeAtAudience:

@@ -1,24 +1,39 @@
 """The SPIFFE Workload API (SPIFFE_Workload_API.md), with SPIRE's codes and texts."""
 
+import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 
 from google.protobuf.message import Message
 
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Audit
-from sojourn.endpoints.grpc import struct_claims
+from sojourn.audit.journal_room import Recordable, always
+from sojourn.endpoints.api.signed_answers import Waited, entries_to_send
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, PolicyDenied, Unimplemented, told_as
+from sojourn.errors import (
+    InvalidInput,
+    InvalidToken,
+    NoIdentity,
+    PolicyDenied,
+    Unavailable,
+    Unimplemented,
+    told_as,
+)
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
+from sojourn.identity.signatures import Overtaken
 from sojourn.identity.streams import IdentityStream, StreamStep
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
     AUDIENCES_PER_JWT_SVID,
+    AUDITED_AUDIENCES,
     AUDITED_TEXT,
     JWT_SVIDS_KEPT,
+    SIGNATURE_WAIT_SECONDS,
     VALIDATIONS_KEPT,
     VALIDATIONS_KEPT_BYTES,
 )
@@ -27,10 +42,10 @@ from sojourn.runtime.clock import Clock
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
+from sojourn.spireapi import struct_claims
 
 SERVICE = "SpiffeWorkloadAPI"
 _ANSWERS_KEPT = 1_024
-AUDITED_AUDIENCES = 5
 
 
 class WorkloadApi:
@@ -44,16 +59,20 @@ class WorkloadApi:
         *,
         wit: bool,
         reserving: Callable[[SpiffeId, str], str] = lambda _spiffe_id, _audience: "",
+        recordable: Recordable = always,
     ) -> None:
         """`wit`: whether WIT-SVIDs are offered; their calls are Unimplemented otherwise (Workload API, 7).
 
-        `reserving`: the provider that alone shows a workload's JWT-SVIDs for an audience, or ''.
+        `reserving`: the provider that alone shows a workload's JWT-SVIDs for an audience, or ''. `recordable`: raises
+        if a JWT-SVID may add no record.
         """
         self._wit = wit
         self._reserving = reserving
+        self._recordable = recordable
         self._identities = identities
         self._audit = audit
         self._clock = clock
+        self._x509_waited = Waited(identities.issuing.x509, attrgetter("entries"), self._x509_svids)
         self._answers: Lru[tuple[object, ...], bytes] = Lru(_ANSWERS_KEPT, by_age=True)
         self._given: Lru[tuple[str, int, int, int, int], bool] = Lru(JWT_SVIDS_KEPT)  # which JWT-SVIDs, to whom
         self._validated: Recent[str, bytes] = Recent(
@@ -72,7 +91,7 @@ class WorkloadApi:
         }
 
     def fetch_x509_svid(self, call: Call, _request: pb.X509SVIDRequest) -> AsyncIterator[bytes]:
-        return self._pushes(call, "FetchX509SVID", self._x509_svids)
+        return self._pushes(call, "FetchX509SVID", self._x509_svids, self._x509_waited)
 
     def fetch_x509_bundles(self, call: Call, _request: pb.X509BundlesRequest) -> AsyncIterator[bytes]:
         return self._pushes(call, "FetchX509Bundles", self._x509_bundles)
@@ -82,48 +101,101 @@ class WorkloadApi:
 
     async def fetch_jwt_svid(self, call: Call, request: pb.JWTSVIDRequest) -> pb.JWTSVIDResponse:
         audience = audience_of(request.audience)
+        wanted = _requested_id(request.spiffe_id) if request.spiffe_id else None
         entries: Sequence[Entry]
-        if request.spiffe_id:
-            entries = [await self._identities.entry_for(call.peer, _requested_id(request.spiffe_id))]
-        else:
+        if wanted is None:
             entries = await self._identities.of(call.peer)
-        answer, refused = pb.JWTSVIDResponse(), None
-        for entry in entries:
-            refused = self._refusal(call.peer, entry, audience)
-            if refused is not None:
-                continue
+        else:
+            entries = [await self._identities.entry_for(call.peer, wanted)]
+        allowed = self._allowed(call.peer, entries, audience)
+        found: list[tuple[Entry, VerifiedJwtSvid]] = []
+        for entry in allowed:
             svid = self._identities.jwt_svid(entry, audience)
+            if svid is None:
+                found = await self._signed(call.peer, wanted, allowed, audience)
+                break
+            found.append((entry, svid))
+        answer = pb.JWTSVIDResponse()
+        for entry, svid in found:
             self._record(call.peer, entry, svid)
             answer.svids.add(spiffe_id=str(svid.spiffe_id), svid=svid.token, hint=entry.hint)
-        if refused is not None and not answer.svids:
-            raise refused
         return answer
 
-    def _refusal(self, peer: Peer, entry: Entry, audience: Sequence[str]) -> PolicyDenied | None:
-        """Why a workload is given no JWT-SVID: with it, it would have without a task what its tasks get."""
+    async def _signed(
+        self, peer: Peer, wanted: SpiffeId | None, allowed: list[Entry], audience: Sequence[str]
+    ) -> list[tuple[Entry, VerifiedJwtSvid]]:
+        """The JWT-SVIDs of a caller, of which some have to be waited for. What it may have is looked at again when all
+        are signed, and signed again where that has changed. Raise Unavailable if it takes too long.
+        """
+
+        async def again() -> None:
+            entries = await self._entries(peer, wanted)
+            if [entry for entry in entries if self._reserved(entry, audience) is None] != allowed:
+                raise Overtaken
+
+        try:
+            async with asyncio.timeout(SIGNATURE_WAIT_SECONDS):
+                while True:
+                    try:
+                        svids = await self._identities.issuing.jwt.get(allowed, audience, again)
+                        return list(zip(allowed, svids, strict=True))
+                    except Overtaken:
+                        await asyncio.sleep(0)  # others have a turn, whatever `of` has at hand
+                        allowed = self._allowed(peer, await self._entries(peer, wanted), audience)
+        except TimeoutError:
+            raise Unavailable(f"a JWT-SVID was not signed within {SIGNATURE_WAIT_SECONDS:g} s: ask again") from None
+
+    async def _entries(self, peer: Peer, wanted: SpiffeId | None) -> Sequence[Entry]:
+        """Those of a caller: all, or the one for the SPIFFE ID that it wants."""
+        return await self._identities.of(peer) if wanted is None else [await self._identities.entry_for(peer, wanted)]
+
+    def _allowed(self, peer: Peer, entries: Sequence[Entry], audience: Sequence[str]) -> list[Entry]:
+        """Those of a caller's entries whose JWT-SVIDs it may have for these audiences. Raise PolicyDenied if none."""
+        allowed, refused = [], None
+        for entry in entries:
+            reserved = self._reserved(entry, audience)
+            if reserved is None:
+                allowed.append(entry)
+            else:
+                refused = self._refusal(peer, entry, *reserved)
+        if refused is not None and not allowed:
+            raise refused
+        return allowed
+
+    def _refusal(self, peer: Peer, entry: Entry, each: str, provider: str) -> PolicyDenied:
+        """Why a workload is given none for an audience: with it, it would have without a task what its tasks get."""
+        said = {"spiffe_id": str(entry.spiffe_id), "audience": each, "provider": provider}
+        self._audit.denied("jwt_svid_refused", peer.who, **peer.details, **said)
+        return PolicyDenied(
+            f"JWT-SVIDs of {str(entry.spiffe_id)!r} for {each!r} are for provider {provider!r}"
+            " alone, which gives its tasks credentials: begin a task (or set identity.jwt_svid_for_providers)"
+        )
+
+    def _reserved(self, entry: Entry, audience: Sequence[str]) -> tuple[str, str] | None:
+        """The first audience for which a provider alone shows the entry's JWT-SVIDs, and that provider."""
         for each in audience:
             provider = self._reserving(entry.spiffe_id, each)
             if provider:
-                said = {"spiffe_id": str(entry.spiffe_id), "audience": each[:AUDITED_TEXT], "provider": provider}
-                self._audit.denied("jwt_svid_refused", peer.who, **peer.details, **said)
-                return PolicyDenied(
-                    f"JWT-SVIDs of {str(entry.spiffe_id)!r} for {each[:AUDITED_TEXT]!r} are for provider {provider!r}"
-                    " alone, which gives its tasks credentials: begin a task (or set identity.jwt_svid_for_providers)"
-                )
+                return each[:AUDITED_TEXT], provider
         return None
 
     def _record(self, peer: Peer, entry: Entry, svid: VerifiedJwtSvid) -> None:
-        """Record which process has which JWT-SVID: once, however often it is served the same, if no record was lost."""
-        process = peer.process
-        given = (svid.claims["jti"], process.pid, process.start_time, peer.uid, self._audit.lost)
+        """Record which process has which JWT-SVID: once, however often it is served the same, if no record was lost.
+
+        Raise AuditFull or LimitExceeded if that may not be, so that it is not given.
+        """
+        process, jti = peer.process, svid.claims.get("jti") or ""  # of a server's there may be none
+        which = jti or hashlib.sha256(svid.token.encode()).hexdigest()
+        given = (which, process.pid, process.start_time, peer.uid, self._audit.lost)
         if self._given.get(given):
             return
+        self._recordable(svid.spiffe_id)
         self._audit.note(
             "jwt_svid_issued",
             spiffe_id=str(svid.spiffe_id),
             entry_id=entry.id,
             audience=[each[:AUDITED_TEXT] for each in svid.audience[:AUDITED_AUDIENCES]],
-            jti=svid.claims["jti"],
+            jti=jti,
             expires_at=svid.claims["exp"],
             pid=process.pid,
             uid=peer.uid,
@@ -157,7 +229,15 @@ class WorkloadApi:
     def fetch_wit_svid(self, call: Call, request: pb.WITSVIDRequest) -> AsyncIterator[bytes]:
         self._check_wit()
         wanted = _requested_id(request.spiffe_id) if request.spiffe_id else None
-        return self._pushes(call, "FetchWITSVID", lambda stream: self._wit_svids(stream, wanted))
+
+        def entries_of(stream: IdentityStream) -> Sequence[Entry]:
+            entries = [entry for entry in stream.entries if wanted in {None, entry.spiffe_id}]
+            if not entries:
+                raise NoIdentity("no identity issued")
+            return entries
+
+        waited = Waited(self._identities.issuing.wit, entries_of, lambda _, entries: self._wit_svids(entries))
+        return self._pushes(call, "FetchWITSVID", lambda stream: self._wit_svids(entries_of(stream)), waited)
 
     def fetch_wit_bundles(self, call: Call, _request: pb.WITBundlesRequest) -> AsyncIterator[bytes]:
         self._check_wit()
@@ -169,23 +249,28 @@ class WorkloadApi:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    async def _pushes(self, call: Call, method: str, make: Callable[[IdentityStream], bytes]) -> AsyncIterator[bytes]:
+    async def _pushes(
+        self, call: Call, method: str, make: Callable[[IdentityStream], bytes | None], waited: Waited | None = None
+    ) -> AsyncIterator[bytes]:
         """Each answer that differs from the last one; ends with NoIdentity when the caller has nothing any more.
 
         An answer goes out in the very step that wakes the stream, where nothing has to be waited for; what has to be,
-        and each end, is for the steps of the call.
+        and each end, is for the steps of the call: `make` returns None then, and `waited` makes it.
         """
         last = b""
+        held: Sequence[Entry] = ()  # those of which the last answer was
 
         def push(step: StreamStep) -> bool:
-            nonlocal last
+            nonlocal last, held
             if not stream.entries or stream.revoked or not self._identities.holds(stream, step.looks):
                 return False
             answer = step.answer(make, stream)
+            if answer is None:
+                return False
             if answer != last:
                 if not call.send_now(answer):
                     return False
-                last = answer
+                last, held = answer, stream.entries
                 stream.pushed(self._clock.now())
             return True
 
@@ -193,8 +278,13 @@ class WorkloadApi:
             while True:
                 stream.check_open()
                 answer = make(stream)
-                if answer != last:
-                    last = answer
+                entries: Sequence[Entry] = stream.entries
+                if answer is None:
+                    assert waited is not None  # whatever else is sent is there
+                    entries = await entries_to_send(self._identities, waited, stream, held)
+                    answer = waited.make(stream, entries)
+                if answer is not None and answer != last:
+                    last, held = answer, entries
                     stream.pushed(self._clock.now())
                     yield answer
                 stream.check_revoked()
@@ -205,9 +295,15 @@ class WorkloadApi:
         """Drop the ready-made answers: a key in them is no longer in use."""
         self._answers.clear()
 
-    def _x509_svids(self, stream: IdentityStream) -> bytes:
-        bundle, *foreign = self._x509_bundles_of(stream)
-        svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
+    def _x509_svids(self, stream: IdentityStream, entries: Sequence[Entry] | None = None) -> bytes | None:
+        """The answer for these entries of the stream, or for all; None: an SVID has to be waited for."""
+        svids = []
+        for entry in stream.entries if entries is None else entries:
+            svid = self._identities.x509_svid(entry)
+            if svid is None:
+                return None
+            svids.append((entry, svid))
+        bundle, *foreign = self._x509_bundles_of(stream)  # with an SVID there is a root
         crls = self._identities.crls
         key = (bundle, *foreign, crls, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
 
@@ -258,13 +354,13 @@ class WorkloadApi:
 
         return self._shared(("jwt", *found), message)
 
-    def _wit_svids(self, stream: IdentityStream, wanted: SpiffeId | None) -> bytes:
-        entries = [entry for entry in stream.entries if wanted in {None, entry.spiffe_id}]
-        if not entries:
-            raise NoIdentity("no identity issued")
+    def _wit_svids(self, entries: Sequence[Entry]) -> bytes | None:
+        """None: one has to be waited for."""
         message = pb.WITSVIDResponse()
         for entry in entries:
             svid = self._identities.wit_svid(entry)
+            if svid is None:
+                return None
             message.svids.add(
                 spiffe_id=str(svid.spiffe_id), wit_svid=svid.token, wit_svid_key=svid.key_jwk, hint=entry.hint
             )

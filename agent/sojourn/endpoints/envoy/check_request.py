@@ -36,6 +36,10 @@ class Ruling:
     keep_token: bool  # the service sees the token
     params: str = ""  # where the task's parameters stand, as `cents = body:/cents, order = path:order_id`
     unchecked: tuple[str, ...] = ()  # those that requests do not have
+    person: str = ""  # whether tokens for a person are taken: required | optional | refused; '': only if it asks of one
+    person_params: tuple[tuple[str, str], ...] = ()  # parameters that are the person, and by which claim
+    acr_values: tuple[str, ...] = ()  # how the person must have logged in: one of these
+    max_age: int | None = None  # how many seconds ago at most
 
     @classmethod
     def read(cls, extensions: Mapping[str, str]) -> Self:
@@ -51,14 +55,24 @@ class Ruling:
             keep_token=_flag(said, "keep_token"),
             params=said.pop("params", ""),
             unchecked=tuple(filter(None, map(str.strip, said.pop("unchecked", "").split(",")))),
+            person=said.pop("person", ""),
+            person_params=_pairs(said, "person_params"),
+            acr_values=tuple(said.pop("acr_values", "").split()),
+            max_age=_seconds(said, "max_age"),
         )
         if said:
             raise InvalidInput(f"context extension {PREFIX + min(said)[:64]!r} is not known")
         if not made.audience:
             raise InvalidInput(f"the route has no context extension {PREFIX}audience")
-        if (made.route or made.approved or made.params or made.unchecked) and not made.action:
+        of_action = made.route or made.approved or made.params or made.unchecked or made.of_person
+        if of_action and not made.action:
             raise InvalidInput(f"the route has no context extension {PREFIX}action")
         return made
+
+    @property
+    def of_person(self) -> bool:
+        """Whether it says anything of tokens that are for a person."""
+        return bool(self.person or self.person_params or self.acr_values or self.max_age is not None)
 
 
 def read_request(said: pb.AttributeContext) -> HttpRequest:
@@ -117,6 +131,24 @@ def _certificate(escaped_pem: str) -> bytes | None:
         return x509.load_pem_x509_certificate(unquote_to_bytes(escaped_pem)).public_bytes(Encoding.DER)
     except Exception as error:
         raise InvalidInput("the client's certificate is not PEM with percent escapes") from error
+
+
+def _pairs(said: dict[str, str], name: str) -> tuple[tuple[str, str], ...]:
+    """What is written as `customer = sub, tenant = iss`."""
+    pairs: list[tuple[str, str]] = []
+    for each in filter(None, map(str.strip, said.pop(name, "").split(","))):
+        left, equals, right = map(str.strip, each.partition("="))
+        if not left or not equals or not right or left in dict(pairs):
+            raise InvalidInput(f"context extension {PREFIX + name!r} is not like 'customer = sub'")
+        pairs.append((left, right))
+    return tuple(pairs)
+
+
+def _seconds(said: dict[str, str], name: str) -> int | None:
+    value = said.pop(name, "")
+    if value and not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise InvalidInput(f"context extension {PREFIX + name!r} is not a number of seconds")
+    return int(value) if value else None
 
 
 def _flag(said: dict[str, str], name: str) -> bool:

@@ -6,6 +6,7 @@ Each answer is an HTTP answer, never a gRPC error: an Envoy that is told to let 
 
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,6 +27,7 @@ from sojourn.oauth.resource_servers import Audiences
 from sojourn.quota.rate import Rate
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import HttpRequest
+from sojourn.tasktoken.person_claims import PersonClaims
 from sojourn.tasktoken.tokens import TaskToken
 
 log = structlog.get_logger()
@@ -103,6 +105,16 @@ def _misleads(name: str) -> bool:
     return name.startswith(PREFIX) or name in REROUTING
 
 
+def _encoded(person: PersonClaims) -> str:
+    """Issuer and subject as JSON in base64url: a header takes neither all characters, nor a bar between the two.
+
+    With them the claims that the service may read, if its task type lets it read some.
+    """
+    whose = {"iss": person.issuer, "sub": person.subject} | ({"claims": person.listed()} if person.claims else {})
+    said = json.dumps(whose, separators=(",", ":"), ensure_ascii=False)
+    return urlsafe_b64encode(said.encode()).rstrip(b"=").decode()
+
+
 def _allowed(token: TaskToken, ruling: Ruling, asked: HttpRequest) -> pb.CheckResponse:
     said = {
         "subject": str(token.spiffe_id),
@@ -111,6 +123,7 @@ def _allowed(token: TaskToken, ruling: Ruling, asked: HttpRequest) -> pb.CheckRe
         "task-type": token.task_type,
         "action": ruling.action,
         "params": json.dumps(dict(token.params), separators=(",", ":")),
+        **({} if token.person is None else {"person": _encoded(token.person)}),
     }
     ours = {f"{PREFIX}{name}": value for name, value in said.items()}
     foreign = {name for name, _ in asked.headers if _misleads(_NO_LETTER.sub("-", name))} - set(ours)

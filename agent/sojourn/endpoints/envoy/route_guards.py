@@ -12,12 +12,13 @@ from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.param_places import ParamPlace, parse_places
 from sojourn.sdk.guard.refusals import RefusedRequest
-from sojourn.sdk.guard.routes import APPROVED, Action, Actions
+from sojourn.sdk.guard.routes import Action, Actions
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.refusal_reports import RefusalCounts
 from sojourn.tasktoken.checks import check_digest
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
+from sojourn.tasktoken.task_claim import APPROVED
 from sojourn.tasktoken.tokens import TaskToken
 
 BY_ENVOY = "envoy"  # who told of a refusal, in records
@@ -55,7 +56,16 @@ class RouteGuards:
 
 def _actions(ruling: Ruling) -> Actions:
     acr = APPROVED if ruling.approved else ""
-    action = Action(ruling.action, parse_places(ruling.params), acr, unchecked=ruling.unchecked)
+    action = Action(
+        ruling.action,
+        parse_places(ruling.params),
+        acr,
+        unchecked=ruling.unchecked,
+        person=ruling.person,
+        person_params=dict(ruling.person_params),
+        acr_values=ruling.acr_values,
+        max_age=ruling.max_age,
+    )
     if ruling.route:
         return {ruling.route: action}
     return lambda _method, _path: action if ruling.action else None

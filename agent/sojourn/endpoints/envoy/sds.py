@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,14 +21,16 @@ from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.attestation.peer import Peer
 from sojourn.endpoints.envoy.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.endpoints.grpc.calls import Call, Method, next_of
-from sojourn.errors import InvalidInput, LimitExceeded
+from sojourn.errors import InvalidInput, LimitExceeded, Unavailable
 from sojourn.identity.identities import Identities
+from sojourn.identity.signatures import Overtaken
 from sojourn.identity.streams import IdentityStream
 from sojourn.limits import (
     REFUSALS_LOGGED_PER_SECOND,
     SECRET_NAME_BYTES,
     SECRET_NAMES_BYTES_PER_UID,
     SECRETS_PER_STREAM,
+    SIGNATURE_WAIT_SECONDS,
     SPIFFE_ID_MAX_BYTES,
 )
 from sojourn.quota.rate import Rate
@@ -59,8 +61,24 @@ class SdsApi:
 
     async def fetch_secrets(self, call: Call, request: pb.DiscoveryRequest) -> pb.DiscoveryResponse:
         async with self._identities.stream(call.peer, "FetchSecrets", required=False) as stream:
-            made = self._maker(stream, takes_spiffe_validator(request.node)).make(_names(request.resource_names))
-            return _answer(made, _type_url(request.type_url))
+            names, type_url = _names(request.resource_names), _type_url(request.type_url)
+            try:
+                async with asyncio.timeout(SIGNATURE_WAIT_SECONDS):
+                    made = await self._signed(stream, names, takes_spiffe_validator(request.node))
+            except TimeoutError:
+                raise Unavailable(f"an SVID was not signed within {SIGNATURE_WAIT_SECONDS:g} s: ask again") from None
+            return _answer(made, type_url)
+
+    async def _signed(self, stream: IdentityStream, names: frozenset[str], spiffe_validator: bool) -> list[tls.Secret]:
+        """All secrets of these names, once they are there."""
+        while True:
+            maker = self._maker(stream, spiffe_validator)
+            unsigned = maker.unsigned(names)
+            if not unsigned:
+                return maker.make(names)
+            with suppress(Overtaken):
+                await asyncio.gather(*map(self._identities.issuing.x509.get, unsigned.values()))
+            await self._identities.refresh(stream)
 
     async def stream_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DiscoveryResponse]:
         async with self._identities.stream(call.peer, "StreamSecrets", required=False) as stream:
@@ -72,7 +90,11 @@ class SdsApi:
                     if state.names is None:  # nothing was asked for yet
                         continue
                     await self._identities.refresh(stream)
-                    made = self._maker(stream, state.spiffe_validator).make(state.names)
+                    maker = self._maker(stream, state.spiffe_validator)
+                    unsigned = self._begin(maker, state.names)
+                    made = maker.make(state.names, unsigned)
+                    if unsigned and not made:
+                        continue
                     answer = _answer(made, state.type_url)
                     body = answer.SerializeToString(deterministic=True)
                     if request is None and body == state.last:
@@ -121,8 +143,11 @@ class SdsApi:
     def _delta(self, stream: IdentityStream, state: "_Delta", names: set[str]) -> pb.DeltaDiscoveryResponse | None:
         """What has changed of these names, or None. One that is not the caller's counts as removed."""
         maker = self._maker(stream, state.spiffe_validator)
+        unsigned = self._begin(maker, names) if names else ()
         answer = pb.DeltaDiscoveryResponse(type_url=state.type_url)
         for name in sorted(names):
+            if name in unsigned:
+                continue
             secret = maker.one(name)
             if secret is None:
                 if state.sent.get(name) != "":  # subscribed to just now, or had until now
@@ -144,6 +169,15 @@ class SdsApi:
         REJECTED.inc()
         if self._rejections.allow(peer.who):
             log.warning("sds_update_rejected", pid=peer.process.pid, uid=peer.uid, reason=message[:500])
+
+    def _begin(self, maker: SecretMaker, names: Collection[str]) -> Collection[str]:
+        """Those of these names whose SVIDs have to be waited for: they follow when these are signed, since what an
+        answer leaves out is not taken away by that (xDS). Nothing else waits for them.
+        """
+        unsigned = maker.unsigned(names)
+        for entry in unsigned.values():
+            self._identities.issuing.x509.begin(entry)
+        return unsigned
 
     def _maker(self, stream: IdentityStream, spiffe_validator: bool) -> SecretMaker:
         stream.check_closing()

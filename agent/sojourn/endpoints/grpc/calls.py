@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -17,6 +18,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.audit.journal import Audit, named
 from sojourn.endpoints.grpc.status_codes import GrpcStatus
 from sojourn.errors import Bug, InvalidInput, LimitExceeded, Refused, SojournError, Unimplemented
+from sojourn.errors.people import PersonRefused
 from sojourn.http2.errors import BadMessage, MalformedMessage, MessageOverLimit, UnknownPacking
 from sojourn.http2.host import Visitor
 from sojourn.http2.server import Handler
@@ -24,6 +26,7 @@ from sojourn.http2.stream import Stream
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
 from sojourn.quota.concurrency import Concurrency
 from sojourn.quota.rate import Rate
+from sojourn.runtime import trace
 from sojourn.runtime.background import Background
 
 log = structlog.get_logger()
@@ -31,7 +34,7 @@ _GIVEN_UP: Final = "CANCELLED"  # by whoever called, or since the agent ends
 CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and status.", ["method", "code"])
 Request = TypeVar("Request", bound=Message)
 HEADER = "workload.spiffe.io"
-_HEADER = HEADER.encode()
+_HEADER, _TRACEPARENT = HEADER.encode(), trace.HEADER.encode()
 # What callers are told of messages that cannot be read. An error of ours has a stable code, and the same status.
 _TOLD: Final[dict[type[BadMessage], type[SojournError]]] = {
     MalformedMessage: InvalidInput,
@@ -118,12 +121,14 @@ class Calls:
         audit: Audit,
         *,
         header: bool,
+        door: str = "public",
         streams: int = STREAMS_PER_UID,
         check: Callable[[Visitor], None] | None = None,
         whole: bool = False,
     ) -> None:
         """`header`: whether every call must carry the metadata `workload.spiffe.io: true` (Workload Endpoint, 3).
 
+        `door`: by which the calls come, as the log has it.
         `streams`: how many streams one caller may hold. `check` raises what a caller's call is refused with.
         `whole`: all that are answered once and wait for nothing are gone through with although their callers go: what
         is half done is worse than what was interrupted too late.
@@ -133,6 +138,7 @@ class Calls:
         self._check = check
         self._audit = audit
         self._header = header
+        self._door = door
         self._unary_calls = Concurrency(CALLS_PER_UID, "calls under way")
         self._streams = Concurrency(streams, "open streams")
         self._silent = Concurrency(streams, "calls without a request")
@@ -141,13 +147,16 @@ class Calls:
     def service(self, name: str, methods: dict[str, Method]) -> dict[str, Handler]:
         """Its methods by path."""
         make = {"unary": self._unary, "stream": self._streaming, "bidi": self._streaming}
-        return {f"/{name}/{short}": make[method.kind](f"{name}/{short}", method) for short, method in methods.items()}
+        return {
+            f"/{name}/{short}": _traced(make[method.kind](f"{name}/{short}", method))
+            for short, method in methods.items()
+        }
 
     def _unary(self, path: str, method: Method) -> Handler:
         ended_well = CALLS.labels(path, "OK")
 
         async def call(stream: Stream) -> None:
-            try:
+            with _Ending(self, path, stream, ended_well):
                 made = self._begin(path, stream, method)
                 request = await self._only_request(made)
                 long = method.long(request) if callable(method.long) else method.long
@@ -159,13 +168,6 @@ class Calls:
                 if not stream.answer_now(answer):  # a call whose caller takes no answer is held as streams are
                     with self._streams.one(made.visitor.who):
                         await stream.answer(answer)
-            except asyncio.CancelledError:
-                CALLS.labels(path, _GIVEN_UP).inc()
-                raise
-            except Exception as error:  # noqa: BLE001  # every error becomes a status
-                self._fail(path, stream, error)
-                return
-            ended_well.inc()
 
         return call
 
@@ -177,7 +179,7 @@ class Calls:
         ended_well = CALLS.labels(path, "OK")
 
         async def call(stream: Stream) -> None:
-            try:
+            with _Ending(self, path, stream, ended_well):
                 made = self._begin(path, stream, method)
                 request = None if method.kind == "bidi" else await self._only_request(made)
                 with self._streams.one(made.visitor.who):
@@ -185,14 +187,7 @@ class Calls:
                     async with aclosing(answers):
                         async for answer in answers:
                             await stream.send(_serialize(answer))
-            except asyncio.CancelledError:
-                CALLS.labels(path, _GIVEN_UP).inc()
-                raise
-            except Exception as error:  # noqa: BLE001  # every error becomes a status
-                self._fail(path, stream, error)
-                return
-            ended_well.inc()
-            stream.end()
+                stream.end()
 
         return call
 
@@ -209,19 +204,76 @@ class Calls:
         with self._silent.one(call.visitor.who) if call.requests.waiting else nullcontext():
             return await first_of(call, REQUEST_SECONDS)
 
-    def _fail(self, path: str, stream: Stream, error: Exception) -> None:
+    def fail(self, path: str, stream: Stream, error: Exception, begun: float) -> None:
         """Answer first: whatever becomes of log and journal, the caller does not wait for ever."""
         status = GrpcStatus.of(error)
         stream.fail(status.number, status.message, status.metadata())
         CALLS.labels(path, status.name).inc()
         by, said = stream.visitor, {"method": path, "code": status.code, "reason": status.message}
+        took = round((monotonic() - begun) * 1000, 3)
         if not isinstance(error, SojournError):
-            log.error("call_failed", method=path, reference=status.reference, exc_info=error)
+            log.error(
+                "call_failed",
+                method=path,
+                door=self._door,
+                duration_ms=took,
+                reference=status.reference,
+                exc_info=error,
+            )
         elif self._refusals.allow(by.who):
             who = {**named(by.who), **by.details}
-            log.info("call_refused", **said, detail=error.detail or None, **who)
-        if isinstance(error, Refused):
+            log.info(
+                "call_refused",
+                method=path,
+                code=status.code,
+                reason=status.message,
+                door=self._door,
+                duration_ms=took,
+                detail=error.detail or None,
+                **who,
+            )
+        if isinstance(error, Refused | PersonRefused):
             self._audit.denied("call_denied", by.who, **by.details, **said)
+
+
+def _traced(handler: Handler) -> Handler:
+    """A handler whose calls are of the trace that their metadata name."""
+
+    async def call(stream: Stream) -> None:
+        values = stream.head.values(_TRACEPARENT)
+        if not values:
+            await handler(stream)
+            return
+        with trace.following(values):
+            await handler(stream)
+
+    return call
+
+
+class _Ending:
+    """How a call ends: counted by its status, which every error becomes. One that is given up goes on being so."""
+
+    __slots__ = ("_begun", "_calls", "_path", "_stream", "_well")
+
+    def __init__(self, calls: Calls, path: str, stream: Stream, well: Metric) -> None:
+        self._begun = monotonic()
+        self._calls = calls
+        self._path = path
+        self._stream = stream
+        self._well = well
+
+    def __enter__(self) -> None:
+        """Nothing is counted before the end."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if error is None:
+            self._well.inc()
+        elif isinstance(error, asyncio.CancelledError):
+            CALLS.labels(self._path, _GIVEN_UP).inc()
+        elif isinstance(error, Exception):
+            self._calls.fail(self._path, self._stream, error, self._begun)
+            return True
+        return False
 
 
 def _serialize(answer: Message | bytes) -> bytes:

@@ -53,13 +53,17 @@ class Pages(Generic[Item, Told]):
         most, after = self._asked(asked)
         return self._told(nsmallest(most + 1, self._keyed(items, after), key=FIRST), most)
 
-    async def page_of_many(self, items: Iterable[Item], asked: PageRequest) -> tuple[list[Told], str]:
-        """As `page`, where there may be so many things that others have their turn while those are looked through."""
+    async def page_of_many(
+        self, items: Iterable[Item], asked: PageRequest, fits: Callable[[Item], bool] = lambda _: True
+    ) -> tuple[list[Told], str]:
+        """As `page`, of the things that fit, where there may be so many that others have their turn while those are
+        looked through.
+        """
         most, after = self._asked(asked)
         found: list[tuple[Key, Item]] = []
         rest = iter(items)
         while some := list(islice(rest, LISTED_AT_ONCE)):
-            found = nsmallest(most + 1, chain(found, self._keyed(some, after)), key=FIRST)
+            found = nsmallest(most + 1, chain(found, self._keyed(filter(fits, some), after)), key=FIRST)
             await asyncio.sleep(0)
         return self._told(found, most)
 
@@ -67,7 +71,7 @@ class Pages(Generic[Item, Told]):
         """How many at the most, and behind which key. Raise InvalidInput."""
         if asked.page_size < 0:
             raise InvalidInput("page_size is less than 0")
-        after = self._key_of(asked.page_token) if asked.page_token else None
+        after = key_of(asked.page_token, self.kinds) if asked.page_token else None
         return min(asked.page_size or PAGE_ITEMS, PAGE_ITEMS), after
 
     def _keyed(self, items: Iterable[Item], after: Key | None) -> Iterator[tuple[Key, Item]]:
@@ -86,20 +90,24 @@ class Pages(Generic[Item, Told]):
             last = key
             if made is not None:
                 told.append(made)
-        return told, "" if last is None or last == found[-1][0] else self._token_of(last)
+        return told, "" if last is None or last == found[-1][0] else token_of(last)
 
-    def _token_of(self, key: Key) -> str:
-        text = json.dumps(key, default=datetime.isoformat, separators=(",", ":"))
-        return base64.urlsafe_b64encode(text.encode()).decode()
 
-    def _key_of(self, unverified_token: str) -> Key:
-        if len(unverified_token) <= PAGE_TOKEN_MAX:
-            try:
-                parts = json.loads(base64.b64decode(unverified_token, altchars=b"-_", validate=True))
-                return tuple(_part(kind, part) for kind, part in zip(self.kinds, parts, strict=True))
-            except (ValueError, TypeError, RecursionError):
-                pass
-        raise InvalidInput("page_token is not one that this list has given")
+def token_of(key: Key) -> str:
+    """The page token of what has this key."""
+    text = json.dumps(key, default=datetime.isoformat, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def key_of(unverified_token: str, kinds: Sequence[type[datetime | int | str]]) -> Key:
+    """The key of a page token, whose parts are of these kinds. Raise InvalidInput."""
+    if len(unverified_token) <= PAGE_TOKEN_MAX:
+        try:
+            parts = json.loads(base64.b64decode(unverified_token, altchars=b"-_", validate=True))
+            return tuple(_part(kind, part) for kind, part in zip(kinds, parts, strict=True))
+        except (ValueError, TypeError, RecursionError):
+            pass
+    raise InvalidInput("page_token is not one that this list has given")
 
 
 def _part(kind: type[datetime | int | str], part: object) -> datetime | int | str:

@@ -13,6 +13,7 @@ from sojourn.http2.server import Handler, Server
 from sojourn.limits import REQUESTS_HELD_BYTES
 from sojourn.quota.turns import Paces, Turns
 from sojourn.quota.usage import Held
+from sojourn.runtime.readiness import CONDITIONS, Readiness, State, state_of
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
@@ -21,14 +22,21 @@ REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full
 class _Common:
     """What every server has. Health is without `Watch`, which would let anybody hold streams for nothing."""
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], readiness: Readiness) -> None:
         self._services = list(services)
+        self._readiness = readiness
         self._reflection: Any = None
 
     async def check(self, _call: Call, request: Any) -> Any:
-        if request.service:
-            raise NotFound("health is told of the agent as a whole: leave the service out")
-        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+        """Tell of the agent as a whole, or of one condition of its readiness by name."""
+        if request.service and request.service not in CONDITIONS:
+            raise NotFound(
+                "health is told of the agent as a whole, without a service; or of one of " + ", ".join(CONDITIONS)
+            )
+        failing = {fault.name for fault in self._readiness.faults()}
+        serves = request.service not in failing if request.service else state_of(failing) is not State.UNREADY
+        answer = health_pb2.HealthCheckResponse
+        return answer(status=answer.SERVING if serves else answer.NOT_SERVING)
 
     def reflect(self, call: Call, _request: None) -> Any:
         if self._reflection is None:
@@ -42,17 +50,21 @@ class _Common:
 def serve(
     services: Mapping[str, Mapping[str, Handler]],
     calls: Calls,
+    readiness: Readiness,
     *,
     message_max_bytes: int,
     reflects: bool = True,
+    health: bool = True,
     turns: Turns | None = None,
 ) -> Server:
-    """A server of these services, and by `calls` of gRPC health and, if it `reflects`, reflection.
+    """A server of these services, and by `calls` of gRPC health if it tells of its `health`, and, if it `reflects`,
+    reflection.
 
-    `turns`: those in which its connections are read; None: some of their own.
+    `readiness`: what health tells. `turns`: those in which its connections are read; None: some of their own.
     """
-    common = _Common([*services, HEALTH, REFLECTION])
-    methods = {HEALTH: {"Check": Method("unary", health_pb2.HealthCheckRequest, common.check)}}
+    common = _Common([*services, HEALTH, REFLECTION], readiness)
+    checked = Method("unary", health_pb2.HealthCheckRequest, common.check)
+    methods = {HEALTH: {"Check": checked}} if health else {}
     if reflects:
         methods[REFLECTION] = {
             "ServerReflectionInfo": Method("bidi", reflection_pb2.ServerReflectionRequest, common.reflect)

@@ -1,6 +1,8 @@
 """HTTP/1.1: the token endpoint, keys and discovery."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Protocol
 
 import structlog
 from starlette.applications import Starlette
@@ -9,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.api.trust_documents import key_set
 from sojourn.endpoints.http1.direct_routes import Handler, Straight
 from sojourn.endpoints.http1.oauth_responses import NO_STORE, decision_of, denied, holding, refusal
@@ -19,6 +20,7 @@ from sojourn.endpoints.oauth.metadata import PATHS, RESOURCE_PATH, MetadataDocum
 from sojourn.endpoints.oauth.token import TokenRequests
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import Confined
+from sojourn.jose.jws import PublicKey
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Rate
@@ -30,13 +32,20 @@ _PASSED_ON = (b"origin", b"referer", b"via", b"forwarded")
 _PASSED_ON_PREFIX = b"x-forwarded-"
 
 
+class JwtKeySource(Protocol):
+    """What JWT-SVIDs of our trust domain are verified by."""
+
+    @property
+    def jwt_keys(self) -> Mapping[str, PublicKey]: ...
+
+
 class HttpApi:
     """The HTTP side of the token service."""
 
     def __init__(
         self,
         engine: TaskEngine,
-        authority: EmbeddedAuthority,
+        authority: JwtKeySource,
         tokens: TokenRequests,
         state: TokenState,
         metadata: MetadataDocuments,
@@ -90,23 +99,34 @@ class HttpApi:
 
     def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
+            begun = monotonic()
             try:
                 with holding(request):
                     self._check_not_confined(request)
                     return await handler(request)
             except SojournError as error:
-                if self._logged.allow(request.scope[SENDER].who):
+                sender: ClientSender = request.scope[SENDER]
+                if self._logged.allow(sender.who):
                     log.info(
                         "http_refused",
                         path=request.url.path,
                         code=error.code,
+                        door=_door_of(request),
+                        duration_ms=_took(begun),
+                        **sender.details,
                         reason=error.public,
                         detail=error.detail or None,
                         decision_id=decision_of(request),
                     )
                 return refusal(error, decision_of(request), request, self._engine.issuer)
             except Exception:
-                log.exception("http_failed", path=request.url.path, decision_id=decision_of(request))
+                log.exception(
+                    "http_failed",
+                    path=request.url.path,
+                    decision_id=decision_of(request),
+                    door=_door_of(request),
+                    duration_ms=_took(begun),
+                )
                 return JSONResponse(
                     {
                         "error": "server_error",
@@ -118,6 +138,16 @@ class HttpApi:
                 )
 
         return guarded
+
+
+def _door_of(request: Request) -> str:
+    """By which door a request came, as the log has it."""
+    sender: ClientSender = request.scope[SENDER]
+    return "public" if sender.peer is not None else "https"
+
+
+def _took(begun: float) -> float:
+    return round((monotonic() - begun) * 1000, 3)
 
 
 def _direct(handler: Handler) -> Handler:

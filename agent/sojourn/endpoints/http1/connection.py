@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sojourn.endpoints.http1.scope import HELD, SENDER
+from sojourn.endpoints.http1.whole_writes import WholeWrites
 from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.http2.limits import METADATA_MAX_BYTES
 from sojourn.limits import (
@@ -34,7 +35,8 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 class Conversations:
     """Makes uvicorn's protocol, and knows those that are open."""
 
-    def __init__(self, app: ASGIApp, turns: Turns) -> None:
+    def __init__(self, app: ASGIApp, turns: Turns, *, request_seconds: float = HTTP_REQUEST_SECONDS) -> None:
+        """`request_seconds`: within which a request must have come whole."""
         self.config = uvicorn.Config(
             app,
             http="httptools",
@@ -50,6 +52,7 @@ class Conversations:
         self.state = ServerState()
         self.logged = Rate(REFUSALS_LOGGED_PER_SECOND)
         self.turns = turns
+        self.request_seconds = request_seconds
         self.held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
 
     def make(self, sender: ClientSender) -> "Conversation":
@@ -78,7 +81,7 @@ class Conversation(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
-        super().connection_made(transport)
+        super().connection_made(WholeWrites(transport))
         self._expect()
 
     def data_received(self, data: bytes) -> None:
@@ -163,7 +166,7 @@ class Conversation(HttpToolsProtocol):
     def _expect(self) -> None:
         """A request must be complete by then."""
         self._unexpect()
-        self._deadline = asyncio.get_running_loop().call_later(HTTP_REQUEST_SECONDS, self._late)
+        self._deadline = asyncio.get_running_loop().call_later(self._others.request_seconds, self._late)
 
     def _unexpect(self) -> None:
         if self._deadline is not None:

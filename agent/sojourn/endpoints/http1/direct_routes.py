@@ -6,6 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sojourn.runtime import trace
+
+_TRACEPARENT = trace.HEADER.encode()
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -20,6 +23,14 @@ class Straight:
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        values = [value for name, value in scope.get("headers", ()) if name == _TRACEPARENT]
+        if not values:
+            await self._answer(scope, receive, send)
+            return
+        with trace.following(values):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = scope["type"] == "http" and scope["method"] == "POST"
         handler = self._posts.get(scope["path"]) if asked else None
         if handler is None:

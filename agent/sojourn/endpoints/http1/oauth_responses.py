@@ -1,30 +1,40 @@
 """Requests and answers that the endpoints of the token service have in common."""
 
+import json
 import math
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.audit.journal import Audit
 from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
 from sojourn.errors.oauth import AuthorizationPending, Confined, NonceNeeded
+from sojourn.errors.people import PersonRefused
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
+from sojourn.oauth import forms
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.quota.usage import Held
 
 FORM = "application/x-www-form-urlencoded"
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _FIELDS_MAX = 64
 _DECISION = "sojourn.decision"  # in the scope
 _SIZE = "sojourn.size"  # in the scope: bytes of the content that are held
 _STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
+
+
+class Answer(JSONResponse):
+    """JSON, as JSONResponse has it: which makes an encoder for each."""
+
+    def render(self, content: Any) -> bytes:
+        return _JSON.encode(content).encode()
 
 
 def decision_of(request: Request) -> str:
@@ -64,6 +74,9 @@ def refusal(error: SojournError, decision_id: str, request: Request, realm: str)
     if isinstance(error, AuthorizationPending):
         body |= {"task_id": error.task_id, "interval": error.interval, "expires_in": error.seconds}
         body["approval"] = {"id": error.approval_id, "approvers": list(error.approvers)}
+    if isinstance(error, PersonRefused):  # RFC 9470, 3, in the form of a token response
+        body |= {"acr_values": " ".join(error.acr_values)} if error.acr_values else {}
+        body |= {"max_age": error.max_age} if error.max_age is not None else {}
     status = http_status(type(error))
     if status == 503:
         wanted = error.retry_after if isinstance(error, ProviderUnavailable) else 0
@@ -91,13 +104,7 @@ async def form_of(request: Request) -> list[tuple[str, str]]:
         raise InvalidInput("the form is not in UTF-8")
     body = await content_of(request, HTTP_BODY_MAX_BYTES)
     try:
-        return parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_FIELDS_MAX,
-        )
+        return forms.decode(body, _FIELDS_MAX)
     except ValueError as error:
         raise InvalidInput("the body is not a form") from error
 
@@ -106,15 +113,16 @@ async def content_of(request: Request, most: int) -> bytearray:
     """The content of a request, of so many bytes at the most, to be read within `holding`. Raise TooLarge, Unavailable
     if its sender has gone, or LimitExceeded if all of his requests hold too much.
     """
-    content = bytearray()
-    try:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > most:
-                raise TooLarge(f"the request is larger than {most} bytes")
-            _hold(request, len(chunk))
-    except ClientDisconnect:  # nothing of ours has failed: the log needs no traceback of it
-        raise Unavailable("whoever asked went before the request was whole") from None
+    content, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] != "http.request":  # nothing of ours has failed: the log needs no traceback of it
+            raise Unavailable("whoever asked went before the request was whole")
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        content += chunk
+        if len(content) > most:
+            raise TooLarge(f"the request is larger than {most} bytes")
+        _hold(request, len(chunk))
     return content
 
 

@@ -5,16 +5,49 @@ import errno
 import os
 import socket
 import stat
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
 
+from sojourn.attestation.peer import kernel_pins_callers
 from sojourn.errors import CannotStart
 from sojourn.files.path_owners import Exposed, walk
-from sojourn.limits import LISTEN_BACKLOG, SOCKET_PATH_MAX_BYTES
+from sojourn.limits import HELD_WAITING_MAX, LISTEN_BACKLOG, SOCKET_PATH_MAX_BYTES
+from sojourn.net.held_sockets import HeldSocket
 from sojourn.net.sockets import take_no_descriptors
 
 log = structlog.get_logger()
+
+
+def listen(path: Path, mode: int, held: HeldSocket | None, stack: AsyncExitStack) -> socket.socket:
+    """The listening socket of `path`: the one that systemd holds there, or else one that `bind` makes.
+
+    `stack` closes it, and removes only what was made here. Where the kernel knows callers by their pids alone, nobody
+    who has waited in a held one is served: the pid may be another process's by now, for as long as no agent ran.
+    """
+    if held is None:
+        made = bind(path, mode)
+        stack.callback(unbind, path, made)
+        return made
+    take_no_descriptors(held.listener)
+    stack.callback(held.listener.close)
+    if not kernel_pins_callers() and (count := _turn_away(held.listener)):
+        log.warning("callers_turned_away", socket=str(path), count=count)
+    return held.listener
+
+
+def _turn_away(listener: socket.socket) -> int:
+    """Close all connections that wait, and return how many that were. They come in turn: what is left after so many
+    was made since.
+    """
+    for count in range(HELD_WAITING_MAX):
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return count
+        connection.close()
+    return HELD_WAITING_MAX
 
 
 def bind(path: Path, mode: int) -> socket.socket:

@@ -1,5 +1,8 @@
 """Who may come in, before any work is done for them: connections and their rate, by uid."""
 
+from typing import Final
+
+from sojourn.endpoints.listener.refusals import Refusal
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
     CONNECTION_BURST_PER_UID,
@@ -11,6 +14,13 @@ from sojourn.quota.rate import BurstRate
 from sojourn.quota.usage import Usage
 from sojourn.runtime.clock import Clock
 from sojourn.settings.tables import LimitsConfig
+
+_NO_ROOM, _TOO_MANY, _TOO_OFTEN = (
+    "all connections are taken",
+    "the user has too many connections",
+    "the user connects too often",
+)
+REFUSALS: Final = {_NO_ROOM: Refusal.NO_ROOM, _TOO_MANY: Refusal.TOO_MANY, _TOO_OFTEN: Refusal.TOO_OFTEN}
 
 
 class Admission:
@@ -45,13 +55,15 @@ class Admission:
         return self._total
 
     def enter(self, uid: int) -> str:
-        """Take a place for a connection of `uid`. Return '' or the reason why there is none; then do not `leave`."""
+        """Take a place for a connection of `uid`. Return '' or the reason why there is none, which is one of REFUSALS;
+        then do not `leave`.
+        """
         if self._total >= self._connections:
-            return "all connections are taken"
+            return _NO_ROOM
         if self._open[uid] >= self._per_uid:
-            return "the user has too many connections"
+            return _TOO_MANY
         if not self._rate.allow(uid):
-            return "the user connects too often"
+            return _TOO_OFTEN
         self._open.add(uid)
         self._total += 1
         return ""

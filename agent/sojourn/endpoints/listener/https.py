@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.http1.protocol import HttpProtocols
-from sojourn.endpoints.listener.own_svid import OwnSvid, ServerSvid
+from sojourn.endpoints.listener.own_svid import AgentSvid, ServerSvid
 from sojourn.endpoints.listener.protocol_switch import Caller
 from sojourn.endpoints.listener.tls import Listener, TlsDoor, TlsPeer, address_of, bind_tcp
 from sojourn.errors import CannotStart, InvalidInput, SojournError, told_as
 from sojourn.files import trusted
 from sojourn.identity.revocations import Revocations
+from sojourn.identity.trust import TrustSource
 from sojourn.limits import CERTIFICATE_LOOK_SECONDS, PEM_MAX_BYTES
 from sojourn.net.networks import network_of
 from sojourn.oauth.client_auth import Certificate, ClientSender
@@ -66,6 +66,11 @@ class PemFiles:
         else:
             log.info(self._taken, path=str(self._paths[0]))
 
+    def newest(self) -> bytes:
+        """Certificate and key as they are in the files now, or were when they were good. Any thread may ask."""
+        self.look()
+        return self.content
+
     def _state(self) -> list[tuple[int, int, int]]:
         found = []
         for path in self._paths:
@@ -95,7 +100,7 @@ class PemFiles:
 class ShownSource:
     """What is shown now: the certificate of the files if there are any, otherwise the agent's own X.509-SVID."""
 
-    def __init__(self, own: OwnSvid, files: PemFiles | None) -> None:
+    def __init__(self, own: AgentSvid, files: PemFiles | None) -> None:
         self._own = own
         self._files = files
         self._of: tuple[ServerSvid, bytes] | None = None
@@ -146,7 +151,7 @@ class WebDoor(TlsDoor):
     def __init__(
         self,
         protocols: HttpProtocols,
-        authority: EmbeddedAuthority,
+        authority: TrustSource,
         revocations: Revocations,
         clock: Clock,
         alarms: Alarms,
@@ -208,7 +213,7 @@ def open_web(
     address: str,
     files: tuple[Path | None, Path | None],
     door: WebDoor,
-    own: OwnSvid,
+    own: AgentSvid,
     check_of: CheckOf | None,
     connections: int,
     clock: Clock,
@@ -228,4 +233,4 @@ def open_web(
     stack.callback(door.close)
     door.open(listener, context, connections=connections)
     stack.callback(door.stop_accepting)
-    return Listener(name, address_of(listener), door)
+    return Listener(name, address_of(listener), door, None if pem is None else pem.newest)

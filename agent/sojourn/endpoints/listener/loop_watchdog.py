@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -34,6 +35,11 @@ _LASTED: Final = Histogram(
     "Standstills of the loop, in which nobody was answered, by what it did: waiting, computing, no_processor.",
     ["cause"],
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_LAG: Final = Histogram(
+    "sojourn_loop_lag_seconds",
+    "How much later than it was due the loop came to something: so long calls wait before anything is done for them.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 _LOOK_SECONDS: Final = STANDSTILL_SECONDS / 2  # after a beat: it may be over as soon as it is broken off
 _IN_THE_LOOP: Final = "the loop itself: it accepts, reads, writes or closes a connection"
@@ -104,6 +110,18 @@ class _Queue:
             self._file = -1
 
 
+def _queues(*but: int) -> dict[int, float]:
+    """How long each thread of ours has waited for a processor so far, by its number; `but`: those that are left out."""
+    found = {}
+    for name in os.listdir("/proc/self/task"):
+        if int(name) not in but:
+            queue = _Queue(int(name))
+            with suppress(OSError):  # it has ended
+                found[int(name)] = queue.seconds()
+            queue.close()
+    return found
+
+
 class Watchdog:
     """Watches the running loop from its own thread and from the kernel, until it is closed."""
 
@@ -117,8 +135,9 @@ class Watchdog:
         self._queue = _Queue(self._number)
         self._wary_until = 0.0
         self._beats = 0
-        self._last = self._computed = self._queued = 0.0
+        self._last = self._computed = self._queued = self._due_after = 0.0
         self._look: tuple[int, str, Asker] = (0, "", {})  # what was seen last, and after which beat
+        self._late: tuple[int, Mapping[int, float]] = (0, {})  # `_queues` when that beat's next one was late
         self._closed = threading.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._next(time.monotonic())
@@ -137,6 +156,7 @@ class Watchdog:
         now = time.monotonic()
         passed = now - self._last
         try:
+            _LAG.observe(max(0.0, passed - self._due_after))
             if passed >= STANDSTILL_SECONDS:
                 self._stood(now, passed)
         finally:  # whatever becomes of the log: without a beat signals would come without end
@@ -145,6 +165,7 @@ class Watchdog:
     def _next(self, now: float) -> None:
         wary = now < self._wary_until
         seconds = WARY_BEAT_SECONDS if wary else BEAT_SECONDS
+        self._due_after = seconds
         self._timer = self._loop.call_later(seconds, self._beat)  # first: without a beat signals would come without end
         if self._breaker is not None:
             self._breaker.set(WARY_BREAK_SECONDS if wary else STANDSTILL_SECONDS)
@@ -155,8 +176,9 @@ class Watchdog:
     def _stood(self, now: float, seconds: float) -> None:
         computing = min(time.thread_time() - self._computed, seconds)
         queued = self._queue.seconds() - self._queued
-        if seconds - queued < STANDSTILL_SECONDS / 2:
-            self._found.note_busy(seconds, queued)
+        others = self._others_queued()
+        if seconds - queued - others < STANDSTILL_SECONDS:  # with a processor at hand it would have been none
+            self._found.note_busy(seconds, max(queued, others))
             return
         beat, doing, asker = self._look
         if beat != self._beats:
@@ -164,6 +186,16 @@ class Watchdog:
         if computing + queued < seconds / 2:
             self._wary_until = now + WARY_SECONDS
         self._found.note(seconds, computing, doing, asker)
+
+    def _others_queued(self) -> float:
+        """How long, since the loop was late, another thread of ours has waited for a processor at the most: the loop
+        waits for whichever has the interpreter. This watchdog's own has it for no longer than a look.
+        """
+        beat, before = self._late
+        if beat != self._beats:
+            return 0.0
+        after = _queues(self._number)
+        return max((after[each] - seconds for each, seconds in before.items() if each in after), default=0.0)
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
@@ -175,6 +207,7 @@ class Watchdog:
             beat = self._beats
             if now - self._last < _LOOK_SECONDS or self._look[0] == beat:
                 continue
+            self._late = (beat, _queues(self._number, threading.get_native_id()))
             if now - earlier >= 2 * _LOOK_SECONDS:  # we were held up as well, and what is seen now may be another's
                 self._look = (beat, _UNSEEN, {})
                 continue

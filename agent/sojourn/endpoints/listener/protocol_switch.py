@@ -3,12 +3,14 @@
 import asyncio
 from typing import Generic, TypeVar
 
+from sojourn.endpoints.listener.refusals import Refusal
 from sojourn.http2.connection import Connection
 from sojourn.http2.frames import PREFACE
 from sojourn.http2.host import Visitor
 from sojourn.http2.limits import FIRST_BYTES_SECONDS
 from sojourn.http2.server import Server
 from sojourn.limits import GRACE_SECONDS, QUIET_SECONDS
+from sojourn.runtime.hooks import Hooks
 
 AnyVisitor = TypeVar("AnyVisitor", bound=Visitor)
 
@@ -17,8 +19,11 @@ class Doorway(Generic[AnyVisitor]):
     """A door's connections. Who may come in is for each kind of door to say."""
 
     def __init__(self) -> None:
+        self.grace_seconds = GRACE_SECONDS
+        self.quiet_seconds = QUIET_SECONDS
         self.server: Server | None = None  # what is served over HTTP/2; None: nothing
         self._callers: set[Caller[AnyVisitor]] = set()
+        self.on_refused: Hooks[[Refusal]] = Hooks()  # a connection is closed, on which no call was answered
 
     @property
     def connections(self) -> int:
@@ -31,14 +36,14 @@ class Doorway(Generic[AnyVisitor]):
         """
         if self.server is not None:
             self.server.deaf = True
-            for _ in range(int(GRACE_SECONDS / QUIET_SECONDS)):
+            for _ in range(int(self.grace_seconds / self.quiet_seconds)):
                 if not self.server.streams:
                     break
-                await asyncio.sleep(QUIET_SECONDS)
+                await asyncio.sleep(self.quiet_seconds)
         for caller in list(self._callers):
             caller.end()
         if self._callers:
-            await asyncio.sleep(QUIET_SECONDS)
+            await asyncio.sleep(self.quiet_seconds)
         self.close()
 
     def close(self) -> None:

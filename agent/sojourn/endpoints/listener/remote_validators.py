@@ -11,7 +11,7 @@ from sojourn.audit.journal import Audit
 from sojourn.endpoints.api.validation import SERVICE, Callers, Standing, ValidationApi
 from sojourn.endpoints.grpc.calls import Call, Calls
 from sojourn.endpoints.grpc.servers import serve
-from sojourn.endpoints.listener.own_svid import OwnSvid
+from sojourn.endpoints.listener.own_svid import AgentSvid
 from sojourn.endpoints.listener.tls import Listener, TlsDoor, TlsPeer, address_of, bind_tcp, expired
 from sojourn.errors import Refused, SojournError, Unavailable
 from sojourn.http2.host import Visitor
@@ -22,6 +22,7 @@ from sojourn.limits import (
     REMOTE_DESCRIPTORS_SHARE,
     REMOTE_STREAMS_PER_ID,
 )
+from sojourn.runtime.readiness import Readiness
 from sojourn.settings.tables import ListenConfig
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffetls.authorize import authorize_member_of
@@ -31,10 +32,12 @@ from sojourn.spiffetls.context import SpiffeContext
 class RemoteDoor(TlsDoor):
     """The listener and its connections."""
 
+    name = "tcp"
+
     _allowed: frozenset[SpiffeId] | None = None
 
     def listen(
-        self, listener: socket.socket, own: OwnSvid, *, allowed: Collection[SpiffeId] | None, connections: int
+        self, listener: socket.socket, own: AgentSvid, *, allowed: Collection[SpiffeId] | None, connections: int
     ) -> None:
         """Begin to accept on a listening socket that does not block, and show the agent's SVID from now on.
 
@@ -100,9 +103,10 @@ def _identities(visitor: Visitor) -> frozenset[SpiffeId]:
 async def open_listener(
     listen: ListenConfig,
     door: RemoteDoor,
-    own: OwnSvid,
+    own: AgentSvid,
     api: Callable[[Callers], ValidationApi],
     audit: Audit,
+    readiness: Readiness,
     descriptors: int,
     stack: AsyncExitStack,
 ) -> list[Listener]:
@@ -112,11 +116,11 @@ async def open_listener(
     """
     if listen.tcp is None:
         return []
-    calls = Calls(audit, header=False, streams=REMOTE_STREAMS_PER_ID, check=door.check)
+    calls = Calls(audit, header=False, door=door.name, streams=REMOTE_STREAMS_PER_ID, check=door.check)
     listener = bind_tcp(listen.tcp)
     stack.callback(listener.close)
     services = {SERVICE: calls.service(SERVICE, api(door).methods())}
-    door.server = serve(services, calls, message_max_bytes=PUBLIC_REQUEST_MAX_BYTES, reflects=False)
+    door.server = serve(services, calls, readiness, message_max_bytes=PUBLIC_REQUEST_MAX_BYTES, reflects=False)
     stack.push_async_callback(door.drain)
     share = int(descriptors * REMOTE_DESCRIPTORS_SHARE)
     allowed = None if listen.allowed is None else [SpiffeId.parse(each) for each in listen.allowed]

@@ -6,19 +6,21 @@ TLS ends here. A certificate that a peer shows is checked by our own rules insid
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 import structlog
 from cryptography import x509
 
-from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.listener.eviction import makes_room
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
+from sojourn.endpoints.listener.refusals import Refusal
 from sojourn.errors import CannotStart, InvalidSvid, SojournError, SvidExpired, SvidRefused, Unavailable
 from sojourn.identity.issued_svids import X509
 from sojourn.identity.revocations import Revocations
+from sojourn.identity.trust import TrustSource
 from sojourn.limits import (
     CHAINS_CHECKED_AT_ONCE,
     LISTEN_BACKLOG,
@@ -83,9 +85,11 @@ class TlsCaller(Caller[TlsPeer]):
 class TlsDoor(Doorway[TlsPeer]):
     """A listener and its connections."""
 
+    name: ClassVar[str]  # as the log and the configuration have it
+
     def __init__(
         self,
-        authority: EmbeddedAuthority,
+        authority: TrustSource,
         revocations: Revocations,
         clock: Clock,
         alarms: Alarms,
@@ -159,7 +163,7 @@ class TlsDoor(Doorway[TlsPeer]):
             host = str(address[0])
             if reason := self.no_room(host):
                 connection.close()
-                self._log_refusal(host, reason)
+                self._refused(Refusal.NO_ROOM, host, reason)
                 continue
             task = asyncio.ensure_future(self._shake_hands(connection, host))
             self._handshakes[task] = host
@@ -183,7 +187,7 @@ class TlsDoor(Doorway[TlsPeer]):
             return "all connections are taken" if full else "too many handshakes are under way"
         crowd = self._handshakes.pop(oldest)
         oldest.cancel()
-        self._log_refusal(crowd, "no TLS connection: others wait, who have fewer handshakes under way")
+        self._refused(Refusal.MADE_ROOM, crowd, "no TLS connection: others wait, who have fewer handshakes under way")
         return ""
 
     def made_room(self, host: str) -> bool:
@@ -198,7 +202,8 @@ class TlsDoor(Doorway[TlsPeer]):
             return False
         self._peers_of[oldest].over = Unavailable("others wait, who have fewer connections")
         oldest.abort()
-        self._log_refusal(nobodies[oldest], "closed while no request was under way: others wait, who have fewer")
+        reason = "closed while no request was under way: others wait, who have fewer"
+        self._refused(Refusal.MADE_ROOM, nobodies[oldest], reason)
         return True
 
     async def _shake_hands(self, connection: socket.socket, host: str) -> None:
@@ -215,7 +220,7 @@ class TlsDoor(Doorway[TlsPeer]):
         except (OSError, SojournError, TimeoutError) as error:  # ssl.SSLError is an OSError
             connection.close()
             said = getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
-            self._log_refusal(host, f"no TLS connection: {said or type(error).__name__}")
+            self._refused(Refusal.NO_TLS, host, f"no TLS connection: {said or type(error).__name__}")
         except BaseException:
             connection.close()
             raise
@@ -223,11 +228,12 @@ class TlsDoor(Doorway[TlsPeer]):
     def _shaken(self, task: "asyncio.Task[None]") -> None:
         self._handshakes.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("remote_handshake_failed", exc_info=error)
+            log.error("remote_handshake_failed", door=self.name, exc_info=error)
 
-    def _log_refusal(self, host: str, reason: str) -> None:
+    def _refused(self, refusal: Refusal, host: str, reason: str) -> None:
+        self.on_refused.tell(refusal)
         if self._refusals.allow(network_of(host)):
-            log.info("caller_refused", reason=reason, address=host)
+            log.info("caller_refused", door=self.name, reason=reason, address=host)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -235,12 +241,12 @@ class TlsDoor(Doorway[TlsPeer]):
         """Know the workload by its certificate, which the handshake has checked."""
         shown, host = transport.get_extra_info("ssl_object"), str((transport.get_extra_info("peername") or ("?",))[0])
         if not isinstance(shown, CheckedObject | CheckedSocket) or not shown.checked:
-            self._log_refusal(host, "the peer was not checked")
+            self._refused(Refusal.NOT_ADMITTED, host, "the peer was not checked")
             return None
         chain = tuple(x509.load_der_x509_certificate(der) for der in shown.peer_chain)
         peer = TlsPeer(shown.peer_spiffe_id, chain, host)
         if self._per[peer.who] >= self.places(peer, self._connections):
-            self._log_refusal(host, f"{peer.who!r} has too many connections")
+            self._refused(Refusal.TOO_MANY, host, f"{peer.who!r} has too many connections")
             return None
         self._per.add(peer.who)
         self.unknown += peer.spiffe_id is None
@@ -295,11 +301,14 @@ class TlsDoor(Doorway[TlsPeer]):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A door that is open. `name`: its key below `listen` in the configuration."""
+    """A door that is open. `name`: its key below `listen` in the configuration. `certificate`: what it shows, as PEM,
+    where that is of files.
+    """
 
     name: str
     address: str
     door: TlsDoor
+    certificate: Callable[[], bytes] | None = None
 
 
 def bind_tcp(address: str, key: str = "listen.tcp") -> socket.socket:

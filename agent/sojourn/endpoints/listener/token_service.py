@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from cryptography import x509
 
 from sojourn.endpoints.listener.https import WebDoor, open_web
-from sojourn.endpoints.listener.own_svid import OwnSvid
+from sojourn.endpoints.listener.own_svid import AgentSvid
 from sojourn.endpoints.listener.tls import Listener, TlsPeer
 from sojourn.identity.issued_svids import X509
 from sojourn.identity.revocations import Revocations
@@ -50,6 +50,8 @@ class ClientCheck:
 class HttpsDoor(WebDoor):
     """The listener and its connections."""
 
+    name = "https"
+
     def places(self, peer: TlsPeer, connections: int) -> int:
         if peer.spiffe_id is not None:
             return min(HTTPS_CONNECTIONS_PER_ID, max(1, connections // 2))
@@ -64,7 +66,7 @@ class HttpsDoor(WebDoor):
 def open_https(
     listen: ListenConfig,
     door: HttpsDoor,
-    own: OwnSvid,
+    own: AgentSvid,
     revocations: Revocations,
     clock: Clock,
     descriptors: int,

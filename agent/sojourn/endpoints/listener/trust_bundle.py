@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from sojourn.endpoints.api.trust_documents import TrustDocuments
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.endpoints.listener.https import WebDoor, open_web
-from sojourn.endpoints.listener.own_svid import OwnSvid
+from sojourn.endpoints.listener.own_svid import AgentSvid
 from sojourn.endpoints.listener.tls import Listener, TlsPeer
 from sojourn.limits import (
     TRUST_CONNECTIONS,
@@ -70,6 +70,8 @@ def _has(headers: Headers, etag: str) -> bool:
 class TrustDoor(WebDoor):
     """The listener and its connections. Whoever comes is nobody, and an address has its share and no more."""
 
+    name = "trust"
+
     new_per_second = TRUST_CONNECTIONS_PER_SECOND
 
     def places(self, peer: TlsPeer, connections: int) -> int:
@@ -81,7 +83,7 @@ class TrustDoor(WebDoor):
 
 
 def open_trust(
-    listen: ListenConfig, door: TrustDoor, own: OwnSvid, clock: Clock, descriptors: int, stack: AsyncExitStack
+    listen: ListenConfig, door: TrustDoor, own: AgentSvid, clock: Clock, descriptors: int, stack: AsyncExitStack
 ) -> list[Listener]:
     """Open the listener, if there is to be one. Raise CannotStart.
 

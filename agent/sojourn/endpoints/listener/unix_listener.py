@@ -10,8 +10,9 @@ import structlog
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.endpoints.listener.accept import Accepting, Opening
-from sojourn.endpoints.listener.connection_limits import Admission
+from sojourn.endpoints.listener.connection_limits import REFUSALS, Admission
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
+from sojourn.endpoints.listener.refusals import Refusal
 from sojourn.errors import SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.quota.rate import Rate
@@ -32,11 +33,13 @@ class Door(Doorway[Peer]):
         turns: Turns | None = None,
         http: HttpFactory | None = None,
         admit: frozenset[int] | None = None,
+        name: str = "public",
     ) -> None:
         """`turns`: those in which connections are taken in; None: some of its own. `admit`: the uids that may use this
-        door; None: all.
+        door; None: all. `name`: as the log has it.
         """
         super().__init__()
+        self._name = name
         self.turns = turns or Turns()
         self._admission = admission
         self._subordinates = subordinates
@@ -49,6 +52,11 @@ class Door(Doorway[Peer]):
     async def open(self, listener: socket.socket) -> None:
         """Begin to accept on a listening socket."""
         self._accepting = Accepting(listener, self._came)
+
+    def leave_in_line(self) -> None:
+        """Accept nothing more. Who was accepted is served; who connects from now on waits for whoever listens next."""
+        if self._accepting is not None:
+            self._accepting.stop()
 
     def stop_accepting(self) -> None:
         if self._accepting is not None:
@@ -63,13 +71,13 @@ class Door(Doorway[Peer]):
         try:
             uid = Peer.uid_of_socket(connection)
         except OSError as error:
-            self._refuse(connection, "no credentials", -1, -1, detail=str(error))
+            self._refuse(connection, Refusal.NOT_IDENTIFIED, "no credentials", -1, -1, detail=str(error))
             return
         owner = self._subordinates.owner(uid)
         if self._admit is not None and uid not in self._admit:
-            self._refuse(connection, "the user may not use this socket", uid, owner)
+            self._refuse(connection, Refusal.NOT_ADMITTED, "the user may not use this socket", uid, owner)
         elif reason := self._admission.enter(owner):
-            self._refuse(connection, reason, uid, owner)
+            self._refuse(connection, REFUSALS[reason], reason, uid, owner)
         else:
             arrival = _Arrival(self, connection, uid, owner)
             self._arrivals.add(arrival)
@@ -84,7 +92,8 @@ class Door(Doorway[Peer]):
         except BaseException as error:
             foreseen = isinstance(error, (SojournError, OSError))
             if foreseen:
-                self._log(str(error), arrival.uid, arrival.owner, detail=getattr(error, "detail", ""))
+                detail = getattr(error, "detail", "")
+                self._tell(Refusal.NOT_IDENTIFIED, str(error), arrival.uid, arrival.owner, detail)
             self._turn_away(arrival)
             if not foreseen:
                 raise
@@ -105,14 +114,17 @@ class Door(Doorway[Peer]):
         self._admission.leave(arrival.owner)
         arrival.connection.close()
 
-    def _refuse(self, connection: socket.socket, reason: str, uid: int, owner: int, *, detail: str = "") -> None:
+    def _refuse(
+        self, connection: socket.socket, refusal: Refusal, reason: str, uid: int, owner: int, *, detail: str = ""
+    ) -> None:
         """Close a connection without a word to the caller, and with a few to the log."""
-        self._log(reason, uid, owner, detail=detail)  # first: whoever sees the end finds why in the log
+        self._tell(refusal, reason, uid, owner, detail)  # first: whoever sees the end finds why in the log
         connection.close()
 
-    def _log(self, reason: str, uid: int, owner: int, *, detail: str = "") -> None:
+    def _tell(self, refusal: Refusal, reason: str, uid: int, owner: int, detail: str) -> None:
+        self.on_refused.tell(refusal)
         if self._refusals.allow(owner):
-            log.info("caller_refused", reason=reason, uid=uid, detail=detail or None)
+            log.info("caller_refused", door=self._name, reason=reason, uid=uid, detail=detail or None)
 
     # --- for Caller -------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter as Metric
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from sojourn.audit.journal import Audit
-from sojourn.endpoints.http1.oauth_responses import NO_STORE, denied, form_of
+from sojourn.endpoints.http1.oauth_responses import NO_STORE, Answer, denied, form_of
 from sojourn.endpoints.http1.request_queue import Lines
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import SojournError
@@ -54,7 +54,7 @@ class TokenState:
         INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
         if _wants_jwt(request.headers.getlist("accept")):
             return Response(self._introspection.signed(client, answer), media_type=JWT_ANSWER, headers=NO_STORE)
-        return JSONResponse(dict(answer), headers=NO_STORE)
+        return Answer(dict(answer), headers=NO_STORE)
 
     async def revoke(self, request: Request) -> Response:
         """RFC 7009, 2: 200 for every token that is not good any more, whatever it was. Raise errors of ours."""

@@ -4,12 +4,11 @@ Every member says what the endpoints really do; tests hold each of them to it.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.http1.oauth_responses import NO_STORE
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.endpoints.oauth import status_lists
@@ -21,25 +20,45 @@ from sojourn.oauth.client_auth import ClientSender, own_names
 from sojourn.oauth.resource_servers import Audiences, Service
 from sojourn.policy.task_types import TypeSet
 from sojourn.settings.tables import ListenConfig
+from sojourn.spiffe.ids import TrustDomain
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.token_issuer import APPROVED
+from sojourn.tasktoken.task_claim import APPROVED
 
 _HEADERS: Final = {"Cache-Control": f"max-age={METADATA_AGE_SECONDS}"}
 PATHS: Final = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
+ID_JAG_PROFILE: Final = "urn:ietf:params:oauth:grant-profile:id-jag"
 _REQUIRED: Final = "response_types_supported"  # RFC 8414, 2, also where there is none; other empty lists are left out
 RESOURCE_PATH: Final = "/.well-known/oauth-protected-resource"
+
+
+class JwtAuthority(Protocol):
+    """What signs JWT-SVIDs of our trust domain."""
+
+    @property
+    def trust_domain(self) -> TrustDomain: ...
+
+    @property
+    def jwt_algorithms(self) -> tuple[str, ...]: ...
 
 
 class MetadataDocuments:
     """The documents, of what `listen` opens."""
 
     def __init__(
-        self, engine: TaskEngine, audiences: Audiences, authority: EmbeddedAuthority, listen: ListenConfig
+        self,
+        engine: TaskEngine,
+        audiences: Audiences,
+        authority: JwtAuthority,
+        listen: ListenConfig,
+        *,
+        id_jags: bool = False,
     ) -> None:
+        """`id_jags`: whether some workload may bring an ID-JAG."""
         self._engine = engine
         self._audiences = audiences
         self._algorithms = authority.jwt_algorithms  # of what is accepted too, as it is signed here
         self._own_names = own_names(engine.issuer, authority.trust_domain)
+        self._profiles = [ID_JAG_PROFILE] if id_jags else []
         self._mutual_tls = listen.https is not None
         self._mtls_base = listen.https_url or ""
         self._made: dict[bool, tuple[TypeSet, bytes]] = {}  # at the socket or not: of these types, as it is sent
@@ -67,6 +86,7 @@ class MetadataDocuments:
             "revocation_endpoint": f"{issuer}/revoke",
             "jwks_uri": f"{issuer}/keys",
             "grant_types_supported": list(token_request.GRANT_TYPES),
+            "authorization_grant_profiles_supported": self._profiles,
             "response_types_supported": [],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": list(self._algorithms),

@@ -1,5 +1,8 @@
 """`POST /events` on the public socket: signed events are handed in (RFC 8935, push delivery)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import structlog
 from prometheus_client import Counter as Metric
 from starlette.requests import Request
@@ -9,6 +12,7 @@ from starlette.routing import Route
 from sojourn.attestation.peer import Peer
 from sojourn.endpoints.http1.oauth_responses import content_of, holding
 from sojourn.endpoints.http1.scope import SENDER
+from sojourn.endpoints.oauth.pending_deliveries import PendingDeliveries, PendingDelivery
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, SojournError, TooLarge
 from sojourn.identity.identities import Identities
 from sojourn.limits import (
@@ -19,12 +23,13 @@ from sojourn.limits import (
 )
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.quota.rate import Rate
+from sojourn.runtime.clock import Alarms, Clock
 from sojourn.ssf import security_events
-from sojourn.ssf.receiver import Issuer, Signals
+from sojourn.ssf.receiver import Issuer, KeysUnavailable, Signals
 
 log = structlog.get_logger()
 PATH = "/events"
-SIGNALS = Metric("sojourn_signals_total", "Signed events that were handed in, by result.", ["result"])
+SIGNALS = Metric("sojourn_signals_total", "Signed events that were handed in or fetched, by result.", ["result"])
 NO_STORE = {"Cache-Control": "no-store"}
 _RETRY = {**NO_STORE, "Retry-After": str(SIGNAL_RETRY_SECONDS)}
 
@@ -35,14 +40,26 @@ class _OtherMediaType(InvalidInput):
     code = "unsupported_media_type"
 
 
+def count(result: str) -> None:
+    """Count an event that came in another way than by `EventsApi`, by what became of it."""
+    SIGNALS.labels(result).inc()
+
+
 class EventsApi:
     """The receiver. Who may hand an event in is asked here, what it says and whether it is good in `Signals`."""
 
     def __init__(
-        self, signals: Signals, identities: Identities, per_uid_per_second: int = SIGNALS_PER_UID_PER_SECOND
+        self,
+        signals: Signals,
+        identities: Identities,
+        clock: Clock,
+        alarms: Alarms,
+        per_uid_per_second: int = SIGNALS_PER_UID_PER_SECOND,
     ) -> None:
         self._signals = signals
         self._identities = identities
+        self._clock = clock
+        self.pending = PendingDeliveries(self._settle, clock, alarms)
         self._allowance = Rate(per_uid_per_second)
         self._logged = Rate(REFUSALS_LOGGED_PER_SECOND)
 
@@ -60,19 +77,58 @@ class EventsApi:
             if not self._allowance.allow(peer.who):
                 raise LimitExceeded("the user hands in too many events")
             with holding(request):
-                unverified = security_events.parse_unverified_event(await _body(request))
+                text = await _body(request)
+                came = self._clock.boot()  # whole: its key was there by then
+                unverified = security_events.parse_unverified_event(text)
                 await self._check_publisher(peer, self._signals.issuer_of(unverified))
                 by = {"by_uid": peer.uid, "by_pid": peer.process.pid}
-                SIGNALS.labels(await self._signals.take(unverified, by)).inc()
+                kept = PendingDelivery(unverified.unverified_issuer, peer.who, by, text, came)
+                SIGNALS.labels(await self._take(unverified, kept)).inc()
             return Response(status_code=202, headers=NO_STORE)
         except SojournError as error:
-            self._signals.refused(unverified, error, peer.who, peer.details)
-            if self._logged.allow(peer.who):
-                log.info("signal_refused", path=PATH, code=error.code, reason=error.public, detail=error.detail or None)
+            self._refused(unverified, error, peer.who, peer.details)
             return _refusal(error)
         except Exception:
             log.exception("http_failed", path=PATH)
             return _answer(500, "", "internal error; the log has it")
+
+    async def close(self) -> None:
+        """Try nothing again."""
+        await self.pending.close()
+
+    async def _take(self, unverified: security_events.UnverifiedEvent, delivery: PendingDelivery) -> str:
+        try:
+            result = await self._signals.take(unverified, delivery.by, delivery.since)
+        except KeysUnavailable:
+            self.pending.keep(delivery)
+            raise
+        self.pending.forget(delivery.issuer, delivery.unverified_text)
+        return result
+
+    async def _settle(self, pending: PendingDelivery) -> bool:
+        """Take an event that came while its key was not known; False: it may be taken by and by."""
+        unverified = security_events.parse_unverified_event(pending.unverified_text)
+        try:
+            SIGNALS.labels(await self._signals.take(unverified, pending.by, pending.since)).inc()
+        except InvalidEvent as error:
+            self._refused(unverified, error, pending.who, pending.by)
+            SIGNALS.labels(error.err).inc()
+        except SojournError:
+            return False
+        except Exception:
+            log.exception("http_failed", path=PATH)
+        return True
+
+    def _refused(
+        self,
+        unverified: security_events.UnverifiedEvent | None,
+        error: SojournError,
+        who: int | str,
+        by: Mapping[str, Any],
+    ) -> None:
+        self._signals.refused(unverified, error, who, by)
+        if self._logged.allow(who):
+            log.info("signal_refused", path=PATH, code=error.code, reason=error.public, detail=error.detail or None)
 
     async def _check_publisher(self, peer: Peer, issuer: Issuer) -> None:
         peer.check_unchanged()

@@ -3,10 +3,10 @@
 import structlog
 from prometheus_client import Counter as Metric
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from sojourn.audit.journal import Audit
-from sojourn.endpoints.http1.oauth_responses import NO_STORE, denied, form_of
+from sojourn.endpoints.http1.oauth_responses import NO_STORE, Answer, denied, form_of
 from sojourn.endpoints.http1.request_queue import Lines
 from sojourn.endpoints.http1.scope import SENDER
 from sojourn.errors import SojournError
@@ -47,7 +47,7 @@ class TokenRequests:
             denied(self._audit, "exchange_denied", request, error)
             raise
         ISSUED.inc()
-        return JSONResponse(self._body(asked, given), headers=NO_STORE)
+        return Answer(self._body(asked, given), headers=NO_STORE)
 
     def _line(self, asked: TokenRequest) -> Lines:
         provider = self._granting.provider_of(asked.target, asked.task_id)

@@ -7,14 +7,14 @@ from typing import Any
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.spire import spire_types as convert
 from sojourn.endpoints.spire.entry import recorder
 from sojourn.errors import InvalidBundle, InvalidInput, NotFound, SojournError, Unimplemented
 from sojourn.identity.foreign_bundles import ForeignBundles
+from sojourn.identity.trust import TrustSource
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import TrustDomain
+from sojourn.spireapi import messages as convert
 
 SERVICE = "spire.api.server.bundle.v1.Bundle"
 _MODES = {
@@ -27,7 +27,7 @@ _MODES = {
 class BundleApi:
     """Batch calls succeed as calls: each item has its own status."""
 
-    def __init__(self, authority: EmbeddedAuthority, foreign: ForeignBundles, audit: Audit) -> None:
+    def __init__(self, authority: TrustSource, foreign: ForeignBundles, audit: Audit) -> None:
         self._authority = authority
         self._foreign = foreign
         self._audit = audit

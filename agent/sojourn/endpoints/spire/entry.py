@@ -8,7 +8,6 @@ from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit, Event
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.spire import spire_types as convert
 from sojourn.errors import (
     Bug,
     FailedPrecondition,
@@ -20,11 +19,12 @@ from sojourn.errors import (
     told_as,
 )
 from sojourn.identity import adoption
-from sojourn.identity.entries import Registration
-from sojourn.identity.entry_changes import ChangeOutcome, Recorder
+from sojourn.identity.entries import Registration, check_for_nodes
+from sojourn.identity.entry_changes import ChangeOutcome, Recorder, named_in_records
 from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.program_files import Cautions
 from sojourn.identity.registry import Registry
+from sojourn.spireapi import messages as convert
 
 SERVICE = "spire.api.server.entry.v1.Entry"
 _SECONDS_MAX_DIGITS = 16
@@ -89,8 +89,8 @@ class EntryApi:
 
     async def update(self, call: Call, request: pb.BatchUpdateEntryRequest) -> pb.BatchUpdateEntryResponse:
         mask = request.input_mask if request.HasField("input_mask") else None
-        node_id = self._registry.node_id
-        changes = [(item.id, convert.entry_change(item, mask, node_id)) for item in request.entries]
+        parent = self._registry.default_parent
+        changes = [(item.id, convert.entry_change(item, mask, parent)) for item in request.entries]
         wanted = [(entry_id, lambda old, change=change: self._known(change(old))) for entry_id, change in changes]
         outcomes = await self._registry.update(wanted, self._recorder(call))
         answer = pb.BatchUpdateEntryResponse()
@@ -137,10 +137,14 @@ class EntryApi:
         return answer
 
     def _new(self, message: types.Entry) -> Registration:
-        return self._known(convert.new_entry(message, self._registry.node_id))
+        return self._known(convert.new_entry(message, self._registry.default_parent))
 
     def _known(self, entry: Registration) -> Registration:
-        """The entry, if we have the bundle of every trust domain that it federates with. Raise FailedPrecondition."""
+        """The entry, if we have the bundle of every trust domain that it federates with. Raise FailedPrecondition; of a
+        server InvalidEntry for what its nodes cannot be given.
+        """
+        if self._registry.of_all_nodes:
+            check_for_nodes(entry)
         for domain in entry.federates_with:
             if self._foreign.get(domain) is None:
                 name = quoted(str(domain.id))
@@ -169,7 +173,7 @@ def recorder(audit: Audit, call: Call) -> Recorder:
     """Makes the audit records of what a call does to entries."""
 
     def record(event: str, entry: Registration) -> Event:
-        fields = {"entry_id": entry.id, "spiffe_id": str(entry.spiffe_id), "revision": entry.revision}
+        fields = named_in_records(entry)
         return audit.event(event, {**fields, **call.by})
 
     return record
@@ -237,7 +241,7 @@ def _by_selectors(message: types.SelectorMatch) -> Callable[[Registration], bool
         raise InvalidInput("malformed selectors filter: unhandled match behavior")
     if not wanted:
         raise InvalidInput("malformed selectors filter: empty selector set")
-    return lambda entry: _matches(entry.selectors, wanted, message.match)
+    return lambda entry: matches(entry.selectors, wanted, message.match)
 
 
 def _by_federates_with(message: types.FederatesWithMatch) -> Callable[[Registration], bool]:
@@ -246,10 +250,10 @@ def _by_federates_with(message: types.FederatesWithMatch) -> Callable[[Registrat
     if message.match not in types.FederatesWithMatch.MatchBehavior.values():
         raise InvalidInput("malformed federates with filter: unhandled match behavior")
     wanted = frozenset(name.removeprefix("spiffe://") for name in message.trust_domains)
-    return lambda entry: _matches(frozenset(each.name for each in entry.federates_with), wanted, message.match)
+    return lambda entry: matches(frozenset(each.name for each in entry.federates_with), wanted, message.match)
 
 
-def _matches(held: frozenset[Any], wanted: frozenset[Any], behavior: int) -> bool:
+def matches(held: frozenset[Any], wanted: frozenset[Any], behavior: int) -> bool:
     match behavior:
         case types.SelectorMatch.MATCH_EXACT:
             return held == wanted

@@ -2,25 +2,53 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as admin
 from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as pb
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import JWT, WIT, X509, EmbeddedAuthority
-from sojourn.authority.key_rotation import Slot
+from sojourn.authority.embedded_ca import JWT, WIT
+from sojourn.authority.key_rotation import Slot, Slots
+from sojourn.authority.key_steps import X509
+from sojourn.authority.root_tests import RootTest
+from sojourn.authority.roots import TokenRoot
+from sojourn.authority.upstream import UpstreamHealth
+from sojourn.authority.upstream_roots import UpstreamRoots
 from sojourn.endpoints.grpc.calls import Call, Method
 from sojourn.errors import FailedPrecondition, InvalidInput
 from sojourn.identity.svid_issuer import SvidIssuer
 
 SERVICE = "spire.api.server.localauthority.v1.LocalAuthority"
+UPSTREAM = "upstream"  # the kind of a root that is not the agent's own, in the journal
 _NAMES = {X509: "X509", JWT: "JWT", WIT: "WIT"}
+
+
+class LocalAuthorities(Protocol):
+    """The keys that sign here, by their kind."""
+
+    def slots(self, kind: str) -> Slots[Any]:
+        """The keys of one kind. Raise Unimplemented if this agent has none of it."""
+
+    @property
+    def upstream(self) -> UpstreamHealth | None:
+        """The authority that signs the intermediate instead of a root of the agent's own; None: there is none."""
+
+    @property
+    def upstream_roots(self) -> UpstreamRoots:
+        """Those of the authority that signs the intermediate instead of a root of the agent's own."""
+
+    async def prepare_waited(self, kind: str) -> Slot[Any]: ...
+    async def activate(self, kind: str, authority_id: str) -> Slot[Any]: ...
+    async def try_roots(self) -> tuple[RootTest, ...]: ...
+    def taint(self, kind: str, authority_id: str) -> Slot[Any]: ...
+    def replace(self, kind: str, authority_id: str) -> Slot[Any]: ...
+    def revoke(self, kind: str, authority_id: str) -> Slot[Any]: ...
 
 
 class LocalAuthorityApi:
     """The same five calls for each kind of key. Every change is audited."""
 
-    def __init__(self, authority: EmbeddedAuthority, issuing: SvidIssuer, audit: Audit) -> None:
+    def __init__(self, authority: LocalAuthorities, issuing: SvidIssuer, audit: Audit) -> None:
         self._authority = authority
         self._issuing = issuing
         self._audit = audit
@@ -33,21 +61,42 @@ class LocalAuthorityApi:
             made[f"Activate{name}Authority"] = self._method(f"Activate{name}Authority", partial(self._activate, kind))
             made[f"Taint{name}Authority"] = self._method(f"Taint{name}Authority", partial(self._taint, kind))
             made[f"Revoke{name}Authority"] = self._method(f"Revoke{name}Authority", partial(self._revoke, kind))
-        for method in ("TaintX509UpstreamAuthority", "RevokeX509UpstreamAuthority"):
-            made[method] = self._method(method, self._upstream)
+        made["TaintX509UpstreamAuthority"] = self._method("TaintX509UpstreamAuthority", self._taint_upstream)
+        made["RevokeX509UpstreamAuthority"] = self._method("RevokeX509UpstreamAuthority", self._revoke_upstream)
         return made
 
     def admin_methods(self) -> dict[str, Method]:
-        return {"ChangeAuthorityKey": Method("unary", admin.ChangeAuthorityKeyRequest, self.change)}
+        return {
+            "ChangeAuthorityKey": Method("unary", admin.ChangeAuthorityKeyRequest, self.change),
+            "TestRoots": Method("unary", admin.TestRootsRequest, self.try_roots),
+        }
+
+    async def try_roots(self, _call: Call, _request: admin.TestRootsRequest) -> admin.TestRootsResponse:
+        """Whether each root's key signs. Those in a token are journaled, as all that these sign is."""
+        return admin.TestRootsResponse(
+            roots=[
+                admin.RootTest(
+                    authority_id=each.authority_id,
+                    status=each.status,
+                    key=each.place,
+                    seconds=each.seconds,
+                    fault=each.fault,
+                    code=each.code,
+                )
+                for each in await self._authority.try_roots()
+            ]
+        )
 
     async def change(self, call: Call, request: admin.ChangeAuthorityKeyRequest) -> admin.AuthorityKey:
         """One step of any kind of key."""
         kind, authority_id = request.kind, request.authority_id
+        if kind == X509 and self._authority.upstream_roots.has(authority_id):
+            return await self._change_upstream(call, request.step, authority_id)
         if request.step == "prepare":
-            slot = self._authority.prepare(kind)
+            slot = await self._authority.prepare_waited(kind)
             await self._note(call, kind, "prepared", slot)
         elif request.step == "activate":
-            slot = self._authority.activate(kind, authority_id)
+            slot = await self._authority.activate(kind, authority_id)
             await self._note(call, kind, "activated", slot)
         elif request.step == "taint":
             before = self._authority.slots(kind).active
@@ -77,12 +126,12 @@ class LocalAuthorityApi:
             response.old.CopyFrom(_message(slots.old[-1]))
 
     async def _prepare(self, kind: str, call: Call, _request: Any, response: Any) -> None:
-        slot = self._authority.prepare(kind)
+        slot = await self._authority.prepare_waited(kind)
         await self._note(call, kind, "prepared", slot)
         response.prepared_authority.CopyFrom(_message(slot))
 
     async def _activate(self, kind: str, call: Call, request: Any, response: Any) -> None:
-        slot = self._authority.activate(kind, request.authority_id)
+        slot = await self._authority.activate(kind, request.authority_id)
         await self._note(call, kind, "activated", slot)
         response.activated_authority.CopyFrom(_message(slot))
 
@@ -108,11 +157,44 @@ class LocalAuthorityApi:
         await self._note(call, kind, "revoked", slot)
         return slot
 
-    async def _upstream(self, _call: Call, _request: Any, _response: Any) -> None:
-        raise FailedPrecondition("upstream authority is not configured")
+    # --- roots of an upstream authority -----------------------------------------------------------------------------
+
+    async def _change_upstream(self, call: Call, step: str, root_id: str) -> admin.AuthorityKey:
+        if step == "taint":
+            await self._upstream_tainted(call, root_id)
+        elif step == "revoke":
+            await self._upstream_revoked(call, root_id)
+        else:
+            raise FailedPrecondition("the root is the upstream authority's: what signs is changed there")
+        return admin.AuthorityKey(kind=X509, authority_id=root_id, status="old", tainted=True)
+
+    async def _taint_upstream(self, call: Call, request: Any, response: Any) -> None:
+        response.upstream_authority_subject_key_id = await self._upstream_tainted(call, _named(request))
+
+    async def _revoke_upstream(self, call: Call, request: Any, response: Any) -> None:
+        response.upstream_authority_subject_key_id = await self._upstream_revoked(call, _named(request))
+
+    async def _upstream_tainted(self, call: Call, root_id: str) -> str:
+        self._authority.upstream_roots.taint(root_id)
+        await self._issuing.replace_signed_by(X509, root_id)
+        await self._audit.commit("authority_tainted", kind=UPSTREAM, authority_id=root_id, **call.by)
+        return root_id
+
+    async def _upstream_revoked(self, call: Call, root_id: str) -> str:
+        await self._issuing.replace_signed_by(X509, root_id)  # another's taint may be under way
+        self._authority.upstream_roots.revoke(root_id)
+        await self._audit.commit("authority_revoked", kind=UPSTREAM, authority_id=root_id, **call.by)
+        return root_id
 
     async def _note(self, call: Call, kind: str, done: str, slot: Slot[Any]) -> None:
         await self._audit.commit(f"authority_{done}", kind=kind, authority_id=slot.id, **call.by)
+
+
+def _named(request: Any) -> str:
+    """The authority ID of a root. Raise InvalidInput if there is none."""
+    if not request.subject_key_id:
+        raise InvalidInput("no subject key ID provided")
+    return str(request.subject_key_id).lower()
 
 
 def _message(slot: Slot[Any]) -> pb.AuthorityState:
@@ -127,4 +209,5 @@ def key_message(kind: str, slot: Slot[Any]) -> admin.AuthorityKey:
         tainted=slot.tainted,
         created_at=int(slot.created.timestamp()),
         not_after=int(slot.not_after.timestamp()),
+        key_uri=slot.key.uri if isinstance(slot.key, TokenRoot) else "",
     )

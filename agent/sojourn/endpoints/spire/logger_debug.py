@@ -1,19 +1,22 @@
 """SPIRE's logger and debug APIs on the admin socket."""
 
 from datetime import datetime
+from typing import Protocol
+
+from cryptography import x509
 
 from sojourn._pb.spire.api.server.debug.v1 import debug_pb2
 from sojourn._pb.spire.api.server.logger.v1 import logger_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.spire import spire_types as convert
 from sojourn.errors import InvalidInput
 from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.identity.registry import Registry
 from sojourn.runtime.clock import Clock
 from sojourn.runtime.logs import Level
+from sojourn.spiffe.ids import TrustDomain
+from sojourn.spireapi import messages as convert
 
 LOGGER = "spire.api.server.logger.v1.Logger"
 DEBUG = "spire.api.server.debug.v1.Debug"
@@ -67,10 +70,21 @@ class LoggerApi:
         return types.Logger(current_level=_NUMBERS[self._level.name], launch_level=_NUMBERS[self._level.launch])
 
 
+class SignedBy(Protocol):
+    """What signs SVIDs of our trust domain."""
+
+    @property
+    def trust_domain(self) -> TrustDomain: ...
+
+    @property
+    def whole_chain(self) -> tuple[x509.Certificate, ...]:
+        """From what signs leaves now up to the root."""
+
+
 class DebugApi:
     """A few numbers about the agent."""
 
-    def __init__(self, authority: EmbeddedAuthority, registry: Registry, foreign: ForeignBundles, clock: Clock) -> None:
+    def __init__(self, authority: SignedBy, registry: Registry, foreign: ForeignBundles, clock: Clock) -> None:
         self._authority = authority
         self._registry = registry
         self._foreign = foreign
@@ -87,7 +101,7 @@ class DebugApi:
             federated_bundles_count=len(self._foreign),
             entries_count=len(self._registry),
         )
-        for certificate in (self._authority.issuer, self._authority.root):
+        for certificate in self._authority.whole_chain:
             answer.svid_chain.add(
                 id=convert.spiffe_id_message(self._authority.trust_domain.id),
                 expires_at=int(certificate.not_valid_after_utc.timestamp()),

@@ -8,19 +8,20 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sojourn._pb.spire.api.server.svid.v1 import svid_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.authority.x509_profile import signer_id
 from sojourn.endpoints.api.workload import audience_of
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.spire import spire_types as convert
 from sojourn.errors import InvalidInput, told_as
 from sojourn.identity.entries import check_dns_names
+from sojourn.identity.signatures import in_time
+from sojourn.identity.svid_signers import MintedLeaf, MintingSigner
 from sojourn.limits import (
     SVID_TTL_MAX_SECONDS,
     SVID_TTL_MIN_SECONDS,
 )
-from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import DER, check_key
+from sojourn.spireapi import messages as convert
 
 SERVICE = "spire.api.server.svid.v1.SVID"
 
@@ -28,8 +29,11 @@ SERVICE = "spire.api.server.svid.v1.SVID"
 class MintingApi:
     """Take of a certificate request the public key, the one SPIFFE ID and DNS names, and nothing else."""
 
-    def __init__(self, authority: EmbeddedAuthority, audit: Audit, x509_ttl: timedelta, jwt_ttl: timedelta) -> None:
-        self._authority = authority
+    def __init__(
+        self, trust_domain: TrustDomain, signer: MintingSigner, audit: Audit, x509_ttl: timedelta, jwt_ttl: timedelta
+    ) -> None:
+        self._trust_domain = trust_domain
+        self._signer = signer
         self._audit = audit
         self._x509_ttl = x509_ttl
         self._jwt_ttl = jwt_ttl
@@ -44,7 +48,8 @@ class MintingApi:
         if not request.csr:
             raise InvalidInput("missing CSR")
         spiffe_id, key, dns_names = self._read_csr(request.csr)
-        chain = self._authority.sign_x509(spiffe_id, key, _ttl(request.ttl, self._x509_ttl), dns_names)
+        asked = MintedLeaf(spiffe_id, key, _ttl(request.ttl, self._x509_ttl), dns_names)
+        chain = await in_time(self._signer.sign_x509(asked))
         leaf = chain[0]
         expires = int(leaf.not_valid_after_utc.timestamp())
         await self._audit.commit(
@@ -66,9 +71,9 @@ class MintingApi:
     async def mint_jwt(self, call: Call, request: pb.MintJWTSVIDRequest) -> pb.MintJWTSVIDResponse:
         with told_as(InvalidInput, "invalid SPIFFE ID"):
             spiffe_id = convert.spiffe_id(request.id)
-            spiffe_id.check_workload_of(self._authority.trust_domain)
+            spiffe_id.check_workload_of(self._trust_domain)
         audience = audience_of(request.audience, "at least one audience is required")
-        svid = self._authority.issue_jwt(spiffe_id, audience, _ttl(request.ttl, self._jwt_ttl))
+        svid = await in_time(self._signer.sign_jwt(spiffe_id, audience, _ttl(request.ttl, self._jwt_ttl)))
         await self._audit.commit(
             "jwt_svid_minted",
             spiffe_id=str(spiffe_id),
@@ -103,7 +108,7 @@ class MintingApi:
             raise InvalidInput("only one URI SAN is expected" if uris else "CSR URI SAN is required")
         with told_as(InvalidInput, "CSR URI SAN is invalid"):
             spiffe_id = SpiffeId.parse(uris[0])
-            spiffe_id.check_workload_of(self._authority.trust_domain)
+            spiffe_id.check_workload_of(self._trust_domain)
         dns_names = tuple(names.get_values_for_type(x509.DNSName))
         with told_as(InvalidInput, "CSR DNS name is not valid"):
             check_dns_names(dns_names)

@@ -12,7 +12,6 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.audit.journal import Audit
 from sojourn.endpoints.api.workload import seconds
 from sojourn.endpoints.grpc.calls import Call, Method
-from sojourn.endpoints.spire import spire_types as convert
 from sojourn.errors import (
     AlreadyExists,
     BundleNotFetched,
@@ -27,6 +26,7 @@ from sojourn.identity.federation_relationship import Relationship
 from sojourn.identity.foreign_bundles import ForeignBundles
 from sojourn.limits import AUDITED_TEXT
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spireapi import messages as convert
 
 SERVICE = "spire.api.server.trustdomain.v1.TrustDomain"
 _URL = re.compile(r"[!-~]{1,2048}")  # urlsplit drops newlines and tabs, and lets spaces through

@@ -18,9 +18,10 @@ from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
 from sojourn.sdk.client import facts, task_tokens
 from sojourn.sdk.client.connection import CALL_SECONDS, AgentConnection, not_open
 from sojourn.sdk.client.validation import TokenVerdict, ValidateOptions, validate_token
+from sojourn.sdk.task import acting
 from sojourn.sdk.task.options import AcceptOptions, BeginOptions, accept_request, begin_request, grant_messages
-from sojourn.sdk.task.task import HeldTask, OnPending, Task, run_task, until_begun
-from sojourn.sdk.task.values import AccessToken, DelegationTicket, TaskStatus, TokenOptions
+from sojourn.sdk.task.task import HeldTask, OnPending, OnPersonExpires, Task, run_task, until_begun
+from sojourn.sdk.task.values import AccessToken, DelegationTicket, PersonToken, TaskStatus, TokenOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Grant
 from sojourn.workloadapi import messages
@@ -174,6 +175,7 @@ class Client:
         *,
         approve_wait: float | None = None,
         on_pending: OnPending | None = None,
+        on_person_expires: OnPersonExpires | None = None,
         **options: Unpack[BeginOptions],
     ) -> AbstractAsyncContextManager[Task]:
         """Begin a task that ends with the block: `async with client.task("triage-ticket") as task`.
@@ -184,9 +186,13 @@ class Client:
 
         If someone must agree first it waits for that, `approve_wait` seconds or until the request expires, and
         `on_pending` hears of it; ApprovalDenied or ApprovalExpired is raised if nobody does.
+
+        A task for a `person` ends with the token of theirs, unless `Task.renew_person` has a newer one; a minute before
+        `on_person_expires` is called with the task.
         """
         first = tasks_pb2.RunTaskRequest(begin=begin_request(type, **options))
-        return run_task(self.connection, self, first, self._patience_seconds, approve_wait, on_pending)
+        hears = (approve_wait, on_pending, on_person_expires)
+        return run_task(self.connection, self, first, self._patience_seconds, *hears)
 
     async def begin_task(
         self,
@@ -209,8 +215,8 @@ class Client:
             try:
                 status = await until_begun(status, lambda: self.wait_task(status.id), approve_wait, on_pending)
             except BaseException:
-                with contextlib.suppress(SojournError):  # nobody waits for it any more
-                    await self.complete_task(status.id, failed=True)
+                with contextlib.suppress(SojournError):  # nobody waits for it any more, whoever it is for
+                    await self._task_call("CompleteTask", tasks_pb2.CompleteTaskRequest(task_id=status.id, failed=True))
                 raise
         return HeldTask(self, status)
 
@@ -233,7 +239,11 @@ class Client:
         task's type does not let it be handed on so, TaskOver or NotFound.
         """
         request = tasks_pb2.DelegateRequest(
-            task_id=task_id, spiffe_id=str(to), grants=grant_messages(grants or ()), max_seconds=max_seconds
+            task_id=task_id,
+            spiffe_id=str(to),
+            grants=grant_messages(grants or ()),
+            max_seconds=max_seconds,
+            expect_person=acting.expected(),
         )
         answer = await self.connection.unary(_TASKS + "Delegate", request, tasks_pb2.DelegationTicket)
         return DelegationTicket(answer.ticket, datetime.fromtimestamp(answer.expires_at, UTC))
@@ -286,12 +296,22 @@ class Client:
 
     async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
         """Give up all of a task of the caller but these grants; tokens from before are dead. It cannot be undone."""
-        request = tasks_pb2.NarrowTaskRequest(task_id=task_id, grants=grant_messages(kept))
+        said = acting.expected()
+        request = tasks_pb2.NarrowTaskRequest(task_id=task_id, grants=grant_messages(kept), expect_person=said)
         return await self._task_call("NarrowTask", request)
+
+    async def renew_person(self, task_id: str, person: PersonToken) -> TaskStatus:
+        """Have a task of the caller go on by a newer token of its person, of the same session. Return the task.
+
+        Raise PersonRefused if it is none, and Refused if policy denies it for the person as they are now.
+        """
+        request = tasks_pb2.RenewPersonRequest(task_id=task_id, person=person.message())
+        return await self._task_call("RenewPerson", request)
 
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """End a task of the caller. Return what it ended with, also if it had ended before."""
-        request = tasks_pb2.CompleteTaskRequest(task_id=task_id, failed=failed)
+        said = acting.expected()
+        request = tasks_pb2.CompleteTaskRequest(task_id=task_id, failed=failed, expect_person=said)
         return await self._task_call("CompleteTask", request)
 
     async def note_egress(self, task_id: str, passes: Iterable[str]) -> TaskStatus:
@@ -310,15 +330,18 @@ class Client:
         value: str | int | bool,
         *,
         subject: SpiffeId | str = "",
+        person: Any = None,
         valid_seconds: float | None = None,
         spiffe_id: SpiffeId | str | None = None,
     ) -> None:
-        """Say what is so: everywhere, or of a `subject`, which is a SPIFFE ID or a task's ID.
+        """Say what is so: everywhere, or of a `subject`, which is a SPIFFE ID or a task's ID, or of a `person`, who is
+        said as for `acting_for`.
 
         Returns when live tasks that read it were decided again. Raises Refused unless a task type names the caller as a
         source of this fact.
         """
-        await facts.publish(self.connection, name, value, _text(subject), valid_seconds, _text(spiffe_id))
+        whom = "" if person is None else acting.name_of(person)
+        await facts.publish(self.connection, name, value, _text(subject), valid_seconds, _text(spiffe_id), whom)
 
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:

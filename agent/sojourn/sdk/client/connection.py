@@ -13,6 +13,7 @@ from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable, Unr
 from sojourn.limits import MESSAGE_MAX_BYTES
 from sojourn.sdk.client.agent_socket import AgentSocket
 from sojourn.sdk.client.grpc_status import UNKNOWN_METHOD, other_socket_sentence, translate, unreachable_sentence
+from sojourn.sdk.client.repeats import repeated
 
 METADATA: Final = (("workload.spiffe.io", "true"),)
 CALL_SECONDS: Final = 10.0  # an attestor may take five, and a fetch may be held for one
@@ -47,6 +48,8 @@ class AgentConnection:
     def __init__(self, path: str, deadline_seconds: float) -> None:
         self.path = path
         self.deadline_seconds = deadline_seconds
+        # For so long a call is made again of which nothing came because its agent stops: see sdk/client/repeats.py.
+        self.restart_seconds = 0.0
         # Each byte that could end a URI's path is escaped, so that any file name in UTF-8 is reached.
         self._named = quote(path)
         self._socket = AgentSocket(path)
@@ -95,12 +98,18 @@ class AgentConnection:
 
     async def unary(self, method: str, request: Message, answer: type[Answer], seconds: float | None = None) -> Answer:
         """Make a call with one answer. Raise a SojournError."""
-        call = self._channel.unary_unary(method, request_serializer=_serialize, response_deserializer=answer.FromString)
-        try:
-            made: Answer = await call(request, metadata=METADATA, timeout=seconds or self.deadline_seconds)
-        except grpc.aio.AioRpcError as error:
-            raise self.failure(error) from error
-        return made
+
+        async def once() -> Answer:
+            call = self._channel.unary_unary(
+                method, request_serializer=_serialize, response_deserializer=answer.FromString
+            )
+            try:
+                made: Answer = await call(request, metadata=METADATA, timeout=seconds or self.deadline_seconds)
+            except grpc.aio.AioRpcError as error:
+                raise self.failure(error) from error
+            return made
+
+        return await repeated(method, once, self.restart_seconds)
 
     def failure(self, error: grpc.aio.AioRpcError) -> SojournError:
         """Our error for a status that a call ended with."""
@@ -111,6 +120,9 @@ class AgentConnection:
 
     async def first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
         """Return the first message of a stream, and close the stream. Raise a SojournError."""
+        return await repeated(method, lambda: self._first(method, request, answer), self.restart_seconds)
+
+    async def _first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
         call = self.stream(method, request, answer)
         try:
             async with asyncio.timeout(self.deadline_seconds):

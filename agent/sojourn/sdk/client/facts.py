@@ -28,6 +28,7 @@ async def publish(
     subject: str,
     valid_seconds: float | None,
     spiffe_id: str,
+    person: str,
 ) -> None:
     """Say it, and return when all that depends on it was decided again."""
     request = tasks_pb2.PublishFactRequest(
@@ -36,5 +37,6 @@ async def publish(
         value=fact_value(value),
         valid_seconds=valid_seconds or 0,
         spiffe_id=spiffe_id,
+        person=person,
     )
     await connection.unary("/sojourn.v1.Tasks/PublishFact", request, tasks_pb2.PublishFactResponse)

@@ -8,12 +8,16 @@ from collections.abc import Callable
 import grpc
 
 from sojourn import errors
+from sojourn.config import service_unit
 from sojourn.errors import SojournError, oauth
 from sojourn.errors.oauth import NonceNeeded
+from sojourn.errors.people import PersonRefused
 
 NONCE_KEY = "dpop-nonce"  # trailing metadata: the nonce that a DPoP proof must have
 UNKNOWN_METHOD = "unknown method "  # so an agent's socket answers a call that it does not serve
 CODE_KEY = "sojourn-code"  # trailing metadata: the stable code of the error at the agent
+ACR_VALUES_KEY, MAX_AGE_KEY = "acr-values", "max-age"  # there too: how a person must log in (RFC 9470, 3)
+_OF_PEOPLE: frozenset[str] = frozenset(each.code for each in PersonRefused.__subclasses__())
 _STATUSES: dict[grpc.StatusCode, type[SojournError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
     grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
@@ -36,10 +40,16 @@ _CODES: dict[str, type[SojournError]] = {
         errors.ActionOutsideType,
         errors.InvalidTarget,
         errors.StoreFull,
+        errors.AuditFull,
         errors.AttestationFailed,
         errors.ApprovalRequired,
         errors.NeedsApproval,
         errors.ReviewOwed,
+        errors.ReviewOverdue,
+        errors.OwnReview,
+        errors.ReasonNeeded,
+        errors.ReviewNotShown,
+        errors.ReviewStale,
         errors.StoreFailed,
         errors.NoTaskTypes,
         errors.SvidExpired,
@@ -51,6 +61,7 @@ _CODES: dict[str, type[SojournError]] = {
         oauth.BindingNeeded,
         oauth.DigestNeeded,
         oauth.NotOnDisk,
+        oauth.ShuttingDown,
     )
 }
 
@@ -76,6 +87,8 @@ def translate(error: grpc.aio.AioRpcError, unreachable: Callable[[], str]) -> So
         made = errors.Unreachable(unreachable(), detail=details)
     elif code == NonceNeeded.code:
         made = NonceNeeded(details, _trailing(error, NONCE_KEY))
+    elif code in _OF_PEOPLE:
+        made = _of_person(error, code, details)
     else:
         made = _kind(status, code, details)(details or f"agent answered {status.name}")
     made.remote_code = code
@@ -84,7 +97,9 @@ def translate(error: grpc.aio.AioRpcError, unreachable: Callable[[], str]) -> So
 
 def unreachable_sentence(path: str) -> str:
     """Say why nobody answers at `path`, and what to do."""
-    cure = "start the agent with `sojourn agent run`, or name its socket (SPIFFE_ENDPOINT_SOCKET, SOJOURN_ADMIN_SOCKET)"
+    of_unit = service_unit.is_of_unit(path)
+    start = service_unit.START if of_unit else "`sojourn agent run`"
+    cure = f"start the agent with {start}, or name its socket (SPIFFE_ENDPOINT_SOCKET, SOJOURN_ADMIN_SOCKET)"
     try:
         is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
     except PermissionError:
@@ -99,9 +114,11 @@ def unreachable_sentence(path: str) -> str:
             " this as one of them"
         )
     if _listened_on(path):
+        # A socket that systemd holds takes connections also while no agent runs.
+        look = "`systemctl status sojourn` and `journalctl -u sojourn`" if of_unit else "its process and its log"
         return (
             f"the socket {path!r} is there, but nothing answered in time: its agent is stopped or very busy; look at"
-            " its process and its log"
+            f" {look}"
         )
     return f"nobody answers on the socket {path!r}: {cure}"
 
@@ -124,6 +141,12 @@ def other_socket_sentence(path: str) -> str:
         f"the socket {path!r} does not serve this call: workloads' calls go to an agent's public socket (--socket,"
         " SPIFFE_ENDPOINT_SOCKET), operators' to its admin socket (--admin-socket, SOJOURN_ADMIN_SOCKET)"
     )
+
+
+def _of_person(error: grpc.aio.AioRpcError, code: str, details: str) -> PersonRefused:
+    age = _trailing(error, MAX_AGE_KEY)
+    max_age = int(age) if age.isdecimal() else None
+    return PersonRefused(code, details, acr_values=_trailing(error, ACR_VALUES_KEY).split(), max_age=max_age)
 
 
 def _kind(status: grpc.StatusCode, code: str, details: str) -> type[SojournError]:

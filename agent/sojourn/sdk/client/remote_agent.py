@@ -6,11 +6,11 @@ import grpc
 
 from sojourn.errors import SojournError, SvidExpired, SvidRefused, Unavailable, Unreachable
 from sojourn.sdk.client.connection import CALL_SECONDS, AgentConnection, not_open
-from sojourn.sdk.client.tls_bridge import Bridge
 from sojourn.sdk.client.validation import TokenVerdict, ValidateOptions, validate_token
 from sojourn.sdk.client.x509_source import X509Source
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffetls.authorize import authorize_id
+from sojourn.spiffetls.bridge import Bridge
 
 _OUTLIVED: Final = frozenset({SvidExpired.code, SvidRefused.code})
 

@@ -79,6 +79,7 @@ class SyncHeldTask(SyncUse, TaskView):
     narrow = _blocking(HeldTask.narrow)
     note_egress = _blocking(HeldTask.note_egress)
     delegate = _blocking(HeldTask.delegate)
+    renew_person = _blocking(HeldTask.renew_person)
     complete = _blocking(HeldTask.complete)
 
 
@@ -167,6 +168,7 @@ class SyncClient:
     accept_delegation = _block(Client.accept_delegation)
     begin_delegated = _held(Client.begin_delegated)
     delegate_task = _blocking(Client.delegate_task)
+    renew_person = _blocking(Client.renew_person)
     wait_task = _blocking(Client.wait_task)
     attach_task = _blocking(Client.attach_task)
     get_token = _blocking(Client.get_token)

@@ -7,6 +7,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import InvalidInput
 from sojourn.limits import PROVIDER_DEADLINE_SECONDS
 from sojourn.sdk.client.connection import AgentConnection
+from sojourn.sdk.task import acting
 from sojourn.sdk.task.values import AccessToken, TokenOptions
 
 _TASKS = "/sojourn.v1.Tasks/"
@@ -26,6 +27,7 @@ async def get(
         resource=resource,
         actions=[actions] if isinstance(actions, str) else list(actions),
         params_digest=options.get("params_digest", ""),
+        expect_person=acting.expected(options.get("expect_person", "")),
     )
     bound, proof, certificate = options.get("bound"), options.get("dpop_proof", ""), options.get("certificate", b"")
     if sum(map(bool, (bound, proof, certificate))) > 1:
@@ -48,6 +50,11 @@ async def prove(
     """See Client.create_proof."""
     text = token.token if isinstance(token, AccessToken) else token
     request = tasks_pb2.CreateProofRequest(
-        task_id=task_id, method=method, url=url, access_token=text, nonce=nonce or ""
+        task_id=task_id,
+        method=method,
+        url=url,
+        access_token=text,
+        nonce=nonce or "",
+        expect_person=acting.expected(),
     )
     return (await connection.unary(_TASKS + "CreateProof", request, tasks_pb2.CreateProofResponse)).proof

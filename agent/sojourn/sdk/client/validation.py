@@ -11,6 +11,7 @@ from sojourn.errors import InvalidToken
 from sojourn.errors.oauth import ActionUsedUp
 from sojourn.jose.jws import parse_unverified
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasktoken.person_claims import PERSON, PersonClaims
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import JKT, X5T, Sender
 
@@ -24,7 +25,8 @@ _KINDS: Final = {pb.TOKEN_KIND_JWT_SVID: "jwt_svid", pb.TOKEN_KIND_TASK: "task"}
 class TokenVerdict:
     """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid.
 
-    `spiffe_id` is the subject, on whose behalf something is done; `actors` do it, if the task was handed on.
+    The subject, on whose behalf something is done, is the `person`, or the workload `spiffe_id`: one of them is None.
+    `actors` do it, if it is a person's or the task was handed on.
     """
 
     valid: bool
@@ -35,10 +37,11 @@ class TokenVerdict:
     claims: Mapping[str, Any]
     actors: tuple[SpiffeId, ...] = ()  # who presents the token first, then those before it
     dpop_nonce: str = ""  # that the sender's next proof must have, if that is what was missing
+    person: PersonClaims | None = None
 
     @property
     def actor(self) -> SpiffeId | None:
-        """Whose task the token is of: the subject itself, unless it handed the task on."""
+        """Whose task the token is of: the subject itself, unless that is a person or handed the task on."""
         return self.actors[0] if self.actors else self.spiffe_id
 
 
@@ -90,7 +93,20 @@ async def validate_token(
         json_format.MessageToDict(answer.claims),
         tuple(SpiffeId.parse(each) for each in answer.actors),
         answer.dpop_nonce,
+        _person(answer, token) if answer.HasField("person") else None,
     )
+
+
+def _person(answer: pb.ValidateTokenResponse, token: str) -> PersonClaims:
+    person = answer.person
+    prefix = str(answer.claims["sub"]).removesuffix(person.subject) if "sub" in answer.claims else ""
+    login = (person.auth_time, person.acr, tuple(person.amr))
+    told = PersonClaims(person.issuer, person.subject, *login, prefix=prefix)
+    if PERSON not in answer.claims:
+        return told
+    # The token itself is read, which the agent has found good: numbers of its answer are doubles.
+    read = PersonClaims.read(parse_unverified(token).unverified_claims)
+    return told if read is None else told._replace(claims=read.claims)
 
 
 async def describe_audience(

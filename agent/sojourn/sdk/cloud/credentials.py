@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from sojourn.sdk.task import acting
 from sojourn.sdk.task.values import AccessToken, TaskStatus
 
 _ACTIVE: Final = "active"
@@ -45,6 +46,7 @@ class CloudCredentials:
         """Raise what the agent raises: TaskOver, Refused, Unavailable …"""
         async with self._one_at_a_time:
             status = self._task.status
+            acting.check(status.person)  # what is kept was asked for by nobody who is here
             if self._kept is not None:
                 token, version, until = self._kept
                 if status.state == _ACTIVE and status.version == version and self._boot() < until:

@@ -44,9 +44,10 @@ class Refusal:
     description: str
     challenge: Challenge = field(default_factory=lambda: Challenge(""))
     schemes: tuple[str, ...] = (BEARER, DPOP)  # of challenges; the first is that of the token that came, if one did
-    acr: str = ""  # that the request's action needs (RFC 9470, 3)
+    acr: str = ""  # those of which the request's action needs one, with a space between (RFC 9470, 3)
     scope: str = ""  # that it needs (RFC 6750, 3)
     nonce: str = ""  # for the next proof (RFC 9449, 9)
+    max_age: int | None = None  # how many seconds ago its person may have logged in (RFC 9470, 3)
 
     @property
     def for_now(self) -> bool:
@@ -70,6 +71,8 @@ class Refusal:
             parts += [("error", self.error), ("error_description", self.description)]
         if self.acr and said:
             parts.append(("acr_values", self.acr))
+        if self.max_age is not None and said:
+            parts.append(("max_age", str(self.max_age)))
         if self.scope and said:
             parts.append(("scope", self.scope))
         if scheme == DPOP:

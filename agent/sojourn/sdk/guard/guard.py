@@ -10,11 +10,13 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
-from sojourn.errors.oauth import ActionNotAllowed, InvalidProof, NonceNeeded
+from sojourn.errors.oauth import ActionNotAllowed, InvalidProof, NonceNeeded, NotApproved
+from sojourn.errors.people import PersonRefused
 from sojourn.sdk.guard.attempts import Attempt, code_of
 from sojourn.sdk.guard.challenges import Challenge, GuardAnswer, Refusal, ResourceMetadata
 from sojourn.sdk.guard.http_params import read_stated
-from sojourn.sdk.guard.param_check import Hint, Nothing, Source, Stated, compare, in_python
+from sojourn.sdk.guard.param_check import Hint, Nothing, Source, Stated, compare, compared_names, in_python
+from sojourn.sdk.guard.person_check import REFUSED, Taking, check_person
 from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.request_credentials import BEARER, DPOP, Presented, presented
 from sojourn.sdk.guard.routes import ANY_ACTION, Action, Actions, action_finder
@@ -25,7 +27,7 @@ from sojourn.tasktoken.checks import check_action
 from sojourn.tasktoken.dpop_replays import Replays
 from sojourn.tasktoken.request_record import NOTHING_SAID, Served
 from sojourn.tasktoken.sender_constraint import JKT, UNPROVEN, Proven, thumbprint_of
-from sojourn.tasktoken.task_claim import NORMAL
+from sojourn.tasktoken.task_claim import APPROVED, NORMAL
 from sojourn.tasktoken.tokens import TaskToken
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
@@ -33,6 +35,7 @@ log = logging.getLogger("sojourn.guard")
 NO_ACTION: Final = "no action is defined for this method and path"
 # Reason codes of tokens that may be good, which nobody can tell or record now.
 _NOT_NOW: Final = frozenset({"unavailable", "stale_feed", "store_failed", "store_full", "database_damaged"})
+_OTHER_PERSON: Final = frozenset({"wrong_person", "person_not_taken"})  # which no other login would mend
 Digest = Callable[[], Awaitable[str]]
 Content = Callable[[], Awaitable[bytes]]
 
@@ -86,13 +89,15 @@ class Guard:
         boot: Callable[[], float] = boot_seconds,
         replays: Replays | None = None,
         hint: Hint = in_python,
+        person: Taking = REFUSED,
     ) -> None:
         """`actions` say which action a request is (see `action_finder`).
 
         `base_url` is where clients find the service, if that is not at its audience's origin: DPoP proofs are for it
         with the path behind it. With `metadata` the guard answers what RFC 9728 asks a protected resource for.
         `replays` are those of several guards, among which each proof is good once. `hint` says in refusals how a
-        parameter is mapped to its place.
+        parameter is mapped to its place. `person` is whether tokens are taken that are for a person, where an action
+        does not say.
         """
         self.verifier = verifier
         self.base_url = _base(base_url, verifier.audience)
@@ -100,6 +105,7 @@ class Guard:
         self._named = _names(actions)
         self._now = now
         self._hint = hint
+        self._person = person
         self._replays = replays or Replays(now, boot)
         self._metadata_path, url = _metadata_at(verifier.audience) if metadata else ("", "")
         self._challenge = Challenge(verifier.audience, url)
@@ -153,8 +159,7 @@ class Guard:
             tried.wanted = wanted = action()
             if wanted is None:
                 return self.tell(tried, self._refusal(403, "insufficient_scope", NO_ACTION, shown), "no_action")
-            if wanted.acr and verified.claims.get("acr") != wanted.acr:
-                return self.tell(tried, self._not_approved(wanted.acr, shown), "not_approved")
+            check_person(verified, wanted, self._person, self._now().timestamp())
             if wanted is not ANY_ACTION:
                 verified = await self._compare(verified, wanted, proven, stated)
             if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
@@ -187,8 +192,7 @@ class Guard:
 
         try:
             tried.verified = verified = await self.verifier.examine(token, proven)
-            if wanted.acr and verified.claims.get("acr") != wanted.acr:
-                return self.tell(tried, self._not_approved(wanted.acr, None), "not_approved")
+            check_person(verified, wanted, self._person, self._now().timestamp())
             verified = await self._compare(verified, whole, proven, None)
             return await self._finish(tried, verified, proven, known)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
@@ -204,7 +208,7 @@ class Guard:
 
     async def _compare(self, verified: TaskToken, wanted: Action, proven: Proven, stated: Stated | None) -> TaskToken:
         check_action(verified, wanted.name)
-        names = verified.concerning(wanted.name).keys() - set(wanted.unchecked)
+        names = compared_names(verified, wanted)
         if not names:
             return verified
         source = Nothing() if stated is None else await stated(wanted, names)
@@ -254,14 +258,18 @@ class Guard:
             return self._refusal(503, "temporarily_unavailable", error.public, shown)
         if isinstance(error, InvalidInput):
             return self._refusal(400, "invalid_request", error.public, shown)
+        if isinstance(error, NotApproved):
+            return self._refusal(401, error.oauth_error, error.public, shown, acr=APPROVED)
+        if isinstance(error, PersonRefused) and error.code in _OTHER_PERSON:
+            return self._refusal(403, error.code, error.public, shown)
+        if isinstance(error, PersonRefused):
+            acr = " ".join(error.acr_values)
+            said = "insufficient_user_authentication"
+            return self._refusal(401, said, error.public, shown, acr=acr, max_age=error.max_age)
         if isinstance(error, Refused):
             lacks = wanted.name if wanted is not None and isinstance(error, ActionNotAllowed) else ""
             return self._refusal(403, error.oauth_error, error.public, shown, scope=lacks)
         return self._refusal(503, "temporarily_unavailable", "token cannot be verified now", shown)
-
-    def _not_approved(self, acr: str, shown: Presented | None) -> Refusal:
-        said = "this action needs a task that somebody has approved"
-        return self._refusal(401, "insufficient_user_authentication", said, shown, acr=acr)
 
     def _refusal(
         self,
@@ -274,13 +282,14 @@ class Guard:
         scope: str = "",
         nonce: str = "",
         by_key: bool = False,
+        max_age: int | None = None,
     ) -> Refusal:
         schemes: tuple[str, ...] = (BEARER, DPOP) if self.base_url else (BEARER,)
         if self.base_url and (by_key or error in {"invalid_dpop_proof", "use_dpop_nonce"}):
             schemes = (DPOP,)  # nothing else will do (RFC 9449, 7.1)
         elif shown is not None and shown.scheme == DPOP:
             schemes = (DPOP, BEARER)
-        return Refusal(status, error, said, self._challenge, schemes, acr, scope, nonce)
+        return Refusal(status, error, said, self._challenge, schemes, acr, scope, nonce, max_age)
 
 
 def _once(content: Content) -> Content:

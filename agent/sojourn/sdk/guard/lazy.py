@@ -14,6 +14,7 @@ from sojourn.sdk.client.grpc_status import unreachable_sentence
 from sojourn.sdk.guard.attempts import Attempt
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard
+from sojourn.sdk.guard.person_check import REFUSED, Taking
 from sojourn.sdk.guard.route_check import hold
 from sojourn.sdk.guard.routes import Route
 from sojourn.sdk.guard.task_feed import LOG
@@ -41,12 +42,14 @@ def warn_of_absent_agent(audience: str, socket: str | None) -> None:
 class GuardOptions(TypedDict, total=False):
     """By which agent: `socket`, none: the default one. `base_url`: where clients find the service, if that is not at
     its audience's origin; DPoP proofs are for it. `strict`: it does not begin where it would refuse tasks whose
-    parameters it has no place for.
+    parameters it has no place for. `person`: whether tokens are taken that are for a person, where an action does not
+    say.
     """
 
     socket: str | None
     base_url: str | None
     strict: bool
+    person: Taking
 
 
 class LoopGuard:
@@ -61,12 +64,13 @@ class LoopGuard:
         strict: bool = False,
         routes: Sequence[Route] = (),
         make: Callable[[TaskVerifier], Guard] | None = None,
+        person: Taking = REFUSED,
     ) -> None:
         """`make` makes the Guard of a running verifier, in the place of one whose requests say their own action."""
         self._audience = audience
         self._socket = socket
         self._routes, self._strict = routes, strict
-        self._make = make or partial(Guard, actions={}, base_url=base_url, metadata=False)
+        self._make = make or partial(Guard, actions={}, base_url=base_url, metadata=False, person=person)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._running: Guard | None = None

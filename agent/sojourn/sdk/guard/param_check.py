@@ -9,7 +9,8 @@ request has its name must agree with it.
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from sojourn.errors.oauth import ParamNotBound
+from sojourn.errors.oauth import ParamNotBound, WrongParams
+from sojourn.errors.people import PersonRefused
 from sojourn.sdk.guard.param_places import ABSENT, ParamPlace, argument, in_json, tokens_of
 from sojourn.sdk.guard.routes import Action
 from sojourn.tasktoken.checks import Exact, check_stated
@@ -48,11 +49,27 @@ def stating(source: Source | None) -> Stated:
     return stated
 
 
+def compared_names(token: TaskToken, action: Action) -> frozenset[str]:
+    """The parameters of a request that are compared: with the task's, and with the person that it is for."""
+    return frozenset(token.concerning(action.name)) - frozenset(action.unchecked) | frozenset(action.person_params)
+
+
 def compare(token: TaskToken, action: Action, source: Source, hint: Hint) -> None:
-    """Raise WrongParams, or ParamNotBound for a parameter that concerns the action and is compared with nothing."""
+    """Raise WrongParams or PersonRefused, or ParamNotBound for a parameter that is compared with nothing: one that
+    concerns the action, or that is the person.
+    """
     for name, bound in token.concerning(action.name).items():
         if name not in action.unchecked:
             check_stated(name, bound, _stated(action, name, source, hint))
+    for name, claim in action.person_params.items():
+        if token.person is None:
+            raise PersonRefused("person_required", "the token is for no person, and the request is compared with one")
+        bound = token.person.issuer if claim == "iss" else token.person.sub
+        try:
+            check_stated(name, bound, _stated(action, name, source, hint))
+        except WrongParams:
+            said = f"token is for another person than the request's {name[:64]!r} is"
+            raise PersonRefused("wrong_person", said) from None
 
 
 def _stated(action: Action, name: str, source: Source, hint: Hint) -> Sequence[object]:
@@ -60,7 +77,8 @@ def _stated(action: Action, name: str, source: Source, hint: Hint) -> Sequence[o
     if given is None:
         stated = source.named(name)
         if not stated:
-            said = f"the task's parameter {name[:64]!r} is compared with nothing in this request"
+            whose = "person" if name in action.person_params else "task"
+            said = f"the {whose}'s parameter {name[:64]!r} is compared with nothing in this request"
             raise ParamNotBound(f"{said}: {hint(action.name, name, source.likely(name))}")
     else:
         stated = source.at(given) if isinstance(given, ParamPlace) else [given]

@@ -9,8 +9,10 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 
 from sojourn.errors import InvalidInput
 from sojourn.sdk.guard.param_places import BODY, OF_HTTP, PATH, ParamPlace, placed
+from sojourn.tasktoken.task_claim import APPROVED
 
-APPROVED: Final = "urn:sojourn:acr:approved"  # `acr` of tokens whose task somebody approved
+TAKING: Final = ("required", "optional", "refused")  # what an action says of tokens that are for a person
+OF_PERSON: Final = ("sub", "iss")  # what parameters may be compared with
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -22,7 +24,13 @@ class Action:
 
     A parameter of the task that is not among them stands in the segment, the message's field or the function's argument
     of its own name; where there is none the request is refused, but for those that are `unchecked`: a request does not
-    have them. With `acr` set, as to APPROVED, its token must say so: that somebody approved the task.
+    have them. With `acr` set to APPROVED somebody must have approved its token's task.
+
+    `person` says whether tokens are taken that are for a person: "required", "optional" or "refused"; '' leaves that to
+    the guard, and "refused" is what that says by default. `person_params` name parameters of the request that are the
+    person: `{"customer": "sub"}` compares the one of that name, or place, with their subject, and "iss" with their
+    issuer. `acr_values` say how they must have logged in, one of them, and `max_age` how many seconds ago at most.
+    Each of these three needs a person.
     """
 
     name: str
@@ -30,16 +38,41 @@ class Action:
     acr: str = ""
     unchecked: Collection[str] = ()
     segments: Mapping[str, str] = field(default_factory=dict)  # of the path, by their names in the route, decoded
+    person: str = ""
+    person_params: Mapping[str, str] = field(default_factory=dict)
+    acr_values: Collection[str] = ()
+    max_age: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for a text in the place of names: its letters would be unchecked."""
-        if isinstance(self.unchecked, str):
-            raise InvalidInput(f"unchecked is several names: write ({self.unchecked[:64]!r},)")
+        """Raise InvalidInput for a text in the place of names: its letters would be unchecked; and for what is asked
+        of a person where none need be.
+        """
+        for name in ("unchecked", "acr_values"):
+            if isinstance(getattr(self, name), str):
+                raise InvalidInput(f"{name} is several names: write ({getattr(self, name)[:64]!r},)")
+        if self.person not in {"", *TAKING}:
+            raise InvalidInput(f"person is one of {', '.join(TAKING)}, and not {self.person[:64]!r}")
+        if self.asks_of_person and self.person not in {"", "required"}:
+            raise InvalidInput("person_params, acr_values and max_age are asked of a person: write person='required'")
+        if not set(self.person_params.values()) <= set(OF_PERSON) or set(self.person_params) & set(self.unchecked):
+            raise InvalidInput(f"person_params are compared, each with one of {', '.join(OF_PERSON)}")
+        if self.max_age is not None and self.max_age < 0:
+            raise InvalidInput("max_age is seconds, and none is less than 0")
+
+    @property
+    def acr_wanted(self) -> tuple[str, ...]:
+        """How its person must have logged in: one of these; none: as they like."""
+        return (*self.acr_values, self.acr) if self.acr not in {"", APPROVED} else tuple(self.acr_values)
+
+    @property
+    def asks_of_person(self) -> bool:
+        """Whether it asks something that only the token of a person has."""
+        return bool(self.person_params or self.acr_wanted or self.max_age is not None)
 
 
 # A request that needs a token which is valid here, for whatever action, as a greeting before the first call. It counts
-# as no use of the token.
-ANY_ACTION: Final = Action("")
+# as no use of the token, and whom that is for does not matter yet.
+ANY_ACTION: Final = Action("", person="optional")
 ActionOf = Callable[[str, str], str | Action | None]
 Actions = ActionOf | Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
 
@@ -157,11 +190,17 @@ def _placed(action: Action | None) -> Action | None:
 
 
 def _in_route(route: str, action: Action, names: Collection[str]) -> Action:
-    """The action with its places named. Raise InvalidInput for a segment that the route does not have."""
+    """The action with its places named.
+
+    Raise InvalidInput for a segment that the route does not have, and for a person's parameter that stands nowhere.
+    """
     params = placed(action.params, OF_HTTP)
     for place in params.values():
         if isinstance(place, ParamPlace) and place.kind == PATH and place.name not in names:
             raise InvalidInput(f"route {route[:200]!r} has no segment {place.name[:64]!r}")
+    lost = sorted(set(action.person_params) - set(params) - set(names))
+    if lost:
+        raise InvalidInput(f"route {route[:200]!r} does not say where the person's {lost[0][:64]!r} stands: use params")
     return replace(action, params=params)
 
 

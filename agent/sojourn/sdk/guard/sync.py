@@ -12,6 +12,7 @@ from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.lazy import LoopGuard, warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Stated
+from sojourn.sdk.guard.person_check import REFUSED, Taking
 from sojourn.sdk.guard.routes import Action, Actions, Route, action_finder, routes_of
 from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
 from sojourn.tasktoken.tokens import TaskToken
@@ -33,6 +34,7 @@ class SyncGuard:
         metadata: bool = True,
         routes: Sequence[Route] | None = None,
         strict: bool = False,
+        person: Taking = REFUSED,
     ) -> None:
         """See Guard. Raise InvalidInput for a route that could match nothing.
 
@@ -48,7 +50,7 @@ class SyncGuard:
             socket=socket,
             strict=strict,
             routes=routes_of(actions) if routes is None else routes,
-            make=partial(Guard, actions=actions, base_url=base_url, metadata=metadata),
+            make=partial(Guard, actions=actions, base_url=base_url, metadata=metadata, person=person),
         )
         self._lock = threading.Lock()
         self._pid = 0

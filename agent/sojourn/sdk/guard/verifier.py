@@ -7,10 +7,13 @@ from typing import Final, Self
 
 from sojourn.errors import InvalidToken
 from sojourn.errors.oauth import ActionUsedUp, WrongParams
-from sojourn.jose.jws import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
+from sojourn.jose.jws import UnverifiedJws, VerifiedClaims, parse_unverified
+from sojourn.jose.signatures import Signatures
 from sojourn.limits import HEARTBEAT_SECONDS
 from sojourn.sdk.client.validation import Agent, describe_audience
+from sojourn.sdk.guard.person_check import REFUSED, Taking, check_person
 from sojourn.sdk.guard.refusals import Refusals, RefusedRequest
+from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.task_feed import TaskFeed, TaskKnown
 from sojourn.sdk.guard.use_reports import UseReporter
 from sojourn.tasktoken import tokens
@@ -32,7 +35,7 @@ class TaskVerifier:
     Most tokens are judged here, from keys and the feed of live tasks. What the feed does not settle (an unknown task,
     or a silent feed) is put to the agent once. Under a silent feed a token of class `high`, or of no class that is
     known, is refused instead. Whatever goes wrong is a refusal. A valid token's `actor` is who presents it, and
-    `spiffe_id` the subject, on whose behalf that is.
+    `subject` on whose behalf that is: the `person`, or the workload `spiffe_id`.
     """
 
     def __init__(
@@ -90,16 +93,19 @@ class TaskVerifier:
         params: Mapping[str, object] | None = None,
         unchecked: Collection[str] = (),
         params_digest: str = "",
+        person: Taking = REFUSED,
     ) -> TaskToken:
         """Return a token that is good now, for `action` and for what is asked.
 
         `proven` is what its sender has been found to hold, `params` the request's, and `params_digest` the request's
         digest (tasks.bound), without which a token for one request is refused. A token that is good once is used up.
-        `unchecked` are parameters that such a request does not have. Raise InvalidToken if it is not good, and if it is
-        not for this ActionNotAllowed, WrongParams, or ParamNotBound: for a parameter of its task that concerns the
+        `unchecked` are parameters that such a request does not have. `person`: whether it may be for a person; whoever
+        takes it then looks at `TaskToken.person`. Raise InvalidToken if it is not good, and if it is not for this
+        PersonRefused, ActionNotAllowed, WrongParams, or ParamNotBound: for a parameter of its task that concerns the
         action, and that `params` do not have.
         """
         verified = await self.examine(token, proven)
+        check_person(verified, Action(action or "", person=person), REFUSED, self._now().timestamp())
         if action is not None:
             check_action(verified, action)
             check_concerning(verified, action, params or {}, unchecked)
@@ -113,7 +119,10 @@ class TaskVerifier:
         return verified
 
     async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken:
-        """Return a token that is good now, for whatever it is; it is not used by that. Raise InvalidToken."""
+        """Return a token that is good now, for whatever and whomever it is; it is not used by that.
+
+        Raise InvalidToken.
+        """
         try:
             return await self._judge(token, proven)
         except InvalidToken:

@@ -14,9 +14,11 @@ from sojourn.sdk.client.client import Client
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.lazy import UNREADY, LoopGuard
+from sojourn.sdk.guard.person_check import REFUSED, Taking
 from sojourn.sdk.guard.public_routes import PublicRoutes
 from sojourn.sdk.guard.route_check import hold
 from sojourn.sdk.guard.routes import Actions, action_finder, routes_of
+from sojourn.sdk.guard.serving_token import serving
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.sdk.integrations.asgi_streams import POLICY_VIOLATION, Receive, Send, serve_request, serve_socket
 from sojourn.tasktoken.tokens import TaskToken
@@ -32,7 +34,8 @@ _IN_PATHS: Final = "/:@!$&'()*+,;=~"  # what stands there unescaped
 class TaskTokenMiddleware:
     """Guards an ASGI application. The TaskToken of a request that passes is in `scope["sojourn.task"]`.
 
-    Its `actor` is who calls, its `spiffe_id` the subject, on whose behalf that is; they differ if a task was handed on.
+    Its `actor` is who calls, and its `subject` on whose behalf that is: a `person`, where the guard or the action takes
+    tokens for one, or the workload `spiffe_id`, which is another than the actor if a task was handed on.
     `actions` says which action a request is (see `action_finder`); a request that is none is answered 403. Either
     give a running `verifier`, or `audience` and perhaps `socket`: then the middleware has its own verifier, which
     starts and stops with the application's lifespan. One that is told of no lifespan, as in a mounted application,
@@ -53,8 +56,10 @@ class TaskTokenMiddleware:
         public: Iterable[str] = (),
         wait_for_agent: float = 0,
         strict: bool = False,
+        person: Taking = REFUSED,
     ) -> None:
-        """`base_url` and `metadata` are the Guard's. `public` are the routes that need no token (see PublicRoutes).
+        """`base_url`, `metadata` and `person` are the Guard's. `public` are the routes that need no token (see
+        PublicRoutes).
 
         With `wait_for_agent` the application starts once the agent has told of its live tasks, or after so many seconds
         without it: until it does, requests are answered 503. A guard that is `strict` lets the server not start where
@@ -64,7 +69,7 @@ class TaskTokenMiddleware:
         if (verifier is None) == (audience is None):
             raise InvalidInput("TaskTokenMiddleware needs either a verifier or an audience")
         self.app = app
-        self._make_guard = partial(Guard, actions=actions, base_url=base_url, metadata=metadata)
+        self._make_guard = partial(Guard, actions=actions, base_url=base_url, metadata=metadata, person=person)
         self._given = None if verifier is None else self._make_guard(verifier)
         self._guard = self._given
         self._socket = socket
@@ -83,12 +88,14 @@ class TaskTokenMiddleware:
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
             if self._public and scope["type"] == "http" and self._is_public(scope):
-                await self.app({name: value for name, value in scope.items() if name != SCOPE_KEY}, receive, send)
+                with serving(None):
+                    await self.app({name: value for name, value in scope.items() if name != SCOPE_KEY}, receive, send)
                 return
             content = Content(receive)
             verdict = await self._judge(scope, content)
             if isinstance(verdict, TaskToken):
-                await self._serve(verdict, {**scope, SCOPE_KEY: verdict}, content.again, send)
+                with serving(verdict):
+                    await self._serve(verdict, {**scope, SCOPE_KEY: verdict}, content.again, send)
             else:
                 await _answer(verdict, scope, receive, send)
         else:

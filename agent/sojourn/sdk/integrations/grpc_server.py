@@ -7,7 +7,6 @@ stream passes, either way, once the token's task has ended.
 """
 
 import contextlib
-import contextvars
 import inspect
 import itertools
 from abc import ABC, abstractmethod
@@ -17,14 +16,15 @@ from typing import Any, Final, Generic, TypeVar, Unpack
 
 import grpc
 
-from sojourn.errors import InvalidInput, Refused, SojournError
+from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import ActionUsedUp, ParamNotBound, WrongParams
+from sojourn.errors.people import PersonRefused
 from sojourn.sdk.guard.attempts import Attempt
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.lazy import UNREADY, GuardOptions, LoopGuard, Verdict, warn_of_absent_agent
-from sojourn.sdk.guard.param_check import Stated, compare, in_python, stating
+from sojourn.sdk.guard.param_check import Stated, compare, compared_names, in_python, stating
 from sojourn.sdk.guard.routes import Action
-from sojourn.sdk.guard.serving_token import serve_from_here, serving
+from sojourn.sdk.guard.serving_token import serving
 from sojourn.sdk.guard.sync import SyncGuard
 from sojourn.sdk.integrations.grpc_calls import (
     METHOD,
@@ -37,6 +37,7 @@ from sojourn.sdk.integrations.grpc_calls import (
     status_of,
     trailers,
 )
+from sojourn.sdk.integrations.grpc_contexts import for_nobody, kind_of, stepwise
 from sojourn.sdk.request.flow import Call, Flow, drive, drive_async
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -63,9 +64,11 @@ class _Interceptor(ABC, Generic[AnyGuard]):
     def _make_guard(self, audience: str, options: GuardOptions) -> AnyGuard: ...
 
     def _guarded(self, kind: "type[_Call[AnyGuard]]", method: str, handler: Any) -> Any:
-        """The handler of a method, guarded unless the method is open. None: there is no such method."""
-        if handler is None or method in self._methods.open:
-            return handler
+        """The handler of a method: guarded, or for nobody if the method is open. None: there is no such method."""
+        if handler is None:
+            return None
+        if method in self._methods.open:
+            return for_nobody(handler)
         return kind(self._guard, method, self._methods.actions.get(method), handler).handler()
 
 
@@ -130,7 +133,7 @@ class _Call(ABC, Generic[AnyGuard]):
     def handler(self) -> Any:
         """The same kind of handler, with requests as they came."""
         inner = self._inner
-        kind = "_".join("stream" if many else "unary" for many in (inner.request_streaming, inner.response_streaming))
+        kind = kind_of(inner)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         read = inner.request_deserializer if inner.request_streaming else None
         return make(getattr(self, kind), request_deserializer=read, response_serializer=inner.response_serializer)
@@ -156,8 +159,7 @@ class _Call(ABC, Generic[AnyGuard]):
 
     def needs_first(self, token: TaskToken) -> bool:
         """Whether a stream of requests is compared, so that what it is for is only known by its first."""
-        names = token.concerning(self._action.name) if self._action is not None else {}
-        return bool(names.keys() - set(self._action.unchecked if self._action is not None else ()))
+        return self._action is not None and bool(compared_names(token, self._action))
 
     def stated(self, raw: bytes | None, request: object) -> Stated:
         """What the one request of a call states; requests that are streamed are compared when they come."""
@@ -186,17 +188,18 @@ class _Call(ABC, Generic[AnyGuard]):
         try:
             compare(token, self._action or Action(""), MessageFields(request), in_python)
         except (WrongParams, ParamNotBound) as error:
-            return self._refused(token, error)
+            return self._refused(token, error, error.oauth_error)
+        except PersonRefused as error:
+            return self._refused(token, error, error.code)
         if self._action is not None and self._action.name in token.asks and self._passed:
-            return self._refused(
-                token, ActionUsedUp("uses of this action are counted, and a call is one: send one request")
-            )
+            used = ActionUsedUp("uses of this action are counted, and a call is one: send one request")
+            return self._refused(token, used, used.oauth_error)
         self._passed += 1
         return None
 
-    def _refused(self, token: TaskToken, error: Refused) -> Refusal:
+    def _refused(self, token: TaskToken, error: SojournError, said: str) -> Refusal:
         tried = Attempt(METHOD, self._method, verified=token, wanted=self._action)
-        return self._guard.tell(tried, Refusal(403, error.oauth_error, error.public), error.code)
+        return self._guard.tell(tried, Refusal(403, said, error.public), error.code)
 
 
 def _abort(refusal: GuardAnswer, context: Any) -> Exception:
@@ -216,7 +219,7 @@ class _SyncCall(_Call[SyncGuard]):
 
     def unary_stream(self, raw: bytes, context: Any) -> Iterator[Any]:
         token, request = drive(self.admitted(raw, context))
-        return self._going_on(token, _stepwise(token, lambda: self._inner.unary_stream(request, context)), context)
+        return self._going_on(token, stepwise(token, lambda: self._inner.unary_stream(request, context)), context)
 
     def stream_unary(self, requests: Iterator[Any], context: Any) -> Any:
         token = drive(self.judged(None, None, context))
@@ -227,7 +230,7 @@ class _SyncCall(_Call[SyncGuard]):
     def stream_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         token = drive(self.judged(None, None, context))
         fitting = self._begun(token, requests, context)
-        return self._going_on(token, _stepwise(token, lambda: self._inner.stream_stream(fitting, context)), context)
+        return self._going_on(token, stepwise(token, lambda: self._inner.stream_stream(fitting, context)), context)
 
     def _verdict(self, raw: bytes | None, stated: Stated, context: Any) -> Verdict:
         request = request_of(self._method, context)
@@ -262,25 +265,6 @@ class _SyncCall(_Call[SyncGuard]):
             if refusal is not None:
                 _abort(refusal, context)
             yield request
-
-
-def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Generator[Any]:
-    """An iterator whose every step knows its token: gRPC may take each step in another context."""
-    inside = contextvars.copy_context()
-
-    def first() -> Iterator[Any]:
-        serve_from_here(token)
-        return iter(begin())
-
-    steps = inside.run(first)
-    end = object()
-    try:
-        while (each := inside.run(next, steps, end)) is not end:
-            yield each
-    finally:
-        close = getattr(steps, "close", None)
-        if close is not None:
-            inside.run(close)
 
 
 async def _abort_aio(refusal: GuardAnswer, context: Any) -> Exception:

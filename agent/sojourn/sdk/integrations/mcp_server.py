@@ -23,6 +23,7 @@ from sojourn.sdk.guard.guard import Guard, HttpRequest
 from sojourn.sdk.guard.lazy import LoopGuard, Verdict, warn_of_absent_agent
 from sojourn.sdk.guard.param_check import Arguments, stating
 from sojourn.sdk.guard.param_places import ARGUMENT, placed
+from sojourn.sdk.guard.person_check import Taking, takes
 from sojourn.sdk.guard.routes import ANY_ACTION, Action, Route
 from sojourn.sdk.guard.serving_token import serving, serving_token
 from sojourn.sdk.guard.verifier import TaskVerifier
@@ -52,7 +53,10 @@ def _named(actions: ActionsByName) -> dict[str, Action]:
 class _Tools:
     """Which action a message is: a tool's by its name, another method's by the method's."""
 
-    def __init__(self, tools: ActionsByName, methods: ActionsByName | None, path: str = "") -> None:
+    def __init__(
+        self, tools: ActionsByName, methods: ActionsByName | None, path: str = "", person: Taking = "refused"
+    ) -> None:
+        self._person = person
         self._tools = _named(tools)
         self._methods = _named(methods or {})
         self._path = path
@@ -86,7 +90,7 @@ class _Tools:
     def may_call(self, token: TaskToken, tool: str) -> bool:
         """Whether a token allows a tool, with some arguments."""
         action = self._tools.get(tool)
-        return action is not None and action.name in token.actions
+        return action is not None and action.name in token.actions and takes(token, action, self._person)
 
     def __call__(self, method: str, path: str) -> Action | None:
         """The call of a request that has no message: it begins or ends a stream of answers."""
@@ -131,7 +135,8 @@ class McpGuard(TaskTokenMiddleware):
     (`bound.of_tool`).
 
     A tool finds its token by `serving_token()`, and the library its own kind of token by `get_access_token()`; sessions
-    are its actor's. A server that has the library's own authentication works behind this with a TaskTokenVerifier.
+    are its actor's, and for a person that person's. A server that has the library's own authentication works behind
+    this with a TaskTokenVerifier.
     """
 
     def __init__(
@@ -149,9 +154,10 @@ class McpGuard(TaskTokenMiddleware):
         public: Iterable[str] = (),
         wait_for_agent: float = 0,
         strict: bool = False,
+        person: Taking = "refused",
     ) -> None:
         """`verifier` or `audience` and the others are TaskTokenMiddleware's."""
-        self._tools = _Tools(tools, methods, path)
+        self._tools = _Tools(tools, methods, path, person)
         self._path = path
         super().__init__(
             _HandOn(app, self._over),
@@ -164,6 +170,7 @@ class McpGuard(TaskTokenMiddleware):
             public=public,
             wait_for_agent=wait_for_agent,
             strict=strict,
+            person=person,
         )
 
     async def _judge(self, scope: Scope, content: Content) -> TaskToken | GuardAnswer:
@@ -268,13 +275,15 @@ class TaskTokenVerifier:
 def _access_token(token: TaskToken) -> "AccessToken":
     from mcp.server.auth.provider import AccessToken
 
+    # The library holds a session to client and subject: two people of one `sub` at two issuers are two.
+    subject = f"{token.person.issuer}|{token.person.subject}" if token.person is not None else token.subject
     return AccessToken(
         token=token.token,
         client_id=str(token.actor),
         scopes=list(token.actions),
         expires_at=int(token.expires_at.timestamp()),
         resource=token.resource,
-        subject=str(token.spiffe_id),
+        subject=subject,
         claims=dict(token.claims),
     )
 
@@ -300,13 +309,14 @@ class McpStdioGuard:
         methods: ActionsByName | None = None,
         socket: str | None = None,
         strict: bool = False,
+        person: Taking = "refused",
     ) -> None:
         with extra("mcp"):
             from mcp.shared.exceptions import MCPError
         self._error: Any = MCPError
         self._tools = _Tools(tools, methods)
         warn_of_absent_agent(audience, socket)
-        self._guard = LoopGuard(audience, socket=socket, strict=strict, routes=self._tools.routes)
+        self._guard = LoopGuard(audience, socket=socket, strict=strict, routes=self._tools.routes, person=person)
 
     async def __call__(self, ctx: "ServerRequestContext[Any, Any]", call_next: "CallNext") -> "HandlerResult":
         """Raise MCPError for what is refused."""
@@ -315,7 +325,8 @@ class McpStdioGuard:
         except InvalidInput as error:
             raise self._refusal(Refusal(400, "invalid_request", error.public)) from None
         if self._tools.is_greeting(call):
-            return await call_next(ctx)
+            with serving(None):
+                return await call_next(ctx)
         params = dict(ctx.params or {})
         meta = dict(params.get("_meta") or {})
         headers = [

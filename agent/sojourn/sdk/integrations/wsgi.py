@@ -13,10 +13,11 @@ from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.sdk.guard.lazy import UNREADY, Verdict
+from sojourn.sdk.guard.person_check import REFUSED, Taking
 from sojourn.sdk.guard.public_routes import PublicRoutes
 from sojourn.sdk.guard.routes import Actions
 from sojourn.sdk.guard.sync import SyncGuard
-from sojourn.sdk.integrations.wsgi_streams import App, Environ, StartResponse, answer_while_live
+from sojourn.sdk.integrations.wsgi_streams import App, Environ, StartResponse, answer_for, answer_while_live
 from sojourn.tasktoken.tokens import TaskToken
 
 ENVIRON_KEY: Final = "sojourn.task"
@@ -29,15 +30,16 @@ class TaskTokenWsgi:
 
     `actions` says which action a request is (see `action_finder`), by its whole path; a request that is none is
     answered 403. Each process has a guard of its own, from its first request on, so that a server may fork after this
-    was made. `base_url` and `metadata` are the Guard's. One that is `strict` answers nothing but 503 where it would
-    refuse tasks whose parameters its routes have no place for; `start` tells that before there is a request.
+    was made. `base_url`, `metadata` and `person` are the Guard's. One that is `strict` answers nothing but 503 where it
+    would refuse tasks whose parameters its routes have no place for; `start` tells that before there is a request.
 
     An application routes by the decoded path, the guard by the path as it was sent. So a path with an escaped slash,
     and one that a server has rewritten, is answered 400, as is a request with a header SCRIPT_NAME. Where a server
     tells the decoded path alone, the guard escapes it again: an escaped slash is a slash to it then, as it is to the
     application.
 
-    An answer in parts ends once the task of its token has.
+    An answer in parts ends once the task of its token has. What the application asks of its own tasks, while it is
+    called and while its answer is read, is for the person of the token (`sojourn.acting_for`).
     """
 
     def __init__(
@@ -51,23 +53,31 @@ class TaskTokenWsgi:
         metadata: bool = True,
         public: Iterable[str] = (),
         strict: bool = False,
+        person: Taking = REFUSED,
     ) -> None:
         """`public` are the routes that need no token (see PublicRoutes)."""
         self.app = app
         self._public = PublicRoutes(public, actions)
         self._guard = SyncGuard(
-            actions, audience=audience, socket=socket, base_url=base_url, metadata=metadata, strict=strict
+            actions,
+            audience=audience,
+            socket=socket,
+            base_url=base_url,
+            metadata=metadata,
+            strict=strict,
+            person=person,
         )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         environ.pop(ENVIRON_KEY, None)
         verdict = self._judge(environ)
         if verdict is None:
-            return self.app(environ, start_response)
+            return answer_for(None, self.app, environ, start_response)
         if not isinstance(verdict, TaskToken):
             return _answer(verdict, start_response)
         environ[ENVIRON_KEY] = verdict
-        return answer_while_live(self.app, environ, start_response, partial(self._guard.over, verdict))
+        alive = partial(answer_while_live, self.app, over=partial(self._guard.over, verdict))
+        return answer_for(verdict, alive, environ, start_response)
 
     def start(self) -> None:
         """Begin before the first request, as in a worker that was forked. Raise what keeps the guard from that."""

@@ -1,7 +1,13 @@
-"""What goes on after its token was judged, over WSGI: an answer in parts ends when the token's task is over."""
+"""What goes on after its token was judged, over WSGI: an answer in parts is its caller's, and ends with their task."""
 
+import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from sojourn.sdk.guard.serving_token import serving
+from sojourn.sdk.task.acting import expected, go_on_for
+from sojourn.tasktoken.tokens import TaskToken
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -47,9 +53,68 @@ class _Parts:
 
     def close(self) -> None:
         """Close the application's own, as each server does at the end (PEP 3333)."""
-        close = getattr(self._parts, "close", None)
-        if close is not None:
-            close()
+        close_parts(self._parts)
+
+
+def answer_for(token: TaskToken | None, app: App, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Call an application for the caller with this token; None: the call needs none, and is for nobody.
+
+    An answer may be made while the server reads it, after the call and between others: each step is its caller's too.
+    """
+    with serving(token):
+        parts = app(environ, start_response)
+    return parts if isinstance(parts, list | tuple) or _is_file(parts, environ) else _Steps(parts, token)
+
+
+class _Steps:
+    # Each step is in the context that the server has: frameworks reset what they have set, in the context of the call.
+    # So what a step leaves behind of ours, such as a block of `acting_for` that it is within, is set for the next one.
+    def __init__(self, parts: Iterable[bytes], token: TaskToken | None) -> None:
+        self._parts = parts
+        self._token = token
+        self._left: str | None = None  # for whom the last step was at its end; None: there was none
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._step():
+            steps = iter(self._parts)
+        while True:
+            with self._step():
+                try:
+                    part = next(steps)
+                except StopIteration:
+                    return
+            yield part
+
+    def close(self) -> None:
+        """Close the application's own, as each server does at the end (PEP 3333)."""
+        with self._step():
+            close_parts(self._parts)
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        with serving(self._token):
+            if self._left is not None:
+                go_on_for(self._left)
+            try:
+                yield
+            finally:
+                self._left = expected()
+
+
+def _is_file(parts: object, environ: Environ) -> bool:
+    """Whether an answer is a file that the server may send by itself, faster: no step of it is the application's."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    if not isinstance(wrapper, type) or not isinstance(parts, wrapper):
+        return False
+    file = getattr(parts, "filelike", getattr(parts, "file", None))
+    return isinstance(getattr(file, "raw", file), io.FileIO)
+
+
+def close_parts(parts: object) -> None:
+    """Close an answer that can be."""
+    close = getattr(parts, "close", None)
+    if close is not None:
+        close()
 
 
 def _check(over: Over) -> None:

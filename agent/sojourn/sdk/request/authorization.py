@@ -17,7 +17,7 @@ from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SEC
 from sojourn.quota.lru import Lru
 from sojourn.sdk.request import grant_match
 from sojourn.sdk.request.flow import Flow
-from sojourn.sdk.task.values import AccessToken, Outside
+from sojourn.sdk.task.values import AccessToken, Outside, TaskPerson
 from sojourn.tasktoken import dpop, request_digest
 from sojourn.tasktoken.grants import Grant
 
@@ -60,6 +60,8 @@ class Versioned(Protocol):
     def version(self) -> int: ...
     @property
     def outside(self) -> Sequence[Outside]: ...
+    @property
+    def person(self) -> TaskPerson | None: ...
 
 
 @dataclass(frozen=True, slots=True)

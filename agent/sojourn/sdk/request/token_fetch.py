@@ -21,6 +21,7 @@ from sojourn.sdk.request.authorization import (
     go_on_without,
 )
 from sojourn.sdk.request.flow import Call, Flow, drive, drive_async
+from sojourn.sdk.task import acting
 from sojourn.sdk.task.values import AccessToken, TokenOptions
 
 
@@ -57,6 +58,7 @@ class TaskAsking(ABC, Generic[Held]):
 
         `read` gives the whole content of the request.
         """
+        acting.check(self.task.status.person)  # a token that is kept was asked for by nobody who is here
         step = go_on(flow, answer)
         while step is not None and not isinstance(step, Send):
             try:

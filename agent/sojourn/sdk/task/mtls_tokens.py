@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sojourn.errors import NoIdentity
 from sojourn.quota.lru import Lru
 from sojourn.sdk.client.x509_source import Present, X509Source
-from sojourn.sdk.task.values import AccessToken, TokenOptions
+from sojourn.sdk.task import acting
+from sojourn.sdk.task.values import AccessToken, TaskPerson, TokenOptions
 from sojourn.spiffetls.authorize import Authorize
 from sojourn.spiffetls.context import SpiffeContext
 
@@ -23,6 +24,8 @@ KEPT: Final = 100  # tokens; over that the oldest is asked for again
 class TokenGiver(Protocol):
     """A task."""
 
+    @property
+    def person(self) -> TaskPerson | None: ...
     async def token(
         self, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
     ) -> AccessToken: ...
@@ -57,6 +60,7 @@ class CertificateTokens:
 
         Raise what Task.token raises, and NoIdentity if there is no SVID any more.
         """
+        acting.check(self._task.person)  # a token that is kept was asked for by nobody who is here
         name = resource, tuple(actions)
         async with self._asking:
             kept, present = self._kept.get(name), self._source.present

@@ -9,8 +9,8 @@ from typing import Final, TypedDict, cast
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import InvalidInput
-from sojourn.sdk.task.task import OnPending
-from sojourn.sdk.task.values import DelegationTicket, Params, params_as_text
+from sojourn.sdk.task.task import OnPending, OnPersonExpires
+from sojourn.sdk.task.values import DelegationTicket, Params, PersonToken, params_as_text
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Grant
 
@@ -28,6 +28,7 @@ class BeginOptions(AcceptOptions, total=False):
     params: Params | None  # by name, as the task type has them
     grants: Iterable[Grant] | None  # what is wanted; None: all that the type allows
     max_seconds: int  # a shorter life than the type's; 0: the type's
+    person: PersonToken | None  # whom the task is for; None: nobody but its workload
 
 
 class TaskOptions(BeginOptions, total=False):
@@ -35,6 +36,7 @@ class TaskOptions(BeginOptions, total=False):
 
     approve_wait: float | None  # seconds; None: until the request expires
     on_pending: OnPending | None  # hears of the request
+    on_person_expires: OnPersonExpires | None  # hears of it a minute before the token of the person ends
 
 
 _OF_A_TICKET: Final = tuple(name for name in BeginOptions.__annotations__ if name not in AcceptOptions.__annotations__)
@@ -50,6 +52,7 @@ def begin_request(
     max_seconds: int = 0,
     holder_pid: int = 0,
     idempotency_key: str = "",
+    person: PersonToken | None = None,
 ) -> tasks_pb2.BeginTaskRequest:
     """The message that asks the agent for a task. An option that there is not is a TypeError, as of any function."""
     return tasks_pb2.BeginTaskRequest(
@@ -61,6 +64,7 @@ def begin_request(
         max_seconds=max_seconds,
         holder_pid=holder_pid,
         idempotency_key=idempotency_key,
+        person=None if person is None else person.message(),
     )
 
 

@@ -23,6 +23,7 @@ class TaskStream:
         self._patience_seconds = patience_seconds
         self._outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._call: Any = None
+        self.warned = False  # whether the last event said that the token of the task's person ends soon
 
     async def begin(self, first: tasks_pb2.RunTaskRequest) -> tasks_pb2.Task:
         """Begin a task; it may be pending. Raise a SojournError if there is none."""
@@ -47,7 +48,9 @@ class TaskStream:
     async def next(self) -> tasks_pb2.Task:
         """The task when it has changed next. Raise a SojournError when the stream ends."""
         event = await read(self._call, self._connection)
-        task: tasks_pb2.Task = getattr(event, event.WhichOneof("event") or "changed")
+        kind = event.WhichOneof("event") or "changed"
+        self.warned = kind == "person_expires"
+        task: tasks_pb2.Task = getattr(event, kind)
         return task
 
     def complete(self, *, failed: bool) -> None:

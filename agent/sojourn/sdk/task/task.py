@@ -8,12 +8,13 @@ from typing import Protocol, TypeVar, Unpack, cast
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
+from sojourn.errors.oauth import ShuttingDown
 from sojourn.sdk.client.connection import AgentConnection
 from sojourn.sdk.client.validation import Agent, use_here
 from sojourn.sdk.request.authorization import check_live
 from sojourn.sdk.task.clients import AsyncUse
 from sojourn.sdk.task.stream import TaskStream
-from sojourn.sdk.task.values import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
+from sojourn.sdk.task.values import AccessToken, DelegationTicket, PersonToken, TaskStatus, TaskView, TokenOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Grant
 
@@ -36,6 +37,7 @@ class TaskCalls(Protocol):
     async def delegate_task(
         self, task_id: str, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
     ) -> DelegationTicket: ...
+    async def renew_person(self, task_id: str, person: PersonToken) -> TaskStatus: ...
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
     async def note_egress(self, task_id: str, passes: Iterable[str]) -> TaskStatus: ...
 
@@ -97,6 +99,14 @@ class HeldTask(AsyncUse, TaskView):
         """Have the agent record which origins a proxy of this task lets through without a token, before it does."""
         self._status = await self._calls.note_egress(self.id, passes)
 
+    async def renew_person(self, person: PersonToken) -> None:
+        """Have the task go on by a newer token of the person whom it is for, of the same session.
+
+        Raise PersonRefused if it is none, Refused if policy denies it for the person as they are now, TaskOver.
+        """
+        check_live(self)
+        self._status = await self._calls.renew_person(self.id, person)
+
     async def complete(self, *, failed: bool = False) -> None:
         """End the task. Doing it twice changes nothing."""
         if not self.ended:
@@ -109,9 +119,16 @@ class Task(HeldTask):
     When the agent restarts the task is had back from it; what is asked of the task meanwhile waits.
     """
 
-    def __init__(self, calls: TaskCalls, status: TaskStatus, stream: TaskStream) -> None:
+    def __init__(
+        self,
+        calls: TaskCalls,
+        status: TaskStatus,
+        stream: TaskStream,
+        on_person_expires: "OnPersonExpires | None" = None,
+    ) -> None:
         super().__init__(calls, status)
         self._stream = stream
+        self._on_person_expires = on_person_expires
         self._broken = asyncio.Event()  # of the present stream: that it is no more
         self._settled = asyncio.Event()  # the task has its stream, or is over
         self._settled.set()
@@ -146,6 +163,11 @@ class Task(HeldTask):
         ask, origins = super().note_egress, tuple(passes)
         await self._over_restarts(lambda: ask(origins))
 
+    async def renew_person(self, person: PersonToken) -> None:
+        """See HeldTask.renew_person."""
+        ask = super().renew_person
+        await self._over_restarts(lambda: ask(person))
+
     async def complete(self, *, failed: bool = False) -> None:
         """End the task and wait until the agent says so, two seconds at most: then raise Unavailable."""
         self._stream.complete(failed=failed)
@@ -168,6 +190,8 @@ class Task(HeldTask):
             while not self.ended:
                 try:
                     self._status = TaskStatus.of(await self._stream.next())
+                    if self._stream.warned and self._on_person_expires is not None:
+                        _tell(self._on_person_expires, self)
                 except (Unavailable, Unreachable):
                     await self._reattach()
         except SojournError as error:
@@ -193,7 +217,7 @@ class Task(HeldTask):
             except (TaskOver, NotFound, Unavailable, Unreachable) as error:
                 if self.ended:
                     raise
-                if not broken.is_set() and error.remote_code in {"", Unavailable.code}:
+                if not broken.is_set() and error.remote_code in {"", Unavailable.code, ShuttingDown.code}:
                     with suppress(TimeoutError):  # the call may hear of it before the stream does
                         async with asyncio.timeout(_NOTICE_SECONDS):
                             await broken.wait()
@@ -202,6 +226,15 @@ class Task(HeldTask):
 
 
 OnPending = Callable[[TaskStatus], None]
+OnPersonExpires = Callable[[Task], object]
+
+
+def _tell(told: OnPersonExpires, task: Task) -> None:
+    try:
+        told(task)
+    except Exception as error:  # noqa: BLE001  # the callback is the program's; the task goes on
+        context = {"message": "on_person_expires of a sojourn task failed", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
 
 
 async def until_begun(
@@ -235,6 +268,7 @@ async def run_task(
     patience_seconds: float,
     approve_wait: float | None = None,
     on_pending: OnPending | None = None,
+    on_person_expires: OnPersonExpires | None = None,
 ) -> AsyncIterator[Task]:
     """Begin a task by the `first` request of a stream of its own, and end it with the block: as failed, if an exception
     leaves it.
@@ -246,7 +280,8 @@ async def run_task(
         async def wait() -> TaskStatus:
             return TaskStatus.of(await stream.next())
 
-        task = Task(calls, await until_begun(status, wait, approve_wait, on_pending), stream)
+        begun = await until_begun(status, wait, approve_wait, on_pending)
+        task = Task(calls, begun, stream, on_person_expires)
         follower = asyncio.create_task(task.follow())
         try:
             async with _farewell(task):

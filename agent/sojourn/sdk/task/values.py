@@ -1,7 +1,7 @@
 """What the agent says of tasks and their tokens."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal, TypedDict
 
@@ -78,6 +78,57 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonToken:
+    """A token by which a person is shown, whom a task is for. It is a credential: the repr hides it.
+
+    It was given to this workload: an ID token of an application of it, or an access token that it receives.
+    """
+
+    text: str = field(repr=False)
+    token_type: str
+
+    @classmethod
+    def id_token(cls, text: str) -> "PersonToken":
+        """The ID token that an OpenID Connect server gave at login."""
+        return cls(text, "urn:ietf:params:oauth:token-type:id_token")
+
+    @classmethod
+    def access_token(cls, text: str) -> "PersonToken":
+        """The access token that a person's client sent: a JWT (RFC 9068), or opaque where those are taken."""
+        return cls(text, "urn:ietf:params:oauth:token-type:access_token")
+
+    def message(self) -> tasks_pb2.PersonToken:
+        """As the agent takes it."""
+        return tasks_pb2.PersonToken(token=self.text, token_type=self.token_type)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPerson:
+    """Whom a task is for. `auth_time` None and `acr` empty: nobody says. `until`: when the token of them ends that was
+    brought last, and the task with it.
+    """
+
+    issuer: str  # its name in the agent's configuration
+    subject: str
+    auth_time: datetime | None
+    acr: str
+    until: datetime
+    iss: str = ""  # the issuer's, as its tokens say
+    several: bool = False  # whether this process may have tasks for others: each use says whom it is for
+
+    @property
+    def name(self) -> str:
+        """As policies, `expect_person` and operators name them."""
+        return f"{self.issuer}|{self.subject}"
+
+    @classmethod
+    def of(cls, message: tasks_pb2.Person) -> "TaskPerson":
+        auth_time = datetime.fromtimestamp(message.auth_time, UTC) if message.auth_time else None
+        until = datetime.fromtimestamp(message.until, UTC)
+        return cls(message.issuer, message.subject, auth_time, message.acr, until, message.iss, message.several)
+
+
+@dataclass(frozen=True, slots=True)
 class DelegationTicket:
     """What another workload begins its part of a task with. `ticket` is a credential: the repr hides it."""
 
@@ -149,6 +200,7 @@ class TaskStatus:
     approval: ApprovalStatus | None = None  # None: nobody had to agree
     outside: tuple[Outside, ...] = ()
     explanation: str = ""  # what the operator said who ended it
+    person: TaskPerson | None = None  # whom it is for; None: nobody but its workload
 
     @property
     def why(self) -> str:
@@ -189,6 +241,7 @@ class TaskStatus:
             approval=ApprovalStatus.of(message.approval) if message.HasField("approval") else None,
             outside=tuple(Outside.of(each) for each in message.outside),
             explanation=message.explanation,
+            person=TaskPerson.of(message.person) if message.HasField("person") else None,
         )
 
 
@@ -218,6 +271,11 @@ class TaskView:
     @property
     def expires_at(self) -> datetime:
         return self.status.expires_at
+
+    @property
+    def person(self) -> TaskPerson | None:
+        """Whom it is for; None: nobody but its workload."""
+        return self.status.person
 
     @property
     def state(self) -> str:
@@ -252,9 +310,11 @@ class TokenOptions(TypedDict, total=False):
     `bound`: "agent", to a key of the task that never leaves the agent, which makes the proofs; `dpop_proof`: to the
     key of this proof for POST {issuer}/token; `certificate`: to this X.509-SVID of the task's workload (DER). At most
     one of them; none: whoever holds the token may use it. `params_digest`: the token is for that request alone.
+    `expect_person`: whom this use is for, ISSUER|SUBJECT, or `-`: nobody; without it, whom `sojourn.acting_for` says.
     """
 
     bound: Literal["agent"] | None
     dpop_proof: str
     certificate: bytes
     params_digest: str
+    expect_person: str

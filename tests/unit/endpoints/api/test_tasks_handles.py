@@ -7,6 +7,7 @@ from fakes.children import child, peer_of
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.endpoints.api.tasks import TasksApi
 from sojourn.errors import InvalidInput
+from sojourn.tasks.people import PeopleService
 
 
 class Nobody:
@@ -20,6 +21,7 @@ async def test_a_malformed_begin():
     """A request to begin a stream's task that is malformed leaves nothing open: it costs its sender nothing."""
     api = TasksApi.__new__(TasksApi)
     api._identities = Nobody()
+    api._people = PeopleService.__new__(PeopleService)  # nobody is asked before the request is read
     with child() as process:
         peer = peer_of(process)
         before = set(os.listdir("/proc/self/fd"))

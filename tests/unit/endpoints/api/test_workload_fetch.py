@@ -14,9 +14,8 @@ from fakes.registrations import entry
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
-from sojourn.audit import journal as audit_module
 from sojourn.audit.journal import Audit
-from sojourn.authority.embedded_ca import X509
+from sojourn.authority.key_steps import X509
 from sojourn.authority.x509_profile import signer_id
 from sojourn.endpoints.api.workload import WorkloadApi
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
@@ -167,7 +166,7 @@ async def test_a_tainted_authority(fetch):
     """What a tainted authority signed is not served any more once that was replaced, nor is its root once revoked."""
     room, before = fetch.room, await fetch()
     old = room.authority.slots(X509).active.id
-    room.authority.activate(X509, room.authority.prepare(X509).id)
+    await room.authority.activate(X509, room.authority.prepare(X509).id)
     prepared = await fetch()
     assert before.svids[0].bundle != prepared.svids[0].bundle
     room.authority.taint(X509, old)
@@ -272,10 +271,9 @@ async def test_records_of_jwt_svids(fetch):
         other.close()
 
 
-async def test_records_again_when_records_were_lost(fetch, monkeypatch):
+async def test_records_again_when_records_were_lost(fetch):
     """A JWT-SVID whose record the journal may have lost is recorded again: by that it is found to be revoked."""
-    monkeypatch.setattr(audit_module, "WRITES_WAITING", 1)
-    audit = Audit(fetch.room.audit, fetch.room.clock)
+    audit = Audit(fetch.room.audit, fetch.room.clock, waiting_max=1)
     api = WorkloadApi(fetch.room.identities, audit, fetch.room.clock, wit=False)
     for _ in range(2):
         await api.fetch_jwt_svid(Call(fetch.room.peer), pb.JWTSVIDRequest(audience=["a"]))

@@ -56,6 +56,43 @@ class TestRuling:
         with pytest.raises(InvalidInput, match="cents"):
             parse_places(text)
 
+    def test_of_people(self):
+        """A route says whether tokens for a person pass, which parameters are that person, and how they logged in."""
+        said = {"person": "required", "person_params": "customer = sub, at=iss", "acr_values": "a  b", "max_age": "300"}
+        ruling = Ruling.read({**GOOD, **{f"sojourn.{name}": value for name, value in said.items()}})
+        assert ("required", (("customer", "sub"), ("at", "iss")), ("a", "b"), 300) == (
+            ruling.person,
+            ruling.person_params,
+            ruling.acr_values,
+            ruling.max_age,
+        )
+        assert not Ruling.read(GOOD).of_person
+        hash(ruling)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("person_params", "customer"),
+            ("person_params", "customer ="),
+            ("person_params", "a=sub,a=iss"),
+            ("max_age", "5m"),
+            ("max_age", "-1"),
+            ("max_age", "9" * 10),
+            ("people", "yes"),
+        ],
+    )
+    def test_no_word_of_people(self, name, value):
+        """What is not written as it must be lets nobody in."""
+        with pytest.raises(InvalidInput, match=name):
+            Ruling.read({**GOOD, f"sojourn.{name}": value})
+
+    @pytest.mark.parametrize("name", ["person", "person_params", "acr_values", "max_age"])
+    def test_of_people_and_no_action(self, name):
+        """A route that asks something of people, and is no action, is a slip of the pen."""
+        value = {"person": "optional", "person_params": "a=sub", "acr_values": "a", "max_age": "0"}[name]
+        with pytest.raises(InvalidInput, match="action"):
+            Ruling.read({"sojourn.audience": AUDIENCE, f"sojourn.{name}": value})
+
     def test_a_route_for_nobody(self):
         """A route without an action has a ruling all the same: no token is good there."""
         assert "" == Ruling.read({"sojourn.audience": AUDIENCE}).action

@@ -1,5 +1,9 @@
 """ext_authz.py: what goes on to a service behind an Envoy, and what is taken out."""
 
+import base64
+import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +14,7 @@ from sojourn.endpoints.envoy.ext_authz import ExtAuthzApi
 from sojourn.jose.jws import VerifiedClaims
 from sojourn.oauth.resource_servers import Audiences
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasktoken.person_claims import PersonClaims
 from sojourn.tasktoken.task_claim import TaskClaim
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -32,11 +37,14 @@ class _Known:
 
 
 class _Good:
+    def __init__(self, token: TaskToken) -> None:
+        self._token = token
+
     async def judge(self, *_: object) -> TaskToken:
-        return TOKEN
+        return self._token
 
 
-async def allowed(*names: str) -> Any:
+async def allowed(*names: str, token: TaskToken = TOKEN) -> Any:
     """The answer for a good request that has headers of these names."""
     request = pb.CheckRequest()
     request.attributes.context_extensions.update({"sojourn.audience": TICKETS, "sojourn.action": "ticket:read"})
@@ -44,7 +52,7 @@ async def allowed(*names: str) -> Any:
     http.method, http.path = "GET", "/tickets/42"
     http.headers.update(dict.fromkeys(names, "spiffe://example.org/admin"))
     call: Any = SimpleNamespace(peer=None)
-    answer = await ExtAuthzApi(_Good(), _Known(), Audiences()).check(call, request)  # type: ignore[arg-type]  # what it asks of them
+    answer = await ExtAuthzApi(_Good(token), _Known(), Audiences()).check(call, request)  # type: ignore[arg-type]  # what it asks of them
     assert 0 == answer.status.code
     return answer.ok_response
 
@@ -91,3 +99,23 @@ async def test_ours_take_the_place_of_the_clients() -> None:
     said = await allowed("x-sojourn-subject", "x-sojournsubject", "x-request-id", "authorization")
     assert ["authorization", "dpop"] == list(said.headers_to_remove)
     assert [str(TRIAGE)] == [each.header.value for each in said.headers if each.header.key == "x-sojourn-subject"]
+
+
+@pytest.mark.parametrize("subject", ["alice", "a|b", 'a"b', "\u00e9", "auth0|5f7c", "a, b"])
+async def test_whose_it_is(subject: str) -> None:
+    """The service reads issuer and subject of the person from one header, whatever characters they have."""
+    person = PersonClaims("https://login.example.org/a|b", subject)
+    said = await allowed(token=replace(TOKEN, person=person, actors=(TRIAGE,)))
+    ours = {each.header.key: each.header.value for each in said.headers}
+    text = ours["x-sojourn-person"]
+    assert re.fullmatch("[A-Za-z0-9_-]+", text)
+    assert {"iss": person.issuer, "sub": subject} == json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    assert (str(TRIAGE), str(TRIAGE)) == (ours["x-sojourn-subject"], ours["x-sojourn-actor"])
+
+
+@pytest.mark.parametrize("name", ["x-sojourn-person", "X_Sojourn_Person", "x.sojourn.person"])
+async def test_no_client_says_whose_it_is(name: str) -> None:
+    """A header that says for whom a request is reaches the service from us alone: without a person it is taken out."""
+    said = await allowed(name)
+    assert name.lower() in said.headers_to_remove
+    assert "x-sojourn-person" not in {each.header.key for each in said.headers}

@@ -8,7 +8,7 @@ from fakes.registrations import entry
 from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as tls
 from sojourn.endpoints.envoy.secrets import SPIFFE_VALIDATOR, SecretMaker, takes_spiffe_validator
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, Unavailable
 from sojourn.spiffe.bundle import Bundle
 
 OURS = FakeCa.make()
@@ -131,6 +131,14 @@ class TestBundles:
         assert ["spiffe://example.org"] == names(maker.make([]))
         if spiffe_validator:
             assert ["example.org"] == [name for name, _ in trusted(maker.one("ALL"))]
+
+    @pytest.mark.parametrize("name", ["ROOTCA", "ALL", "spiffe://example.org"])
+    def test_no_root_of_ours(self, svids, name):
+        """While there is no root of ours, as an upstream authority has not answered yet, no Envoy is sent a check without."""
+        bundles = {OURS.trust_domain: Bundle(OURS.trust_domain, ()), THEIRS.trust_domain: bundle(THEIRS)}
+        maker = SecretMaker([], svids, bundles, OURS.trust_domain, spiffe_validator=True)
+        with pytest.raises(Unavailable, match="no root yet"):
+            maker.one(name)
 
 
 class TestMake:

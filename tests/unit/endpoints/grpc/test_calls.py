@@ -177,17 +177,22 @@ class TestErrors:
         assert {"sojourn-code": "use_dpop_nonce", "dpop-nonce": "n1"} == dict(caught.value.trailing_metadata())
 
     async def test_are_logged(self, server):
-        """The log has which method failed, and why: of ours the code and detail, of others what was raised."""
+        """The log has which method failed, at which door, after how long, and why: of ours the code and detail, of
+        others what was raised.
+        """
         by = {"uid": server.peer.uid, "pid": server.peer.process.pid, "method": "test.Service/Unary"}
         with structlog.testing.capture_logs() as logs:
             for error in (errors.NotFound("no", detail="secret"), errors.NotFound("no"), RuntimeError("x")):
                 server.handler = raising(error)
                 _, text, _ = await status_of(server.unary())
+        took = [each.pop("duration_ms") for each in logs]
+        assert all(0 <= each < 60_000 for each in took)
+        by["door"] = "public"
         refused = {"event": "call_refused", "log_level": "info", **by, "code": "not_found", "reason": "no"}
         assert [{**refused, "detail": "secret"}, {**refused, "detail": None}] == logs[:2]
         reference = text.rpartition(" ")[2]
-        failed = {"event": "call_failed", "log_level": "error", "method": by["method"], "reference": reference}
-        assert {**failed, "exc_info": error} == logs[2]
+        failed = {"event": "call_failed", "log_level": "error", "method": by["method"], "door": "public"}
+        assert {**failed, "reference": reference, "exc_info": error} == logs[2]
         assert 12 == len(reference)
 
     async def test_are_answered_whatever_becomes_of_the_record(self, server, monkeypatch):

@@ -127,9 +127,9 @@ class TestLimits:
         assert 0 == site.asked
 
     @pytest.mark.parametrize("before", [(), (GET,)], ids=["the first", "a later one"])
-    async def test_a_head_as_long_as_may_be(self, site, monkeypatch, before):
+    async def test_a_head_as_long_as_may_be(self, site, before):
         """A head may be as long as that, and is waited for; the next byte of it ends the connection."""
-        monkeypatch.setattr(connection, "HTTP_REQUEST_SECONDS", DEADLINE_SECONDS * 2)
+        site.conversations.request_seconds = DEADLINE_SECONDS * 2
         begun = b"GET /who HTTP/1.1\r\nx: "
         head = begun + b"a" * (METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES - len(begun))
         more = asyncio.Event()
@@ -139,9 +139,9 @@ class TestLimits:
         more.set()
         assert len(before) == (await sending).count(b"200 OK") == site.asked
 
-    async def test_a_head_sent_ahead(self, site, monkeypatch):
+    async def test_a_head_sent_ahead(self, site):
         """A head without end that comes in one piece with a whole request before it is cut off as any other."""
-        monkeypatch.setattr(connection, "HTTP_REQUEST_SECONDS", DEADLINE_SECONDS * 2)
+        site.conversations.request_seconds = DEADLINE_SECONDS * 2
         most = METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES + HTTP_READ_BYTES
         await site.send(GET + b"GET /who HTTP/1.1\r\nx: " + b"a" * most, answers=None)
         assert site.asked <= 1
@@ -201,15 +201,15 @@ class TestLimits:
         ],
         ids=["nothing", "half-a-head", "half-a-body", "half-of-the-second"],
     )
-    async def test_what_does_not_come(self, site, sent, monkeypatch):
+    async def test_what_does_not_come(self, site, sent):
         """A request that does not arrive whole in time ends the connection."""
-        monkeypatch.setattr(connection, "HTTP_REQUEST_SECONDS", 0.1)
+        site.conversations.request_seconds = 0.1
         got = await site.send(sent, answers=None)
         assert sent.startswith(GET) == (b"192.0.2.7" in got)
 
-    async def test_what_takes_long_to_answer(self, site, monkeypatch):
+    async def test_what_takes_long_to_answer(self, site):
         """A request that has arrived whole is answered however long that takes."""
-        monkeypatch.setattr(connection, "HTTP_REQUEST_SECONDS", 0.05)
+        site.conversations.request_seconds = 0.05
         site.hold.clear()
         asking = asyncio.ensure_future(site.send(GET))
         await asyncio.sleep(0.2)

@@ -10,6 +10,7 @@ from sojourn.endpoints.http1 import oauth_responses
 from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, PolicyDenied, TooLarge
 from sojourn.errors.oauth import AuthorizationPending, InvalidClient, NonceNeeded
+from sojourn.errors.people import PersonRefused
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oauth.client_auth import ClientSender
 from sojourn.providers.errors import ProviderUnavailable
@@ -116,6 +117,22 @@ class TestRefusal:
         assert (400, "authorization_pending") == (status, body["error"])
         assert ("t1", 5, 60) == (body["task_id"], body["interval"], body["expires_in"])
         assert {"id": "a1", "approvers": ["operator", "spiffe://example.org/b"]} == body["approval"]
+
+    def test_another_login(self):
+        """Who must log in again is told how: by `acr_values` and `max_age`, where something is asked of them."""
+        code = "insufficient_user_authentication"
+        status, body, _ = refused(PersonRefused(code, "log in again", acr_values=("gold", "mfa"), max_age=0))
+        assert (400, code, code, "gold mfa", 0) == (
+            status, body["error"], body["code"], body["acr_values"], body["max_age"]
+        )  # fmt: skip
+        _, body, _ = refused(PersonRefused(code, "log in again"))
+        assert not {"acr_values", "max_age"} & body.keys()
+
+    def test_issuer_unavailable(self):
+        """An issuer whose keys are not to be had is a reason to come again, and no refusal."""
+        status, body, headers = refused(PersonRefused("issuer_unavailable", "not now"))
+        assert (503, "temporarily_unavailable", "issuer_unavailable") == (status, body["error"], body["code"])
+        assert "retry-after" in headers
 
     def test_too_large(self):
         """What is too large has a status of its own."""

@@ -3,13 +3,16 @@
 import os
 import socket
 import stat
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from harness.looking import descriptors
-from sojourn.endpoints.listener.bind import bind, unbind
+from sojourn.attestation import peer
+from sojourn.endpoints.listener.bind import bind, listen, unbind
 from sojourn.errors import CannotStart
 from sojourn.limits import SOCKET_PATH_MAX_BYTES
+from sojourn.net.held_sockets import HeldSocket
 from sojourn.net.sockets import take_no_descriptors
 from structlog.testing import capture_logs
 
@@ -245,3 +248,57 @@ class TestTheWayThere:
         ((event, reason),) = said(0o1777)
         assert "socket_not_believed" == event
         assert f"in a folder that others may write, '{tmp_path}/above'" in reason
+
+
+class TestHeld:
+    @pytest.fixture
+    def held(self, tmp_path):
+        """A socket of systemd's in which nobody has waited yet."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
+            listener.bind(str(tmp_path / "agent.sock"))
+            listener.listen()
+            yield HeldSocket(tmp_path / "agent.sock", listener)
+
+    @contextmanager
+    def caller(self, held):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(20)
+            caller.connect(str(held.path))
+            yield caller
+
+    def answered(self, held, caller):
+        """Whether the agent has the connection, and answers."""
+        accepted, _ = held.listener.accept()
+        with accepted:
+            accepted.send(b"x")
+        return caller.recv(1) == b"x"
+
+    async def test_waits(self, held):
+        """Who has waited in a socket of systemd's is there for the agent, since the kernel knows which process it was."""
+        if not peer.kernel_pins_callers():
+            pytest.skip("before Linux 6.5 nobody who has waited is served")
+        async with AsyncExitStack() as stack:
+            with self.caller(held) as caller:
+                assert held.listener is listen(held.path, 0o777, held, stack)
+                assert self.answered(held, caller)
+
+    async def test_old_kernels(self, held, monkeypatch):
+        """Where the kernel has the pid alone of who waits, which may be another's by now, all that wait are sent away,
+        and who connects from then on is not.
+        """
+        monkeypatch.setattr(peer, "SO_PEERPIDFD", 9999)
+        async with AsyncExitStack() as stack:
+            with self.caller(held) as one, self.caller(held) as two, capture_logs() as logs:
+                listen(held.path, 0o777, held, stack)
+                assert [b"", b""] == [one.recv(1), two.recv(1)]
+                with self.caller(held) as later:
+                    assert self.answered(held, later)
+            assert [("callers_turned_away", 2)] == [(each["event"], each["count"]) for each in logs]
+
+    async def test_old_kernels_with_nobody_waiting(self, held, monkeypatch):
+        """Where nobody waits nothing is said."""
+        monkeypatch.setattr(peer, "SO_PEERPIDFD", 9999)
+        async with AsyncExitStack() as stack:
+            with capture_logs() as logs:
+                listen(held.path, 0o777, held, stack)
+        assert [] == logs

@@ -154,3 +154,12 @@ def test_the_counts_agree(moves):
             admission.leave(uid)
         assert len(inside) == admission.open <= 6
         assert all(inside.count(each) == admission._open[each] <= 3 for each in set(inside))
+
+
+def test_each_reason_has_a_word(clock):
+    """Whatever a user is refused for, there is a word of it for metrics."""
+    full, crowded, often = make(clock, connections=1), make(clock, per_uid=1), make(clock)
+    full.enter(1)
+    crowded.enter(1)
+    said = [full.enter(2), crowded.enter(1), *(often.enter(1) for _ in range(BURST + 1))]
+    assert ["no_room", "too_many", "too_often"] == [admission_module.REFUSALS[each] for each in said if each]

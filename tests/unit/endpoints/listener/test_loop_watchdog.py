@@ -1,6 +1,7 @@
 """loop_watchdog.py and current_call.py: what is told of a loop that stands still. By real threads, sockets and the kernel."""
 
 import asyncio
+import itertools
 import os
 import socket
 import sys
@@ -143,18 +144,51 @@ class TestWatchdog:
 
     async def test_a_machine_without_a_processor(self, found, monkeypatch):
         """Of a loop that could not run, since the machine was busy, the metrics tell, and nobody is named."""
-        waited = iter([0.0] + [30.0] * 10_000)  # in all, at each look
+        waited = itertools.count(0.0, 30.0)  # in all, at each look: whenever this machine is too busy, too
         monkeypatch.setattr(loop_watchdog._Queue, "seconds", lambda _queue: next(waited))
+        await self.held_up_unseen(found, 0.2)
+
+    async def test_a_thread_without_a_processor(self, found, monkeypatch):
+        """Nobody is named where the loop waited for another thread of the agent, which had the interpreter and no processor."""
+        waited = itertools.count(0.0, 30.0)
+        monkeypatch.setattr(loop_watchdog._Queue, "seconds", lambda _queue: 0.0)
+        monkeypatch.setattr(loop_watchdog, "_queues", lambda *_but: {4711: next(waited), 4712: 0.0})
+        await self.held_up_unseen(found, 0.2)
+
+    async def test_what_a_processor_would_have_spared(self, found, monkeypatch):
+        """A loop that would not have stood still so long, had it had a processor, has not stood still."""
+        loop_watches = Watchdog(found)
+        counted = counts("no_processor")
+        monkeypatch.setattr(loop_watchdog._Queue, "seconds", lambda _queue: loop_watches._queued + 0.05)
+        loop_watches._stood(time.monotonic(), 0.14)
+        assert (None, counted + 1) == (found.last, counts("no_processor"))
+        loop_watches._stood(time.monotonic(), 0.16)
+        loop_watches.close()
+        assert (0.16, counted + 1) == (found.last.seconds, counts("no_processor"))
+
+    async def held_up_unseen(self, found, seconds):
         counted = counts("no_processor")
         watchdog = Watchdog(found)
         await asyncio.sleep(0)
-        time.sleep(0.2)  # the loop is held up
+        time.sleep(seconds)  # the loop is held up
         deadline = time.monotonic() + 15
         while counts("no_processor") == counted and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         watchdog.close()
         assert counted < counts("no_processor")
         assert (None, 0) == (found.last, found.count)
+
+    def test_the_queues_of_all_threads(self):
+        """Each thread of this process but the one that is left out has a time that it has waited, and none fails."""
+        over, numbers = threading.Event(), []
+        running = threading.Thread(target=lambda: (numbers.append(threading.get_native_id()), over.wait()))
+        running.start()
+        number = until(lambda: numbers)[0]
+        queues = loop_watchdog._queues(threading.get_native_id())
+        over.set()
+        running.join()
+        assert threading.get_native_id() not in queues
+        assert queues[number] >= 0
 
 
 class TestAsker:

@@ -203,10 +203,10 @@ class TestEnd:
         door.close()
         assert [["abort"]] * 3 == [each.done for each in transports]
 
-    async def test_drain(self, monkeypatch):
+    async def test_drain(self):
         """A door that drains says goodbye where the protocol has a word for it, and ends the others."""
-        monkeypatch.setattr(protocol_switch, "QUIET_SECONDS", 0.001)
         door = Door(plain=Plain())
+        door.quiet_seconds = 0.001
         (http2, one), (_, other) = came(door), came(door)
         http2.data_received(PREFACE + SETTINGS)
         await settled()
@@ -216,11 +216,10 @@ class TestEnd:
         assert (["close", "abort"], ["abort", "abort"]) == (one.done, other.done)
         assert b"\x07" == one.written[len(before) + 3 : len(before) + 4]  # GOAWAY
 
-    async def test_drain_waits_for_calls(self, monkeypatch):
+    async def test_drain_waits_for_calls(self):
         """Calls that are under way are waited for, as long as the grace lasts."""
-        monkeypatch.setattr(protocol_switch, "QUIET_SECONDS", 0.01)
-        monkeypatch.setattr(protocol_switch, "GRACE_SECONDS", 20.0)
         door = Door()
+        door.quiet_seconds, door.grace_seconds = 0.01, 20.0
         _, transport = came(door)
         door.server.streams = 1
         draining = asyncio.ensure_future(door.drain())
@@ -230,11 +229,10 @@ class TestEnd:
         await draining
         assert ["abort", "abort"] == transport.done
 
-    async def test_drain_does_not_wait_for_ever(self, monkeypatch):
+    async def test_drain_does_not_wait_for_ever(self):
         """Calls that do not end are not waited for beyond the grace."""
-        monkeypatch.setattr(protocol_switch, "QUIET_SECONDS", 0.01)
-        monkeypatch.setattr(protocol_switch, "GRACE_SECONDS", 0.05)
         door = Door()
+        door.quiet_seconds, door.grace_seconds = 0.01, 0.05
         _, transport = came(door)
         door.server.streams = 1
         async with asyncio.timeout(20):

@@ -20,7 +20,7 @@ from sojourn.endpoints.listener.own_svid import ENTRY_ID, OwnSvid
 from sojourn.endpoints.listener.remote_validators import RemoteDoor
 from sojourn.endpoints.listener.tls import TlsPeer, address_of, bind_tcp
 from sojourn.errors import CannotStart, Refused, SvidExpired, Unavailable
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_issuer import Signers, SvidIssuer
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import X509Svid
@@ -44,7 +44,8 @@ class Site:
             TrustDomain("example.org"), folder / "keys", self.clock, curve=ec.SECP256R1(), **ttls
         )
         audit = Audit(FakeAuditStore(), self.clock)
-        self.issuing = SvidIssuer(self.authority, self.clock, self.alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
+        signers = Signers.at_once(self.authority, HOUR, HOUR)
+        self.issuing = SvidIssuer(self.authority, signers, self.clock, self.alarms, audit)
         self.revoked = FakeDenyList()
         self.own = OwnSvid(NODE, self.authority, self.issuing)
         self.door = RemoteDoor(
@@ -252,7 +253,7 @@ async def test_an_authority_that_is_revoked_meanwhile(site: Site) -> None:
             incoming.write(await reader.read(65_536))
         if not answered:
             answered = True
-            site.authority.activate("x509", site.authority.prepare("x509").id)
+            await site.authority.activate("x509", site.authority.prepare("x509").id)
             site.authority.taint("x509", root)
             site.authority.revoke("x509", root)
         try:
@@ -311,7 +312,7 @@ class TestOwnSvid:
         """After a taint of its authority another one is shown."""
         site.open()
         first, root = site.own.present, site.authority.slots("x509").active.id
-        site.authority.activate("x509", site.authority.prepare("x509").id)
+        await site.authority.activate("x509", site.authority.prepare("x509").id)
         site.authority.taint("x509", root)
         await site.issuing.replace_signed_by("x509", root)
         second = site.own.present.context.default

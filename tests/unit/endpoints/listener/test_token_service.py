@@ -22,7 +22,7 @@ from sojourn.endpoints.listener.https import ShownSource, WebContext
 from sojourn.endpoints.listener.own_svid import OwnSvid
 from sojourn.endpoints.listener.tls import address_of, bind_tcp
 from sojourn.endpoints.listener.token_service import ClientCheck, HttpsDoor
-from sojourn.identity.svid_issuer import SvidIssuer
+from sojourn.identity.svid_issuer import Signers, SvidIssuer
 from sojourn.runtime.clock import Alarms
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffetls.authorize import authorize_member_of
@@ -56,7 +56,8 @@ class Site:
         domain = TrustDomain("example.org")
         self.authority = EmbeddedAuthority(domain, folder / "keys", self.clock, curve=ec.SECP256R1(), **ttls)
         audit = Audit(FakeAuditStore(), self.clock)
-        issuing = SvidIssuer(self.authority, self.clock, alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
+        signers = Signers.at_once(self.authority, HOUR, HOUR)
+        issuing = SvidIssuer(self.authority, signers, self.clock, alarms, audit)
         self.denied: Any = FakeDenyList()
         protocols = HttpProtocols(Starlette(routes=[Route("/who", who), Route("/later", self._later)]))
         self.asked, self.answers = 0, asyncio.Event()

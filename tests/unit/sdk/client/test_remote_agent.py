@@ -15,9 +15,9 @@ from fakes.ca import FakeCa
 from fakes.task_feed import AUDIENCE
 from sojourn.errors import InvalidInput, InvalidSpiffeId, Unreachable
 from sojourn.sdk.client.remote_agent import RemoteAgent
-from sojourn.sdk.client.tls_bridge import Bridge
 from sojourn.sdk.client.x509_source import Present, X509Source
 from sojourn.spiffetls.authorize import Authorize, authorize_any
+from sojourn.spiffetls.bridge import Bridge
 from sojourn.spiffetls.context import SpiffeContext
 from sojourn.workloadapi.messages import X509Context, X509SvidWithHint
 
@@ -97,7 +97,7 @@ async def test_the_bridge_is_ours_alone() -> None:
 
 async def test_an_agent_that_does_not_answer(ca: FakeCa, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that accepts and then says nothing is given up, and that is said."""
-    monkeypatch.setattr("sojourn.sdk.client.tls_bridge.REMOTE_HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr("sojourn.spiffetls.bridge.REMOTE_HANDSHAKE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         async with RemoteAgent(address, NODE, source(ca), deadline_seconds=15) as agent:

@@ -10,10 +10,12 @@ from fakes.fake_agent import Fail, FakeAgent
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import InvalidInput, NoIdentity, SojournError
 from sojourn.errors.oauth import BindingNeeded, DigestNeeded, InvalidProof, NonceNeeded
+from sojourn.errors.people import PersonNotNamed, WrongPerson
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.x509_source import Present
+from sojourn.sdk.task.acting import acting_for
 from sojourn.sdk.task.mtls_tokens import CertificateTokens
-from sojourn.sdk.task.values import AccessToken
+from sojourn.sdk.task.values import AccessToken, TaskPerson
 from sojourn.spiffe.x509svid import DER
 from sojourn.tasktoken.sender_constraint import thumbprint_of
 from sojourn.workloadapi.messages import X509Context, X509SvidWithHint
@@ -102,6 +104,7 @@ class FakeTask:
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
+        self.person: TaskPerson | None = None
 
     async def token(self, resource: str = "", actions: Any = (), **options: Any) -> AccessToken:
         self.asked.append(options["certificate"])
@@ -166,6 +169,23 @@ class TestCertificateTokens:
         tokens = CertificateTokens(task, source, now=lambda: NOW)  # type: ignore[arg-type]
         found = {(await tokens.get(RESOURCE, [f"a{number}"])).token.token for number in range(150)}
         assert (150, 100) == (len(found), len(tokens._kept))
+
+    async def test_for_nobody_but_its_person(self, source: FakeSource) -> None:
+        """A token that is kept for the task of one person is not used for a request of another, nor for nobody's where
+        the process may have tasks for several.
+        """
+        source.rotate()
+        task = FakeTask()
+        task.person = TaskPerson("corp", "alice", None, "", NOW, "https://kc.example.org", several=True)
+        tokens = CertificateTokens(task, source, now=lambda: NOW)  # type: ignore[arg-type]
+        for _ in range(2):
+            with acting_for("corp|alice"):
+                assert "t1" == (await tokens.get(RESOURCE)).token.token
+        with pytest.raises(WrongPerson), acting_for("corp|bob"):
+            await tokens.get(RESOURCE)
+        with pytest.raises(PersonNotNamed):
+            await tokens.get(RESOURCE)
+        assert 1 == len(task.asked)
 
     async def test_without_an_svid(self, source: FakeSource) -> None:
         """Without an SVID there is no token."""

@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 from fakes.cloudtask import AWS, S3, CloudTask, token
 from sojourn.errors import TaskOver, Unavailable
+from sojourn.errors.people import WrongPerson
 from sojourn.sdk.cloud.credentials import CloudCredentials, followed
+from sojourn.sdk.task.acting import acting_for
+from sojourn.sdk.task.values import TaskPerson
 
 
 class Clock:
@@ -42,6 +45,17 @@ class TestGet:
         clock.seconds += 20
         await credentials.get()
         assert [S3, S3] == task.asked
+
+    async def test_for_nobody_but_its_person(self, task: CloudTask, credentials: CloudCredentials) -> None:
+        """What is kept for the task of one person is not given to a request of another."""
+        ends = task.status.expires_at
+        task.status = replace(task.status, person=TaskPerson("corp", "alice", None, "", ends, "https://kc.example.org"))
+        for _ in range(2):
+            with acting_for("corp|alice"):
+                await credentials.get()
+        with pytest.raises(WrongPerson), acting_for("corp|bob"):
+            await credentials.get()
+        assert [S3] == task.asked
 
     async def test_asked_once_for_all(self, task: CloudTask, credentials: CloudCredentials) -> None:
         """However many wait for it, the agent is asked once."""

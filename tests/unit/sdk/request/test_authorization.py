@@ -41,6 +41,7 @@ class Task:
     id, type, state, reason, ended, grants = "t1", "triage", "active", "", False, (GRANT,)
     version = 1
     outside: tuple[Outside, ...] = ()
+    person: Any = None
 
     @property
     def status(self) -> "Task":

@@ -7,7 +7,7 @@ import pytest
 from sojourn.errors import InvalidInput
 from sojourn.sdk.task.current import task
 from sojourn.sdk.task.options import AcceptOptions, BeginOptions, accept_options, accept_request, begin_request
-from sojourn.sdk.task.values import DelegationTicket
+from sojourn.sdk.task.values import DelegationTicket, PersonToken
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasktoken.grants import Grant
 
@@ -18,6 +18,7 @@ GIVEN: dict[str, Any] = {
     "spiffe_id": HELPER,
     "session": True,
     "max_seconds": 9,
+    "person": PersonToken.id_token("a token"),
 }
 
 
@@ -46,11 +47,11 @@ def test_ticket() -> None:
     assert ("dlg_1", str(HELPER), 7) == (request.ticket, request.spiffe_id, request.holder_pid)
 
 
-@pytest.mark.parametrize("name", ["params", "grants", "max_seconds"])
+@pytest.mark.parametrize("name", ["params", "grants", "max_seconds", "person"])
 def test_what_a_ticket_says_itself(name: str) -> None:
     """An option that a ticket says itself is refused with one, when the block is made and not when it is entered."""
     options: Any = {name: GIVEN[name]}
-    with pytest.raises(InvalidInput, match="leave out params, grants and max_seconds"):
+    with pytest.raises(InvalidInput, match="leave out params, grants, max_seconds and person"):
         task(ticket="dlg_1", **options)
 
 

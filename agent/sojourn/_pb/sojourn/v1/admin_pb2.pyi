@@ -16,7 +16,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors", "other_nodes", "standstills", "streams_left_out", "svids_left_out")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors", "other_nodes", "standstills", "streams_left_out", "svids_left_out", "state", "faults", "task_owners", "task_owners_left_out", "pid", "data_dir", "socket", "admin_socket", "data_folder", "audit_log", "audit_sinks", "audit_witnesses", "audit_timestamps", "journal_room", "review_dates", "upstream")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,22 @@ class GetStatusResponse(_message.Message):
     STANDSTILLS_FIELD_NUMBER: _ClassVar[int]
     STREAMS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     SVIDS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    TASK_OWNERS_FIELD_NUMBER: _ClassVar[int]
+    TASK_OWNERS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    DATA_DIR_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FOLDER_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_LOG_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_SINKS_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_WITNESSES_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_TIMESTAMPS_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_ROOM_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_DATES_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -73,7 +89,149 @@ class GetStatusResponse(_message.Message):
     standstills: Standstills
     streams_left_out: int
     svids_left_out: int
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ..., other_nodes: _Optional[_Iterable[_Union[OtherNode, _Mapping]]] = ..., standstills: _Optional[_Union[Standstills, _Mapping]] = ..., streams_left_out: _Optional[int] = ..., svids_left_out: _Optional[int] = ...) -> None: ...
+    state: str
+    faults: _containers.RepeatedCompositeFieldContainer[ConditionFault]
+    task_owners: _containers.RepeatedCompositeFieldContainer[TaskOwner]
+    task_owners_left_out: int
+    pid: int
+    data_dir: str
+    socket: str
+    admin_socket: str
+    data_folder: DataFolder
+    audit_log: AuditLog
+    audit_sinks: _containers.RepeatedCompositeFieldContainer[AuditSink]
+    audit_witnesses: _containers.RepeatedCompositeFieldContainer[AuditWitness]
+    audit_timestamps: AuditTimestamps
+    journal_room: JournalRoom
+    review_dates: ReviewDates
+    upstream: Upstream
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ..., other_nodes: _Optional[_Iterable[_Union[OtherNode, _Mapping]]] = ..., standstills: _Optional[_Union[Standstills, _Mapping]] = ..., streams_left_out: _Optional[int] = ..., svids_left_out: _Optional[int] = ..., state: _Optional[str] = ..., faults: _Optional[_Iterable[_Union[ConditionFault, _Mapping]]] = ..., task_owners: _Optional[_Iterable[_Union[TaskOwner, _Mapping]]] = ..., task_owners_left_out: _Optional[int] = ..., pid: _Optional[int] = ..., data_dir: _Optional[str] = ..., socket: _Optional[str] = ..., admin_socket: _Optional[str] = ..., data_folder: _Optional[_Union[DataFolder, _Mapping]] = ..., audit_log: _Optional[_Union[AuditLog, _Mapping]] = ..., audit_sinks: _Optional[_Iterable[_Union[AuditSink, _Mapping]]] = ..., audit_witnesses: _Optional[_Iterable[_Union[AuditWitness, _Mapping]]] = ..., audit_timestamps: _Optional[_Union[AuditTimestamps, _Mapping]] = ..., journal_room: _Optional[_Union[JournalRoom, _Mapping]] = ..., review_dates: _Optional[_Union[ReviewDates, _Mapping]] = ..., upstream: _Optional[_Union[Upstream, _Mapping]] = ...) -> None: ...
+
+class Upstream(_message.Message):
+    __slots__ = ("kind", "server", "attestor", "reattestable", "svid_until", "synced_at", "synced_seconds", "away_seconds", "fault", "refused", "remedy", "left_out", "prefetched", "svids_near_end", "svids_until", "last_svid_until")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    ATTESTOR_FIELD_NUMBER: _ClassVar[int]
+    REATTESTABLE_FIELD_NUMBER: _ClassVar[int]
+    SVID_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    SYNCED_AT_FIELD_NUMBER: _ClassVar[int]
+    SYNCED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    AWAY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    PREFETCHED_FIELD_NUMBER: _ClassVar[int]
+    SVIDS_NEAR_END_FIELD_NUMBER: _ClassVar[int]
+    SVIDS_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    LAST_SVID_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    server: str
+    attestor: str
+    reattestable: bool
+    svid_until: int
+    synced_at: int
+    synced_seconds: float
+    away_seconds: float
+    fault: str
+    refused: str
+    remedy: str
+    left_out: int
+    prefetched: int
+    svids_near_end: int
+    svids_until: int
+    last_svid_until: int
+    def __init__(self, kind: _Optional[str] = ..., server: _Optional[str] = ..., attestor: _Optional[str] = ..., reattestable: _Optional[bool] = ..., svid_until: _Optional[int] = ..., synced_at: _Optional[int] = ..., synced_seconds: _Optional[float] = ..., away_seconds: _Optional[float] = ..., fault: _Optional[str] = ..., refused: _Optional[str] = ..., remedy: _Optional[str] = ..., left_out: _Optional[int] = ..., prefetched: _Optional[int] = ..., svids_near_end: _Optional[int] = ..., svids_until: _Optional[int] = ..., last_svid_until: _Optional[int] = ...) -> None: ...
+
+class JournalRoom(_message.Message):
+    __slots__ = ("held", "full", "max_bytes", "keep_seconds")
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    held: float
+    full: bool
+    max_bytes: int
+    keep_seconds: int
+    def __init__(self, held: _Optional[float] = ..., full: _Optional[bool] = ..., max_bytes: _Optional[int] = ..., keep_seconds: _Optional[int] = ...) -> None: ...
+
+class ConditionFault(_message.Message):
+    __slots__ = ("name", "what", "found")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    what: str
+    found: str
+    def __init__(self, name: _Optional[str] = ..., what: _Optional[str] = ..., found: _Optional[str] = ...) -> None: ...
+
+class TaskOwner(_message.Message):
+    __slots__ = ("uid", "spiffe_id", "tasks", "limit")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    uid: int
+    spiffe_id: str
+    tasks: int
+    limit: int
+    def __init__(self, uid: _Optional[int] = ..., spiffe_id: _Optional[str] = ..., tasks: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class DataFolder(_message.Message):
+    __slots__ = ("restored", "backup", "mark")
+    RESTORED_FIELD_NUMBER: _ClassVar[int]
+    BACKUP_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    restored: Restoration
+    backup: Backup
+    mark: Mark
+    def __init__(self, restored: _Optional[_Union[Restoration, _Mapping]] = ..., backup: _Optional[_Union[Backup, _Mapping]] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class Restoration(_message.Message):
+    __slots__ = ("how", "restored_at", "unknown_after", "unknown_until", "unknown", "lost_records", "new_root", "file", "epoch", "reason")
+    HOW_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_AT_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_AFTER_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    LOST_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    NEW_ROOT_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    how: str
+    restored_at: int
+    unknown_after: int
+    unknown_until: int
+    unknown: _containers.RepeatedScalarFieldContainer[str]
+    lost_records: int
+    new_root: bool
+    file: str
+    epoch: int
+    reason: str
+    def __init__(self, how: _Optional[str] = ..., restored_at: _Optional[int] = ..., unknown_after: _Optional[int] = ..., unknown_until: _Optional[int] = ..., unknown: _Optional[_Iterable[str]] = ..., lost_records: _Optional[int] = ..., new_root: _Optional[bool] = ..., file: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Backup(_message.Message):
+    __slots__ = ("made_at", "file", "size", "sha256")
+    MADE_AT_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    made_at: int
+    file: str
+    size: int
+    sha256: str
+    def __init__(self, made_at: _Optional[int] = ..., file: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class Mark(_message.Message):
+    __slots__ = ("file", "since", "fault")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    since: int
+    fault: str
+    def __init__(self, file: _Optional[str] = ..., since: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class Standstills(_message.Message):
     __slots__ = ("count", "longest_seconds", "last_at", "last_seconds", "last_computing_seconds", "last_doing", "last_caller")
@@ -219,20 +377,34 @@ class Listener(_message.Message):
     def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., connections: _Optional[int] = ...) -> None: ...
 
 class SignalIssuer(_message.Message):
-    __slots__ = ("issuer", "accepted", "repeated", "refused", "last_at", "fault")
+    __slots__ = ("issuer", "accepted", "repeated", "refused", "last_at", "fault", "people", "not_ours", "polled", "polled_at", "poll_fault", "not_sent", "stream_status")
     ISSUER_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REPEATED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     LAST_AT_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    PEOPLE_FIELD_NUMBER: _ClassVar[int]
+    NOT_OURS_FIELD_NUMBER: _ClassVar[int]
+    POLLED_FIELD_NUMBER: _ClassVar[int]
+    POLLED_AT_FIELD_NUMBER: _ClassVar[int]
+    POLL_FAULT_FIELD_NUMBER: _ClassVar[int]
+    NOT_SENT_FIELD_NUMBER: _ClassVar[int]
+    STREAM_STATUS_FIELD_NUMBER: _ClassVar[int]
     issuer: str
     accepted: int
     repeated: int
     refused: int
     last_at: int
     fault: str
-    def __init__(self, issuer: _Optional[str] = ..., accepted: _Optional[int] = ..., repeated: _Optional[int] = ..., refused: _Optional[int] = ..., last_at: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
+    people: str
+    not_ours: int
+    polled: bool
+    polled_at: int
+    poll_fault: str
+    not_sent: _containers.RepeatedScalarFieldContainer[str]
+    stream_status: str
+    def __init__(self, issuer: _Optional[str] = ..., accepted: _Optional[int] = ..., repeated: _Optional[int] = ..., refused: _Optional[int] = ..., last_at: _Optional[int] = ..., fault: _Optional[str] = ..., people: _Optional[str] = ..., not_ours: _Optional[int] = ..., polled: _Optional[bool] = ..., polled_at: _Optional[int] = ..., poll_fault: _Optional[str] = ..., not_sent: _Optional[_Iterable[str]] = ..., stream_status: _Optional[str] = ...) -> None: ...
 
 class PolicySet(_message.Message):
     __slots__ = ("folder", "digest", "task_types", "loaded_at", "fault", "origin", "accepted_at", "without")
@@ -255,16 +427,18 @@ class PolicySet(_message.Message):
     def __init__(self, folder: _Optional[str] = ..., digest: _Optional[str] = ..., task_types: _Optional[int] = ..., loaded_at: _Optional[int] = ..., fault: _Optional[str] = ..., origin: _Optional[str] = ..., accepted_at: _Optional[int] = ..., without: _Optional[str] = ...) -> None: ...
 
 class AgentConfig(_message.Message):
-    __slots__ = ("file", "read_at", "fault", "restart_needed")
+    __slots__ = ("file", "read_at", "fault", "restart_needed", "digest")
     FILE_FIELD_NUMBER: _ClassVar[int]
     READ_AT_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     RESTART_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     file: str
     read_at: int
     fault: str
     restart_needed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, file: _Optional[str] = ..., read_at: _Optional[int] = ..., fault: _Optional[str] = ..., restart_needed: _Optional[_Iterable[str]] = ...) -> None: ...
+    digest: str
+    def __init__(self, file: _Optional[str] = ..., read_at: _Optional[int] = ..., fault: _Optional[str] = ..., restart_needed: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("what", "subject", "reason", "first_at", "last_at", "count")
@@ -337,7 +511,7 @@ class Svid(_message.Message):
     def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., serial: _Optional[str] = ..., not_after: _Optional[int] = ..., rotate_at: _Optional[int] = ..., lifetime: _Optional[str] = ...) -> None: ...
 
 class Authority(_message.Message):
-    __slots__ = ("kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", "keys")
+    __slots__ = ("kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", "keys", "chain", "roots", "upstream", "fault")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROOT_SERIAL_FIELD_NUMBER: _ClassVar[int]
     ROOT_NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
@@ -345,6 +519,10 @@ class Authority(_message.Message):
     ISSUER_NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
     JWT_KEY_IDS_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    ROOTS_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
     kind: str
     root_serial: str
     root_not_after: int
@@ -352,23 +530,116 @@ class Authority(_message.Message):
     issuer_not_after: int
     jwt_key_ids: _containers.RepeatedScalarFieldContainer[str]
     keys: _containers.RepeatedCompositeFieldContainer[AuthorityKey]
-    def __init__(self, kind: _Optional[str] = ..., root_serial: _Optional[str] = ..., root_not_after: _Optional[int] = ..., issuer_serial: _Optional[str] = ..., issuer_not_after: _Optional[int] = ..., jwt_key_ids: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[_Union[AuthorityKey, _Mapping]]] = ...) -> None: ...
+    chain: _containers.RepeatedCompositeFieldContainer[ChainCertificate]
+    roots: _containers.RepeatedCompositeFieldContainer[BundleRoot]
+    upstream: UpstreamAuthority
+    fault: str
+    def __init__(self, kind: _Optional[str] = ..., root_serial: _Optional[str] = ..., root_not_after: _Optional[int] = ..., issuer_serial: _Optional[str] = ..., issuer_not_after: _Optional[int] = ..., jwt_key_ids: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[_Union[AuthorityKey, _Mapping]]] = ..., chain: _Optional[_Iterable[_Union[ChainCertificate, _Mapping]]] = ..., roots: _Optional[_Iterable[_Union[BundleRoot, _Mapping]]] = ..., upstream: _Optional[_Union[UpstreamAuthority, _Mapping]] = ..., fault: _Optional[str] = ...) -> None: ...
+
+class ChainCertificate(_message.Message):
+    __slots__ = ("role", "authority_id", "serial", "subject", "not_after", "key")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_ID_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    authority_id: str
+    serial: str
+    subject: str
+    not_after: int
+    key: str
+    def __init__(self, role: _Optional[str] = ..., authority_id: _Optional[str] = ..., serial: _Optional[str] = ..., subject: _Optional[str] = ..., not_after: _Optional[int] = ..., key: _Optional[str] = ...) -> None: ...
+
+class BundleRoot(_message.Message):
+    __slots__ = ("authority_id", "subject", "not_after", "own", "signs", "needed_until", "tainted")
+    AUTHORITY_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
+    SIGNS_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    TAINTED_FIELD_NUMBER: _ClassVar[int]
+    authority_id: str
+    subject: str
+    not_after: int
+    own: bool
+    signs: bool
+    needed_until: int
+    tainted: bool
+    def __init__(self, authority_id: _Optional[str] = ..., subject: _Optional[str] = ..., not_after: _Optional[int] = ..., own: _Optional[bool] = ..., signs: _Optional[bool] = ..., needed_until: _Optional[int] = ..., tainted: _Optional[bool] = ...) -> None: ...
+
+class UpstreamAuthority(_message.Message):
+    __slots__ = ("kind", "place", "answered_at", "since", "fault", "code", "renewal_at", "follows_at")
+    class PlaceEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_AT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    RENEWAL_AT_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_AT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    place: _containers.ScalarMap[str, str]
+    answered_at: int
+    since: int
+    fault: str
+    code: str
+    renewal_at: int
+    follows_at: int
+    def __init__(self, kind: _Optional[str] = ..., place: _Optional[_Mapping[str, str]] = ..., answered_at: _Optional[int] = ..., since: _Optional[int] = ..., fault: _Optional[str] = ..., code: _Optional[str] = ..., renewal_at: _Optional[int] = ..., follows_at: _Optional[int] = ...) -> None: ...
 
 class AuthorityKey(_message.Message):
-    __slots__ = ("kind", "authority_id", "status", "tainted", "created_at", "not_after")
+    __slots__ = ("kind", "authority_id", "status", "tainted", "created_at", "not_after", "key_uri")
     KIND_FIELD_NUMBER: _ClassVar[int]
     AUTHORITY_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     TAINTED_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    KEY_URI_FIELD_NUMBER: _ClassVar[int]
     kind: str
     authority_id: str
     status: str
     tainted: bool
     created_at: int
     not_after: int
-    def __init__(self, kind: _Optional[str] = ..., authority_id: _Optional[str] = ..., status: _Optional[str] = ..., tainted: _Optional[bool] = ..., created_at: _Optional[int] = ..., not_after: _Optional[int] = ...) -> None: ...
+    key_uri: str
+    def __init__(self, kind: _Optional[str] = ..., authority_id: _Optional[str] = ..., status: _Optional[str] = ..., tainted: _Optional[bool] = ..., created_at: _Optional[int] = ..., not_after: _Optional[int] = ..., key_uri: _Optional[str] = ...) -> None: ...
+
+class TestRootsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TestRootsResponse(_message.Message):
+    __slots__ = ("roots",)
+    ROOTS_FIELD_NUMBER: _ClassVar[int]
+    roots: _containers.RepeatedCompositeFieldContainer[RootTest]
+    def __init__(self, roots: _Optional[_Iterable[_Union[RootTest, _Mapping]]] = ...) -> None: ...
+
+class RootTest(_message.Message):
+    __slots__ = ("authority_id", "status", "key", "seconds", "fault", "code")
+    AUTHORITY_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    authority_id: str
+    status: str
+    key: str
+    seconds: float
+    fault: str
+    code: str
+    def __init__(self, authority_id: _Optional[str] = ..., status: _Optional[str] = ..., key: _Optional[str] = ..., seconds: _Optional[float] = ..., fault: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class ChangeAuthorityKeyRequest(_message.Message):
     __slots__ = ("kind", "step", "authority_id")
@@ -459,14 +730,96 @@ class EntryVerdict(_message.Message):
     def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., x509_svid: _Optional[_Union[Svid, _Mapping]] = ..., priority: _Optional[int] = ..., template: _Optional[str] = ..., reason: _Optional[str] = ..., jwt_claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
-    __slots__ = ("include_ended", "page_size", "page_token")
+    __slots__ = ("include_ended", "page_size", "page_token", "type", "spiffe_id", "person")
     INCLUDE_ENDED_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     include_ended: bool
     page_size: int
     page_token: str
-    def __init__(self, include_ended: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    type: str
+    spiffe_id: str
+    person: str
+    def __init__(self, include_ended: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., person: _Optional[str] = ...) -> None: ...
+
+class NamePersonRequest(_message.Message):
+    __slots__ = ("issuer", "subject")
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    issuer: str
+    subject: str
+    def __init__(self, issuer: _Optional[str] = ..., subject: _Optional[str] = ...) -> None: ...
+
+class NamePersonResponse(_message.Message):
+    __slots__ = ("pseudonym", "plain")
+    PSEUDONYM_FIELD_NUMBER: _ClassVar[int]
+    PLAIN_FIELD_NUMBER: _ClassVar[int]
+    pseudonym: str
+    plain: str
+    def __init__(self, pseudonym: _Optional[str] = ..., plain: _Optional[str] = ...) -> None: ...
+
+class ListPeopleRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListPeopleResponse(_message.Message):
+    __slots__ = ("people", "next_page_token")
+    PEOPLE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    people: _containers.RepeatedCompositeFieldContainer[LivePerson]
+    next_page_token: str
+    def __init__(self, people: _Optional[_Iterable[_Union[LivePerson, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class LivePerson(_message.Message):
+    __slots__ = ("issuer", "subject", "pseudonym", "sessions", "tasks", "auth_time", "until", "block")
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    PSEUDONYM_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    AUTH_TIME_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    issuer: str
+    subject: str
+    pseudonym: str
+    sessions: int
+    tasks: int
+    auth_time: int
+    until: int
+    block: Block
+    def __init__(self, issuer: _Optional[str] = ..., subject: _Optional[str] = ..., pseudonym: _Optional[str] = ..., sessions: _Optional[int] = ..., tasks: _Optional[int] = ..., auth_time: _Optional[int] = ..., until: _Optional[int] = ..., block: _Optional[_Union[Block, _Mapping]] = ...) -> None: ...
+
+class GetPersonRequest(_message.Message):
+    __slots__ = ("person",)
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    person: str
+    def __init__(self, person: _Optional[str] = ...) -> None: ...
+
+class EndPersonRequest(_message.Message):
+    __slots__ = ("person", "session", "reason")
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    person: str
+    session: str
+    reason: str
+    def __init__(self, person: _Optional[str] = ..., session: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class EndPersonResponse(_message.Message):
+    __slots__ = ("ended", "left_out")
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    ended: _containers.RepeatedCompositeFieldContainer[_tasks_pb2.Task]
+    left_out: int
+    def __init__(self, ended: _Optional[_Iterable[_Union[_tasks_pb2.Task, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
 
 class ListTasksResponse(_message.Message):
     __slots__ = ("tasks", "next_page_token")
@@ -529,16 +882,18 @@ class TaskOutcome(_message.Message):
     def __init__(self, task: _Optional[_Union[_tasks_pb2.Task, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("type", "spiffe_id", "reason", "since")
+    __slots__ = ("type", "spiffe_id", "reason", "since", "person")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     type: str
     spiffe_id: str
     reason: str
     since: int
-    def __init__(self, type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[int] = ...) -> None: ...
+    person: str
+    def __init__(self, type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[int] = ..., person: _Optional[str] = ...) -> None: ...
 
 class BlockTasksRequest(_message.Message):
     __slots__ = ("block",)
@@ -583,16 +938,18 @@ class ReloadPolicyRequest(_message.Message):
     def __init__(self, dry_run: _Optional[bool] = ..., folder: _Optional[str] = ...) -> None: ...
 
 class ReloadPolicyResponse(_message.Message):
-    __slots__ = ("digest", "digest_before", "consequences", "left_out")
+    __slots__ = ("digest", "digest_before", "consequences", "left_out", "review_blocked")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DIGEST_BEFORE_FIELD_NUMBER: _ClassVar[int]
     CONSEQUENCES_FIELD_NUMBER: _ClassVar[int]
     LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_BLOCKED_FIELD_NUMBER: _ClassVar[int]
     digest: str
     digest_before: str
     consequences: _containers.RepeatedCompositeFieldContainer[PolicyConsequence]
     left_out: int
-    def __init__(self, digest: _Optional[str] = ..., digest_before: _Optional[str] = ..., consequences: _Optional[_Iterable[_Union[PolicyConsequence, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
+    review_blocked: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digest: _Optional[str] = ..., digest_before: _Optional[str] = ..., consequences: _Optional[_Iterable[_Union[PolicyConsequence, _Mapping]]] = ..., left_out: _Optional[int] = ..., review_blocked: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PolicyConsequence(_message.Message):
     __slots__ = ("task_id", "type", "spiffe_id", "outcome", "lost", "why")
@@ -611,7 +968,7 @@ class PolicyConsequence(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., outcome: _Optional[str] = ..., lost: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ExplainPolicyRequest(_message.Message):
-    __slots__ = ("type", "workload", "action", "resource", "params", "task", "facts")
+    __slots__ = ("type", "workload", "action", "resource", "params", "task", "facts", "user")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -640,6 +997,7 @@ class ExplainPolicyRequest(_message.Message):
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
     type: str
     workload: str
     action: str
@@ -647,7 +1005,31 @@ class ExplainPolicyRequest(_message.Message):
     params: _containers.ScalarMap[str, str]
     task: _containers.ScalarMap[str, str]
     facts: _containers.ScalarMap[str, str]
-    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., task: _Optional[_Mapping[str, str]] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    user: PolicyUser
+    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., task: _Optional[_Mapping[str, str]] = ..., facts: _Optional[_Mapping[str, str]] = ..., user: _Optional[_Union[PolicyUser, _Mapping]] = ...) -> None: ...
+
+class PolicyUser(_message.Message):
+    __slots__ = ("name", "groups", "acr", "amr", "auth_age", "claims")
+    class ClaimsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ACR_FIELD_NUMBER: _ClassVar[int]
+    AMR_FIELD_NUMBER: _ClassVar[int]
+    AUTH_AGE_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    acr: str
+    amr: _containers.RepeatedScalarFieldContainer[str]
+    auth_age: int
+    claims: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., acr: _Optional[str] = ..., amr: _Optional[_Iterable[str]] = ..., auth_age: _Optional[int] = ..., claims: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExplainPolicyResponse(_message.Message):
     __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes", "conditions", "needs_approval")
@@ -683,18 +1065,50 @@ class ExplainPolicyResponse(_message.Message):
     def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., standings: _Optional[_Iterable[_Union[PolicyStanding, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ..., conditions: _Optional[_Union[TypeConditions, _Mapping]] = ..., needs_approval: _Optional[bool] = ...) -> None: ...
 
 class TypeConditions(_message.Message):
-    __slots__ = ("approval", "break_glass", "delegation", "facts", "limits")
+    __slots__ = ("approval", "break_glass", "delegation", "facts", "limits", "person", "review")
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
     BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
     DELEGATION_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_FIELD_NUMBER: _ClassVar[int]
     approval: ApprovalCondition
     break_glass: bool
     delegation: DelegationCondition
     facts: _containers.RepeatedCompositeFieldContainer[FactCondition]
     limits: _containers.RepeatedCompositeFieldContainer[LimitCondition]
-    def __init__(self, approval: _Optional[_Union[ApprovalCondition, _Mapping]] = ..., break_glass: _Optional[bool] = ..., delegation: _Optional[_Union[DelegationCondition, _Mapping]] = ..., facts: _Optional[_Iterable[_Union[FactCondition, _Mapping]]] = ..., limits: _Optional[_Iterable[_Union[LimitCondition, _Mapping]]] = ...) -> None: ...
+    person: PersonCondition
+    review: ReviewCondition
+    def __init__(self, approval: _Optional[_Union[ApprovalCondition, _Mapping]] = ..., break_glass: _Optional[bool] = ..., delegation: _Optional[_Union[DelegationCondition, _Mapping]] = ..., facts: _Optional[_Iterable[_Union[FactCondition, _Mapping]]] = ..., limits: _Optional[_Iterable[_Union[LimitCondition, _Mapping]]] = ..., person: _Optional[_Union[PersonCondition, _Mapping]] = ..., review: _Optional[_Union[ReviewCondition, _Mapping]] = ...) -> None: ...
+
+class ClaimCondition(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+
+class PersonCondition(_message.Message):
+    __slots__ = ("need", "issuers", "groups", "acr", "max_auth_age_seconds", "claims", "several", "max_live")
+    NEED_FIELD_NUMBER: _ClassVar[int]
+    ISSUERS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ACR_FIELD_NUMBER: _ClassVar[int]
+    MAX_AUTH_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    SEVERAL_FIELD_NUMBER: _ClassVar[int]
+    MAX_LIVE_FIELD_NUMBER: _ClassVar[int]
+    need: str
+    issuers: _containers.RepeatedScalarFieldContainer[str]
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    acr: _containers.RepeatedScalarFieldContainer[str]
+    max_auth_age_seconds: int
+    claims: _containers.RepeatedCompositeFieldContainer[ClaimCondition]
+    several: bool
+    max_live: int
+    def __init__(self, need: _Optional[str] = ..., issuers: _Optional[_Iterable[str]] = ..., groups: _Optional[_Iterable[str]] = ..., acr: _Optional[_Iterable[str]] = ..., max_auth_age_seconds: _Optional[int] = ..., claims: _Optional[_Iterable[_Union[ClaimCondition, _Mapping]]] = ..., several: _Optional[bool] = ..., max_live: _Optional[int] = ...) -> None: ...
 
 class LimitCondition(_message.Message):
     __slots__ = ("action", "uses")
@@ -833,38 +1247,78 @@ class ListAuditRequest(_message.Message):
     def __init__(self, limit: _Optional[int] = ..., task_id: _Optional[str] = ...) -> None: ...
 
 class ReadAuditRequest(_message.Message):
-    __slots__ = ("filter", "last", "follow")
+    __slots__ = ("filter", "last", "follow", "first", "from_now")
     FILTER_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    FROM_NOW_FIELD_NUMBER: _ClassVar[int]
     filter: AuditFilter
     last: int
     follow: bool
-    def __init__(self, filter: _Optional[_Union[AuditFilter, _Mapping]] = ..., last: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    first: int
+    from_now: bool
+    def __init__(self, filter: _Optional[_Union[AuditFilter, _Mapping]] = ..., last: _Optional[int] = ..., follow: _Optional[bool] = ..., first: _Optional[int] = ..., from_now: _Optional[bool] = ...) -> None: ...
 
 class AuditFilter(_message.Message):
-    __slots__ = ("after_seq", "since_ms", "events", "task_id", "type")
+    __slots__ = ("after_seq", "since_ms", "events", "task_id", "type", "until_ms", "workload", "by", "person", "denied")
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     SINCE_MS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    DENIED_FIELD_NUMBER: _ClassVar[int]
     after_seq: int
     since_ms: int
     events: _containers.RepeatedScalarFieldContainer[str]
     task_id: str
     type: str
-    def __init__(self, after_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., events: _Optional[_Iterable[str]] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+    until_ms: int
+    workload: str
+    by: str
+    person: str
+    denied: bool
+    def __init__(self, after_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., events: _Optional[_Iterable[str]] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ..., until_ms: _Optional[int] = ..., workload: _Optional[str] = ..., by: _Optional[str] = ..., person: _Optional[str] = ..., denied: _Optional[bool] = ...) -> None: ...
+
+class SearchAuditRequest(_message.Message):
+    __slots__ = ("filter", "page_size", "page_token", "oldest_first")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_FIRST_FIELD_NUMBER: _ClassVar[int]
+    filter: AuditFilter
+    page_size: int
+    page_token: str
+    oldest_first: bool
+    def __init__(self, filter: _Optional[_Union[AuditFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., oldest_first: _Optional[bool] = ...) -> None: ...
+
+class SearchAuditResponse(_message.Message):
+    __slots__ = ("records", "next_page_token", "unwritten")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[AuditRecord]
+    next_page_token: str
+    unwritten: int
+    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., unwritten: _Optional[int] = ...) -> None: ...
 
 class ListAuditResponse(_message.Message):
-    __slots__ = ("records", "unwritten", "left_out")
+    __slots__ = ("records", "unwritten", "left_out", "next_after", "begin")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
     LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[AuditRecord]
     unwritten: int
     left_out: int
-    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., unwritten: _Optional[int] = ..., left_out: _Optional[int] = ...) -> None: ...
+    next_after: int
+    begin: int
+    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., unwritten: _Optional[int] = ..., left_out: _Optional[int] = ..., next_after: _Optional[int] = ..., begin: _Optional[int] = ...) -> None: ...
 
 class AuditRecord(_message.Message):
     __slots__ = ("seq", "at_ms", "event", "fields", "digest")
@@ -899,6 +1353,168 @@ class VerifyAuditResponse(_message.Message):
     first_seq: int
     unwritten: int
     def __init__(self, intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_bad_seq: _Optional[int] = ..., reason: _Optional[str] = ..., first_seq: _Optional[int] = ..., unwritten: _Optional[int] = ...) -> None: ...
+
+class GetAuditLogRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RotateAuditKeyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AuditLog(_message.Message):
+    __slots__ = ("origin", "vkey", "first_seq", "size", "checkpoint", "checkpoint_at", "unsigned", "reason", "begun_at", "fault", "earlier")
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    VKEY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_AT_FIELD_NUMBER: _ClassVar[int]
+    UNSIGNED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_AT_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_FIELD_NUMBER: _ClassVar[int]
+    origin: str
+    vkey: str
+    first_seq: int
+    size: int
+    checkpoint: str
+    checkpoint_at: int
+    unsigned: int
+    reason: str
+    begun_at: int
+    fault: str
+    earlier: _containers.RepeatedCompositeFieldContainer[EarlierAuditLog]
+    def __init__(self, origin: _Optional[str] = ..., vkey: _Optional[str] = ..., first_seq: _Optional[int] = ..., size: _Optional[int] = ..., checkpoint: _Optional[str] = ..., checkpoint_at: _Optional[int] = ..., unsigned: _Optional[int] = ..., reason: _Optional[str] = ..., begun_at: _Optional[int] = ..., fault: _Optional[str] = ..., earlier: _Optional[_Iterable[_Union[EarlierAuditLog, _Mapping]]] = ...) -> None: ...
+
+class EarlierAuditLog(_message.Message):
+    __slots__ = ("origin", "vkey", "first_seq", "size", "reason")
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    VKEY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    origin: str
+    vkey: str
+    first_seq: int
+    size: int
+    reason: str
+    def __init__(self, origin: _Optional[str] = ..., vkey: _Optional[str] = ..., first_seq: _Optional[int] = ..., size: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ProveAuditRequest(_message.Message):
+    __slots__ = ("seq",)
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    def __init__(self, seq: _Optional[int] = ...) -> None: ...
+
+class ProveAuditResponse(_message.Message):
+    __slots__ = ("proof",)
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    proof: str
+    def __init__(self, proof: _Optional[str] = ...) -> None: ...
+
+class ListAuditSinksRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListAuditSinksResponse(_message.Message):
+    __slots__ = ("sinks", "head")
+    SINKS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    sinks: _containers.RepeatedCompositeFieldContainer[AuditSink]
+    head: int
+    def __init__(self, sinks: _Optional[_Iterable[_Union[AuditSink, _Mapping]]] = ..., head: _Optional[int] = ...) -> None: ...
+
+class AuditSink(_message.Message):
+    __slots__ = ("name", "kind", "to", "seq", "lag_records", "lag_seconds", "refused", "gap", "fault", "failing_since", "taken_at", "required", "format")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    LAG_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LAG_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    FAILING_SINCE_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_AT_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    to: str
+    seq: int
+    lag_records: int
+    lag_seconds: float
+    refused: int
+    gap: int
+    fault: str
+    failing_since: int
+    taken_at: int
+    required: bool
+    format: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., to: _Optional[str] = ..., seq: _Optional[int] = ..., lag_records: _Optional[int] = ..., lag_seconds: _Optional[float] = ..., refused: _Optional[int] = ..., gap: _Optional[int] = ..., fault: _Optional[str] = ..., failing_since: _Optional[int] = ..., taken_at: _Optional[int] = ..., required: _Optional[bool] = ..., format: _Optional[str] = ...) -> None: ...
+
+class AuditTimestamps(_message.Message):
+    __slots__ = ("to", "size", "until_seq", "stamped_at", "fault", "failing_since")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_SEQ_FIELD_NUMBER: _ClassVar[int]
+    STAMPED_AT_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    FAILING_SINCE_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    size: int
+    until_seq: int
+    stamped_at: int
+    fault: str
+    failing_since: int
+    def __init__(self, to: _Optional[str] = ..., size: _Optional[int] = ..., until_seq: _Optional[int] = ..., stamped_at: _Optional[int] = ..., fault: _Optional[str] = ..., failing_since: _Optional[int] = ...) -> None: ...
+
+class AuditWitness(_message.Message):
+    __slots__ = ("name", "to", "vkey", "size", "until_seq", "cosigned_at", "age_seconds", "fault", "failing_since", "forked")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    VKEY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_SEQ_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_AT_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    FAILING_SINCE_FIELD_NUMBER: _ClassVar[int]
+    FORKED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    to: str
+    vkey: str
+    size: int
+    until_seq: int
+    cosigned_at: int
+    age_seconds: float
+    fault: str
+    failing_since: int
+    forked: bool
+    def __init__(self, name: _Optional[str] = ..., to: _Optional[str] = ..., vkey: _Optional[str] = ..., size: _Optional[int] = ..., until_seq: _Optional[int] = ..., cosigned_at: _Optional[int] = ..., age_seconds: _Optional[float] = ..., fault: _Optional[str] = ..., failing_since: _Optional[int] = ..., forked: _Optional[bool] = ...) -> None: ...
+
+class ExportAuditRequest(_message.Message):
+    __slots__ = ("since_ms", "until_ms")
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    since_ms: int
+    until_ms: int
+    def __init__(self, since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ...) -> None: ...
+
+class ExportAuditPart(_message.Message):
+    __slots__ = ("file", "content", "done", "total")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    content: bytes
+    done: int
+    total: int
+    def __init__(self, file: _Optional[str] = ..., content: _Optional[bytes] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
     __slots__ = ()
@@ -1081,16 +1697,18 @@ class ListRevocationsResponse(_message.Message):
     def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., identities: _Optional[_Iterable[_Union[RevokedIdentity, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
 
 class SetFactRequest(_message.Message):
-    __slots__ = ("name", "subject", "value", "valid_seconds")
+    __slots__ = ("name", "subject", "value", "valid_seconds", "person")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALID_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     name: str
     subject: str
     value: _tasks_pb2.FactValue
     valid_seconds: float
-    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., value: _Optional[_Union[_tasks_pb2.FactValue, _Mapping]] = ..., valid_seconds: _Optional[float] = ...) -> None: ...
+    person: str
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., value: _Optional[_Union[_tasks_pb2.FactValue, _Mapping]] = ..., valid_seconds: _Optional[float] = ..., person: _Optional[str] = ...) -> None: ...
 
 class SetFactResponse(_message.Message):
     __slots__ = ("otherwise", "otherwise_left_out")
@@ -1101,28 +1719,32 @@ class SetFactResponse(_message.Message):
     def __init__(self, otherwise: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ..., otherwise_left_out: _Optional[int] = ...) -> None: ...
 
 class UnsetFactRequest(_message.Message):
-    __slots__ = ("name", "subject", "source")
+    __slots__ = ("name", "subject", "source", "person")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     name: str
     subject: str
     source: str
-    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    person: str
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., source: _Optional[str] = ..., person: _Optional[str] = ...) -> None: ...
 
 class UnsetFactResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ListFactsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token", "name")
+    __slots__ = ("page_size", "page_token", "name", "person")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
     name: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    person: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ..., person: _Optional[str] = ...) -> None: ...
 
 class ListFactsResponse(_message.Message):
     __slots__ = ("facts", "next_page_token")
@@ -1248,6 +1870,18 @@ class CheckProviderRequest(_message.Message):
     actions: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, name: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., task_type: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class CheckPersonRequest(_message.Message):
+    __slots__ = ("issuer", "token", "token_type", "spiffe_id")
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    issuer: str
+    token: str
+    token_type: str
+    spiffe_id: str
+    def __init__(self, issuer: _Optional[str] = ..., token: _Optional[str] = ..., token_type: _Optional[str] = ..., spiffe_id: _Optional[str] = ...) -> None: ...
+
 class CheckStep(_message.Message):
     __slots__ = ("name", "outcome", "told", "hint", "milliseconds")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -1322,3 +1956,404 @@ class ExternalCredential(_message.Message):
     fault: str
     details: _containers.ScalarMap[str, str]
     def __init__(self, id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., provider: _Optional[str] = ..., recall: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., asked_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., over_at: _Optional[float] = ..., attempts: _Optional[int] = ..., fault: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class GetUsageRequest(_message.Message):
+    __slots__ = ("type", "workload", "since_ms", "until_ms", "from_journal")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    FROM_JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    workload: str
+    since_ms: int
+    until_ms: int
+    from_journal: bool
+    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., from_journal: _Optional[bool] = ...) -> None: ...
+
+class GetUsageResponse(_message.Message):
+    __slots__ = ("time", "types")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    time: UsageTime
+    types: _containers.RepeatedCompositeFieldContainer[TypeUsage]
+    def __init__(self, time: _Optional[_Union[UsageTime, _Mapping]] = ..., types: _Optional[_Iterable[_Union[TypeUsage, _Mapping]]] = ...) -> None: ...
+
+class UsageTime(_message.Message):
+    __slots__ = ("since_ms", "until_ms", "counted_since_ms", "from_journal", "others", "unread", "journal_since_ms", "behind")
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    FROM_JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
+    since_ms: int
+    until_ms: int
+    counted_since_ms: int
+    from_journal: bool
+    others: int
+    unread: int
+    journal_since_ms: int
+    behind: bool
+    def __init__(self, since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., counted_since_ms: _Optional[int] = ..., from_journal: _Optional[bool] = ..., others: _Optional[int] = ..., unread: _Optional[int] = ..., journal_since_ms: _Optional[int] = ..., behind: _Optional[bool] = ...) -> None: ...
+
+class TypeUsage(_message.Message):
+    __slots__ = ("type", "digest", "since_ms", "until_ms", "tasks", "tasks_before", "enough", "lacking", "seconds_max", "seconds_p99", "tokens", "calls", "depth", "children", "workloads", "actions", "bindings", "policies", "denials", "params", "facts", "unused")
+    class BindingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class PoliciesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class DenialsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ENOUGH_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_MAX_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_P99_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    WORKLOADS_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    BINDINGS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    DENIALS_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    digest: str
+    since_ms: int
+    until_ms: int
+    tasks: int
+    tasks_before: int
+    enough: bool
+    lacking: str
+    seconds_max: float
+    seconds_p99: float
+    tokens: Spread
+    calls: Spread
+    depth: Spread
+    children: Spread
+    workloads: _containers.RepeatedCompositeFieldContainer[WorkloadUsage]
+    actions: _containers.RepeatedCompositeFieldContainer[ActionUsage]
+    bindings: _containers.ScalarMap[str, int]
+    policies: _containers.ScalarMap[str, int]
+    denials: _containers.ScalarMap[str, int]
+    params: _containers.RepeatedCompositeFieldContainer[ValueUsage]
+    facts: _containers.RepeatedCompositeFieldContainer[ValueUsage]
+    unused: UnusedParts
+    def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., tasks: _Optional[int] = ..., tasks_before: _Optional[int] = ..., enough: _Optional[bool] = ..., lacking: _Optional[str] = ..., seconds_max: _Optional[float] = ..., seconds_p99: _Optional[float] = ..., tokens: _Optional[_Union[Spread, _Mapping]] = ..., calls: _Optional[_Union[Spread, _Mapping]] = ..., depth: _Optional[_Union[Spread, _Mapping]] = ..., children: _Optional[_Union[Spread, _Mapping]] = ..., workloads: _Optional[_Iterable[_Union[WorkloadUsage, _Mapping]]] = ..., actions: _Optional[_Iterable[_Union[ActionUsage, _Mapping]]] = ..., bindings: _Optional[_Mapping[str, int]] = ..., policies: _Optional[_Mapping[str, int]] = ..., denials: _Optional[_Mapping[str, int]] = ..., params: _Optional[_Iterable[_Union[ValueUsage, _Mapping]]] = ..., facts: _Optional[_Iterable[_Union[ValueUsage, _Mapping]]] = ..., unused: _Optional[_Union[UnusedParts, _Mapping]] = ...) -> None: ...
+
+class Spread(_message.Message):
+    __slots__ = ("max", "p99")
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    P99_FIELD_NUMBER: _ClassVar[int]
+    max: int
+    p99: int
+    def __init__(self, max: _Optional[int] = ..., p99: _Optional[int] = ...) -> None: ...
+
+class WorkloadUsage(_message.Message):
+    __slots__ = ("workload", "began", "accepted")
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    workload: str
+    began: int
+    accepted: int
+    def __init__(self, workload: _Optional[str] = ..., began: _Optional[int] = ..., accepted: _Optional[int] = ...) -> None: ...
+
+class ActionUsage(_message.Message):
+    __slots__ = ("workload", "resource", "action", "granted", "taken", "called", "tokens", "calls", "unused_tokens", "denied", "most", "limit", "first_ms", "last_ms", "blind")
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    CALLED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DENIED_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_MS_FIELD_NUMBER: _ClassVar[int]
+    LAST_MS_FIELD_NUMBER: _ClassVar[int]
+    BLIND_FIELD_NUMBER: _ClassVar[int]
+    workload: str
+    resource: str
+    action: str
+    granted: int
+    taken: int
+    called: int
+    tokens: int
+    calls: int
+    unused_tokens: int
+    denied: int
+    most: int
+    limit: int
+    first_ms: int
+    last_ms: int
+    blind: str
+    def __init__(self, workload: _Optional[str] = ..., resource: _Optional[str] = ..., action: _Optional[str] = ..., granted: _Optional[int] = ..., taken: _Optional[int] = ..., called: _Optional[int] = ..., tokens: _Optional[int] = ..., calls: _Optional[int] = ..., unused_tokens: _Optional[int] = ..., denied: _Optional[int] = ..., most: _Optional[int] = ..., limit: _Optional[int] = ..., first_ms: _Optional[int] = ..., last_ms: _Optional[int] = ..., blind: _Optional[str] = ...) -> None: ...
+
+class ValueUsage(_message.Message):
+    __slots__ = ("name", "number", "values", "many", "min", "max", "longest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    MANY_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    number: int
+    values: _containers.RepeatedScalarFieldContainer[str]
+    many: bool
+    min: int
+    max: int
+    longest: int
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., values: _Optional[_Iterable[str]] = ..., many: _Optional[bool] = ..., min: _Optional[int] = ..., max: _Optional[int] = ..., longest: _Optional[int] = ...) -> None: ...
+
+class UnusedParts(_message.Message):
+    __slots__ = ("workloads", "delegates", "resources", "actions", "uncalled", "bindings", "policies", "facts")
+    WORKLOADS_FIELD_NUMBER: _ClassVar[int]
+    DELEGATES_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    UNCALLED_FIELD_NUMBER: _ClassVar[int]
+    BINDINGS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    workloads: _containers.RepeatedScalarFieldContainer[str]
+    delegates: _containers.RepeatedScalarFieldContainer[str]
+    resources: _containers.RepeatedScalarFieldContainer[str]
+    actions: _containers.RepeatedCompositeFieldContainer[UnusedAction]
+    uncalled: _containers.RepeatedCompositeFieldContainer[UnusedAction]
+    bindings: _containers.RepeatedScalarFieldContainer[str]
+    policies: _containers.RepeatedScalarFieldContainer[str]
+    facts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, workloads: _Optional[_Iterable[str]] = ..., delegates: _Optional[_Iterable[str]] = ..., resources: _Optional[_Iterable[str]] = ..., actions: _Optional[_Iterable[_Union[UnusedAction, _Mapping]]] = ..., uncalled: _Optional[_Iterable[_Union[UnusedAction, _Mapping]]] = ..., bindings: _Optional[_Iterable[str]] = ..., policies: _Optional[_Iterable[str]] = ..., facts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UnusedAction(_message.Message):
+    __slots__ = ("resource", "action")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    action: str
+    def __init__(self, resource: _Optional[str] = ..., action: _Optional[str] = ...) -> None: ...
+
+class ListStandingRequest(_message.Message):
+    __slots__ = ("since_ms",)
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    since_ms: int
+    def __init__(self, since_ms: _Optional[int] = ...) -> None: ...
+
+class ListStandingResponse(_message.Message):
+    __slots__ = ("standing", "counted_since_ms", "since_ms")
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    standing: _containers.RepeatedCompositeFieldContainer[Standing]
+    counted_since_ms: int
+    since_ms: int
+    def __init__(self, standing: _Optional[_Iterable[_Union[Standing, _Mapping]]] = ..., counted_since_ms: _Optional[int] = ..., since_ms: _Optional[int] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("kind", "name", "about", "since_ms", "until_ms")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    about: str
+    since_ms: int
+    until_ms: int
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., about: _Optional[str] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ...) -> None: ...
+
+class ReviewDates(_message.Message):
+    __slots__ = ("due", "overdue", "items")
+    DUE_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    due: int
+    overdue: int
+    items: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, due: _Optional[int] = ..., overdue: _Optional[int] = ..., items: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListReviewItemsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "overdue", "owner")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    overdue: bool
+    owner: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., overdue: _Optional[bool] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ListReviewItemsResponse(_message.Message):
+    __slots__ = ("items", "next_page_token", "total")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[ReviewItem]
+    next_page_token: str
+    total: int
+    def __init__(self, items: _Optional[_Iterable[_Union[ReviewItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total: _Optional[int] = ...) -> None: ...
+
+class ReviewItem(_message.Message):
+    __slots__ = ("item", "owners", "sponsors", "due_at", "overdue", "block_new", "every_seconds", "known_at", "changed_at", "changed_by_uid", "changed_by_login_uid", "last")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    SPONSORS_FIELD_NUMBER: _ClassVar[int]
+    DUE_AT_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_NEW_FIELD_NUMBER: _ClassVar[int]
+    EVERY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_AT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_AT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_BY_UID_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_BY_LOGIN_UID_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    item: str
+    owners: _containers.RepeatedScalarFieldContainer[str]
+    sponsors: _containers.RepeatedScalarFieldContainer[str]
+    due_at: int
+    overdue: bool
+    block_new: bool
+    every_seconds: int
+    known_at: int
+    changed_at: int
+    changed_by_uid: int
+    changed_by_login_uid: int
+    last: ReviewDecision
+    def __init__(self, item: _Optional[str] = ..., owners: _Optional[_Iterable[str]] = ..., sponsors: _Optional[_Iterable[str]] = ..., due_at: _Optional[int] = ..., overdue: _Optional[bool] = ..., block_new: _Optional[bool] = ..., every_seconds: _Optional[int] = ..., known_at: _Optional[int] = ..., changed_at: _Optional[int] = ..., changed_by_uid: _Optional[int] = ..., changed_by_login_uid: _Optional[int] = ..., last: _Optional[_Union[ReviewDecision, _Mapping]] = ...) -> None: ...
+
+class ReviewDecision(_message.Message):
+    __slots__ = ("decision", "decided_at", "shown_at", "digest", "reason", "by_uid", "by_login_uid")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_AT_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_AT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_UID_FIELD_NUMBER: _ClassVar[int]
+    BY_LOGIN_UID_FIELD_NUMBER: _ClassVar[int]
+    decision: str
+    decided_at: int
+    shown_at: int
+    digest: str
+    reason: str
+    by_uid: int
+    by_login_uid: int
+    def __init__(self, decision: _Optional[str] = ..., decided_at: _Optional[int] = ..., shown_at: _Optional[int] = ..., digest: _Optional[str] = ..., reason: _Optional[str] = ..., by_uid: _Optional[int] = ..., by_login_uid: _Optional[int] = ...) -> None: ...
+
+class ShowReviewItemsRequest(_message.Message):
+    __slots__ = ("items", "digest", "overdue", "owner")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[str]
+    digest: str
+    overdue: bool
+    owner: str
+    def __init__(self, items: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ..., overdue: _Optional[bool] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ShowReviewItemsResponse(_message.Message):
+    __slots__ = ("shown",)
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
+    shown: _containers.RepeatedCompositeFieldContainer[ShownReviewItem]
+    def __init__(self, shown: _Optional[_Iterable[_Union[ShownReviewItem, _Mapping]]] = ...) -> None: ...
+
+class ShownReviewItem(_message.Message):
+    __slots__ = ("item", "digest", "shown_at", "evidence")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_AT_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    item: ReviewItem
+    digest: str
+    shown_at: int
+    evidence: str
+    def __init__(self, item: _Optional[_Union[ReviewItem, _Mapping]] = ..., digest: _Optional[str] = ..., shown_at: _Optional[int] = ..., evidence: _Optional[str] = ...) -> None: ...
+
+class DecideReviewsRequest(_message.Message):
+    __slots__ = ("decisions", "dry_run", "as_faults")
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    AS_FAULTS_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[DecidedItem]
+    dry_run: bool
+    as_faults: bool
+    def __init__(self, decisions: _Optional[_Iterable[_Union[DecidedItem, _Mapping]]] = ..., dry_run: _Optional[bool] = ..., as_faults: _Optional[bool] = ...) -> None: ...
+
+class DecidedItem(_message.Message):
+    __slots__ = ("item", "decision", "digest", "reason")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    item: str
+    decision: str
+    digest: str
+    reason: str
+    def __init__(self, item: _Optional[str] = ..., decision: _Optional[str] = ..., digest: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DecideReviewsResponse(_message.Message):
+    __slots__ = ("decided", "faults", "next")
+    DECIDED_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    decided: int
+    faults: _containers.RepeatedCompositeFieldContainer[ReviewFault]
+    next: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decided: _Optional[int] = ..., faults: _Optional[_Iterable[_Union[ReviewFault, _Mapping]]] = ..., next: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReviewFault(_message.Message):
+    __slots__ = ("place", "code", "reason")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    code: str
+    reason: str
+    def __init__(self, place: _Optional[int] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReviewCondition(_message.Message):
+    __slots__ = ("every_seconds", "block_new", "due_at", "overdue")
+    EVERY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_NEW_FIELD_NUMBER: _ClassVar[int]
+    DUE_AT_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    every_seconds: int
+    block_new: bool
+    due_at: int
+    overdue: bool
+    def __init__(self, every_seconds: _Optional[int] = ..., block_new: _Optional[bool] = ..., due_at: _Optional[int] = ..., overdue: _Optional[bool] = ...) -> None: ...

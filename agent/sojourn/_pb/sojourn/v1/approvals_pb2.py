@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from sojourn._pb.sojourn.v1 import tasks_pb2 as sojourn_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1asojourn/v1/approvals.proto\x12\nsojourn.v1\x1a\x16sojourn/v1/tasks.proto\"R\n\x14ListApprovalsRequest\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x15ListApprovalsResponse\x12\'\n\tapprovals\x18\x01 \x03(\x0b\x32\x14.sojourn.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa0\x04\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x11\n\tspiffe_id\x18\x06 \x01(\t\x12\x30\n\x06params\x18\x07 \x03(\x0b\x32 .sojourn.v1.Approval.ParamsEntry\x12!\n\x06grants\x18\x08 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x11\n\tapprovers\x18\t \x03(\t\x12\x0e\n\x06needed\x18\n \x01(\r\x12#\n\x05given\x18\x0b \x03(\x0b\x32\x14.sojourn.v1.Approver\x12\'\n\trequester\x18\x0c \x01(\x0b\x32\x14.sojourn.v1.Approver\x12\x0f\n\x07program\x18\r \x01(\t\x12\x12\n\nholder_pid\x18\x0e \x01(\x05\x12\x16\n\x0eholder_program\x18\x0f \x01(\t\x12\x10\n\x08\x61sked_at\x18\x10 \x01(\x03\x12\x12\n\nexpires_at\x18\x11 \x01(\x03\x12\x14\n\x0clife_seconds\x18\x12 \x01(\r\x12\x13\n\x0b\x62reak_glass\x18\x13 \x01(\x08\x12\x13\n\x0b\x63onsequence\x18\x14 \x01(\t\x12\x0c\n\x04when\x18\x15 \x01(\t\x12\x0b\n\x03\x63ut\x18\x16 \x03(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x08\x41pprover\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x11\n\tlogin_uid\x18\x02 \x01(\x03\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0c\n\x04role\x18\x04 \x01(\t\"\xd3\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12:\n\x07verdict\x18\x03 \x01(\x0e\x32).sojourn.v1.DecideApprovalRequest.Verdict\x12\x0e\n\x06reason\x18\x04 \x01(\t\"I\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_APPROVE\x10\x01\x12\x10\n\x0cVERDICT_DENY\x10\x02\"8\n\x16\x44\x65\x63ideApprovalResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.sojourn.v1.Task2\xba\x01\n\tApprovals\x12T\n\rListApprovals\x12 .sojourn.v1.ListApprovalsRequest\x1a!.sojourn.v1.ListApprovalsResponse\x12W\n\x0e\x44\x65\x63ideApproval\x12!.sojourn.v1.DecideApprovalRequest\x1a\".sojourn.v1.DecideApprovalResponseb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1asojourn/v1/approvals.proto\x12\nsojourn.v1\x1a\x16sojourn/v1/tasks.proto\"R\n\x14ListApprovalsRequest\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x15ListApprovalsResponse\x12\'\n\tapprovals\x18\x01 \x03(\x0b\x32\x14.sojourn.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb0\x04\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x11\n\tspiffe_id\x18\x06 \x01(\t\x12\x30\n\x06params\x18\x07 \x03(\x0b\x32 .sojourn.v1.Approval.ParamsEntry\x12!\n\x06grants\x18\x08 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x11\n\tapprovers\x18\t \x03(\t\x12\x0e\n\x06needed\x18\n \x01(\r\x12#\n\x05given\x18\x0b \x03(\x0b\x32\x14.sojourn.v1.Approver\x12\'\n\trequester\x18\x0c \x01(\x0b\x32\x14.sojourn.v1.Approver\x12\x0f\n\x07program\x18\r \x01(\t\x12\x12\n\nholder_pid\x18\x0e \x01(\x05\x12\x16\n\x0eholder_program\x18\x0f \x01(\t\x12\x10\n\x08\x61sked_at\x18\x10 \x01(\x03\x12\x12\n\nexpires_at\x18\x11 \x01(\x03\x12\x14\n\x0clife_seconds\x18\x12 \x01(\r\x12\x13\n\x0b\x62reak_glass\x18\x13 \x01(\x08\x12\x13\n\x0b\x63onsequence\x18\x14 \x01(\t\x12\x0c\n\x04when\x18\x15 \x01(\t\x12\x0b\n\x03\x63ut\x18\x16 \x03(\t\x12\x0e\n\x06person\x18\x17 \x01(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x08\x41pprover\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x11\n\tlogin_uid\x18\x02 \x01(\x03\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0c\n\x04role\x18\x04 \x01(\t\"\xd3\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12:\n\x07verdict\x18\x03 \x01(\x0e\x32).sojourn.v1.DecideApprovalRequest.Verdict\x12\x0e\n\x06reason\x18\x04 \x01(\t\"I\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_APPROVE\x10\x01\x12\x10\n\x0cVERDICT_DENY\x10\x02\"8\n\x16\x44\x65\x63ideApprovalResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.sojourn.v1.Task2\xba\x01\n\tApprovals\x12T\n\rListApprovals\x12 .sojourn.v1.ListApprovalsRequest\x1a!.sojourn.v1.ListApprovalsResponse\x12W\n\x0e\x44\x65\x63ideApproval\x12!.sojourn.v1.DecideApprovalRequest\x1a\".sojourn.v1.DecideApprovalResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,17 +40,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAPPROVALSRESPONSE']._serialized_start=150
   _globals['_LISTAPPROVALSRESPONSE']._serialized_end=239
   _globals['_APPROVAL']._serialized_start=242
-  _globals['_APPROVAL']._serialized_end=786
-  _globals['_APPROVAL_PARAMSENTRY']._serialized_start=741
-  _globals['_APPROVAL_PARAMSENTRY']._serialized_end=786
-  _globals['_APPROVER']._serialized_start=788
-  _globals['_APPROVER']._serialized_end=857
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=860
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1071
-  _globals['_DECIDEAPPROVALREQUEST_VERDICT']._serialized_start=998
-  _globals['_DECIDEAPPROVALREQUEST_VERDICT']._serialized_end=1071
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1073
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1129
-  _globals['_APPROVALS']._serialized_start=1132
-  _globals['_APPROVALS']._serialized_end=1318
+  _globals['_APPROVAL']._serialized_end=802
+  _globals['_APPROVAL_PARAMSENTRY']._serialized_start=757
+  _globals['_APPROVAL_PARAMSENTRY']._serialized_end=802
+  _globals['_APPROVER']._serialized_start=804
+  _globals['_APPROVER']._serialized_end=873
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=876
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1087
+  _globals['_DECIDEAPPROVALREQUEST_VERDICT']._serialized_start=1014
+  _globals['_DECIDEAPPROVALREQUEST_VERDICT']._serialized_end=1087
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1089
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1145
+  _globals['_APPROVALS']._serialized_start=1148
+  _globals['_APPROVALS']._serialized_end=1334
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ class ListApprovalsResponse(_message.Message):
     def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Approval(_message.Message):
-    __slots__ = ("id", "digest", "task_id", "type", "description", "spiffe_id", "params", "grants", "approvers", "needed", "given", "requester", "program", "holder_pid", "holder_program", "asked_at", "expires_at", "life_seconds", "break_glass", "consequence", "when", "cut")
+    __slots__ = ("id", "digest", "task_id", "type", "description", "spiffe_id", "params", "grants", "approvers", "needed", "given", "requester", "program", "holder_pid", "holder_program", "asked_at", "expires_at", "life_seconds", "break_glass", "consequence", "when", "cut", "person")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class Approval(_message.Message):
     CONSEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WHEN_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     id: str
     digest: str
     task_id: str
@@ -80,7 +81,8 @@ class Approval(_message.Message):
     consequence: str
     when: str
     cut: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ..., description: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., approvers: _Optional[_Iterable[str]] = ..., needed: _Optional[int] = ..., given: _Optional[_Iterable[_Union[Approver, _Mapping]]] = ..., requester: _Optional[_Union[Approver, _Mapping]] = ..., program: _Optional[str] = ..., holder_pid: _Optional[int] = ..., holder_program: _Optional[str] = ..., asked_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., life_seconds: _Optional[int] = ..., break_glass: _Optional[bool] = ..., consequence: _Optional[str] = ..., when: _Optional[str] = ..., cut: _Optional[_Iterable[str]] = ...) -> None: ...
+    person: str
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ..., description: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., approvers: _Optional[_Iterable[str]] = ..., needed: _Optional[int] = ..., given: _Optional[_Iterable[_Union[Approver, _Mapping]]] = ..., requester: _Optional[_Union[Approver, _Mapping]] = ..., program: _Optional[str] = ..., holder_pid: _Optional[int] = ..., holder_program: _Optional[str] = ..., asked_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., life_seconds: _Optional[int] = ..., break_glass: _Optional[bool] = ..., consequence: _Optional[str] = ..., when: _Optional[str] = ..., cut: _Optional[_Iterable[str]] = ..., person: _Optional[str] = ...) -> None: ...
 
 class Approver(_message.Message):
     __slots__ = ("uid", "login_uid", "pid", "role")

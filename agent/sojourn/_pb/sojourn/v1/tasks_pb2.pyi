@@ -38,7 +38,7 @@ class Complete(_message.Message):
     def __init__(self, failed: _Optional[bool] = ...) -> None: ...
 
 class BeginTaskRequest(_message.Message):
-    __slots__ = ("type", "params", "grants", "spiffe_id", "holder_pid", "session", "max_seconds", "idempotency_key")
+    __slots__ = ("type", "params", "grants", "spiffe_id", "holder_pid", "session", "max_seconds", "idempotency_key", "person")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class BeginTaskRequest(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     type: str
     params: _containers.ScalarMap[str, str]
     grants: _containers.RepeatedCompositeFieldContainer[Grant]
@@ -62,7 +63,42 @@ class BeginTaskRequest(_message.Message):
     session: bool
     max_seconds: int
     idempotency_key: str
-    def __init__(self, type: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., spiffe_id: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., max_seconds: _Optional[int] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    person: PersonToken
+    def __init__(self, type: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., spiffe_id: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., max_seconds: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., person: _Optional[_Union[PersonToken, _Mapping]] = ...) -> None: ...
+
+class PersonToken(_message.Message):
+    __slots__ = ("token", "token_type")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    token_type: str
+    def __init__(self, token: _Optional[str] = ..., token_type: _Optional[str] = ...) -> None: ...
+
+class RenewPersonRequest(_message.Message):
+    __slots__ = ("task_id", "person")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    person: PersonToken
+    def __init__(self, task_id: _Optional[str] = ..., person: _Optional[_Union[PersonToken, _Mapping]] = ...) -> None: ...
+
+class Person(_message.Message):
+    __slots__ = ("issuer", "subject", "auth_time", "acr", "until", "iss", "several")
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    AUTH_TIME_FIELD_NUMBER: _ClassVar[int]
+    ACR_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    ISS_FIELD_NUMBER: _ClassVar[int]
+    SEVERAL_FIELD_NUMBER: _ClassVar[int]
+    issuer: str
+    subject: str
+    auth_time: int
+    acr: str
+    until: int
+    iss: str
+    several: bool
+    def __init__(self, issuer: _Optional[str] = ..., subject: _Optional[str] = ..., auth_time: _Optional[int] = ..., acr: _Optional[str] = ..., until: _Optional[int] = ..., iss: _Optional[str] = ..., several: _Optional[bool] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("resource", "actions")
@@ -73,7 +109,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval", "outside", "explanation", "passes", "refused", "refusals", "cut")
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval", "outside", "person", "explanation", "passes", "refused", "refusals", "cut")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +136,7 @@ class Task(_message.Message):
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
     OUTSIDE_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     PASSES_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
@@ -124,12 +161,13 @@ class Task(_message.Message):
     actors: _containers.RepeatedScalarFieldContainer[str]
     approval: TaskApproval
     outside: _containers.RepeatedCompositeFieldContainer[Outside]
+    person: Person
     explanation: str
     passes: _containers.RepeatedScalarFieldContainer[str]
     refused: int
     refusals: _containers.RepeatedCompositeFieldContainer[RefusedRequest]
     cut: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ..., outside: _Optional[_Iterable[_Union[Outside, _Mapping]]] = ..., explanation: _Optional[str] = ..., passes: _Optional[_Iterable[str]] = ..., refused: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[RefusedRequest, _Mapping]]] = ..., cut: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ..., outside: _Optional[_Iterable[_Union[Outside, _Mapping]]] = ..., person: _Optional[_Union[Person, _Mapping]] = ..., explanation: _Optional[str] = ..., passes: _Optional[_Iterable[str]] = ..., refused: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[RefusedRequest, _Mapping]]] = ..., cut: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RefusedRequest(_message.Message):
     __slots__ = ("refused_at", "resource", "action", "code", "method", "target", "count")
@@ -215,12 +253,14 @@ class ShowTaskRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class NarrowTaskRequest(_message.Message):
-    __slots__ = ("task_id", "grants")
+    __slots__ = ("task_id", "grants", "expect_person")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_PERSON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     grants: _containers.RepeatedCompositeFieldContainer[Grant]
-    def __init__(self, task_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
+    expect_person: str
+    def __init__(self, task_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., expect_person: _Optional[str] = ...) -> None: ...
 
 class NoteEgressRequest(_message.Message):
     __slots__ = ("task_id", "passes")
@@ -231,21 +271,23 @@ class NoteEgressRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., passes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
-    __slots__ = ("begun", "changed", "ended", "attached", "pending")
+    __slots__ = ("begun", "changed", "ended", "attached", "pending", "person_expires")
     BEGUN_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
+    PERSON_EXPIRES_FIELD_NUMBER: _ClassVar[int]
     begun: Task
     changed: Task
     ended: Task
     attached: Task
     pending: Task
-    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ..., pending: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+    person_expires: Task
+    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ..., pending: _Optional[_Union[Task, _Mapping]] = ..., person_expires: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class GetTokenRequest(_message.Message):
-    __slots__ = ("task_id", "resource", "actions", "agent_key", "dpop_proof", "certificate", "params_digest")
+    __slots__ = ("task_id", "resource", "actions", "agent_key", "dpop_proof", "certificate", "params_digest", "expect_person")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +295,7 @@ class GetTokenRequest(_message.Message):
     DPOP_PROOF_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     PARAMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_PERSON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     resource: str
     actions: _containers.RepeatedScalarFieldContainer[str]
@@ -260,7 +303,8 @@ class GetTokenRequest(_message.Message):
     dpop_proof: str
     certificate: bytes
     params_digest: str
-    def __init__(self, task_id: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., agent_key: _Optional[bool] = ..., dpop_proof: _Optional[str] = ..., certificate: _Optional[bytes] = ..., params_digest: _Optional[str] = ...) -> None: ...
+    expect_person: str
+    def __init__(self, task_id: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., agent_key: _Optional[bool] = ..., dpop_proof: _Optional[str] = ..., certificate: _Optional[bytes] = ..., params_digest: _Optional[str] = ..., expect_person: _Optional[str] = ...) -> None: ...
 
 class GetTokenResponse(_message.Message):
     __slots__ = ("access_token", "token_type", "expires_at", "resource", "actions", "issued_token_type", "provider", "recall")
@@ -283,18 +327,20 @@ class GetTokenResponse(_message.Message):
     def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[int] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., issued_token_type: _Optional[str] = ..., provider: _Optional[str] = ..., recall: _Optional[str] = ...) -> None: ...
 
 class CreateProofRequest(_message.Message):
-    __slots__ = ("task_id", "method", "url", "access_token", "nonce")
+    __slots__ = ("task_id", "method", "url", "access_token", "nonce", "expect_person")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_PERSON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     method: str
     url: str
     access_token: str
     nonce: str
-    def __init__(self, task_id: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., access_token: _Optional[str] = ..., nonce: _Optional[str] = ...) -> None: ...
+    expect_person: str
+    def __init__(self, task_id: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., access_token: _Optional[str] = ..., nonce: _Optional[str] = ..., expect_person: _Optional[str] = ...) -> None: ...
 
 class CreateProofResponse(_message.Message):
     __slots__ = ("proof",)
@@ -303,12 +349,14 @@ class CreateProofResponse(_message.Message):
     def __init__(self, proof: _Optional[str] = ...) -> None: ...
 
 class CompleteTaskRequest(_message.Message):
-    __slots__ = ("task_id", "failed")
+    __slots__ = ("task_id", "failed", "expect_person")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_PERSON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     failed: bool
-    def __init__(self, task_id: _Optional[str] = ..., failed: _Optional[bool] = ...) -> None: ...
+    expect_person: str
+    def __init__(self, task_id: _Optional[str] = ..., failed: _Optional[bool] = ..., expect_person: _Optional[str] = ...) -> None: ...
 
 class FactValue(_message.Message):
     __slots__ = ("string_value", "long_value", "boolean_value")
@@ -321,34 +369,38 @@ class FactValue(_message.Message):
     def __init__(self, string_value: _Optional[str] = ..., long_value: _Optional[int] = ..., boolean_value: _Optional[bool] = ...) -> None: ...
 
 class PublishFactRequest(_message.Message):
-    __slots__ = ("name", "subject", "value", "valid_seconds", "spiffe_id")
+    __slots__ = ("name", "subject", "value", "valid_seconds", "spiffe_id", "person")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALID_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     name: str
     subject: str
     value: FactValue
     valid_seconds: float
     spiffe_id: str
-    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., value: _Optional[_Union[FactValue, _Mapping]] = ..., valid_seconds: _Optional[float] = ..., spiffe_id: _Optional[str] = ...) -> None: ...
+    person: str
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., value: _Optional[_Union[FactValue, _Mapping]] = ..., valid_seconds: _Optional[float] = ..., spiffe_id: _Optional[str] = ..., person: _Optional[str] = ...) -> None: ...
 
 class PublishFactResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DelegateRequest(_message.Message):
-    __slots__ = ("task_id", "spiffe_id", "grants", "max_seconds")
+    __slots__ = ("task_id", "spiffe_id", "grants", "max_seconds", "expect_person")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
     MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_PERSON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     spiffe_id: str
     grants: _containers.RepeatedCompositeFieldContainer[Grant]
     max_seconds: int
-    def __init__(self, task_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., max_seconds: _Optional[int] = ...) -> None: ...
+    expect_person: str
+    def __init__(self, task_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., max_seconds: _Optional[int] = ..., expect_person: _Optional[str] = ...) -> None: ...
 
 class DelegationTicket(_message.Message):
     __slots__ = ("ticket", "expires_at")

@@ -159,7 +159,20 @@ class Sender(_message.Message):
     def __init__(self, dpop_proof: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., client_certificate: _Optional[bytes] = ..., jkt: _Optional[str] = ..., x5t: _Optional[str] = ...) -> None: ...
 
 class ValidateTokenResponse(_message.Message):
-    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors", "dpop_nonce")
+    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors", "dpop_nonce", "person")
+    class Person(_message.Message):
+        __slots__ = ("issuer", "subject", "auth_time", "acr", "amr")
+        ISSUER_FIELD_NUMBER: _ClassVar[int]
+        SUBJECT_FIELD_NUMBER: _ClassVar[int]
+        AUTH_TIME_FIELD_NUMBER: _ClassVar[int]
+        ACR_FIELD_NUMBER: _ClassVar[int]
+        AMR_FIELD_NUMBER: _ClassVar[int]
+        issuer: str
+        subject: str
+        auth_time: int
+        acr: str
+        amr: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, issuer: _Optional[str] = ..., subject: _Optional[str] = ..., auth_time: _Optional[int] = ..., acr: _Optional[str] = ..., amr: _Optional[_Iterable[str]] = ...) -> None: ...
     VALID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +181,7 @@ class ValidateTokenResponse(_message.Message):
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     DPOP_NONCE_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
     valid: bool
     code: str
     reason: str
@@ -176,7 +190,8 @@ class ValidateTokenResponse(_message.Message):
     claims: _struct_pb2.Struct
     actors: _containers.RepeatedScalarFieldContainer[str]
     dpop_nonce: str
-    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ..., dpop_nonce: _Optional[str] = ...) -> None: ...
+    person: ValidateTokenResponse.Person
+    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ..., dpop_nonce: _Optional[str] = ..., person: _Optional[_Union[ValidateTokenResponse.Person, _Mapping]] = ...) -> None: ...
 
 class WatchTasksRequest(_message.Message):
     __slots__ = ("audiences",)

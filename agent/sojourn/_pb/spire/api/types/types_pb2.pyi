@@ -89,7 +89,7 @@ class Status(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "federates_with", "admin", "downstream", "expires_at", "dns_names", "revision_number", "store_svid", "jwt_svid_ttl", "hint", "created_at", "additional_attributes", "priority", "origin", "jwt_claims")
+    __slots__ = ("id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "federates_with", "admin", "downstream", "expires_at", "dns_names", "revision_number", "store_svid", "jwt_svid_ttl", "hint", "created_at", "additional_attributes", "priority", "origin", "jwt_claims", "owner", "sponsor")
     class AdditionalAttributes(_message.Message):
         __slots__ = ("disable_x509_svid_prefetch", "jwt_svid_include_jti")
         DISABLE_X509_SVID_PREFETCH_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,8 @@ class Entry(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     JWT_CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SPONSOR_FIELD_NUMBER: _ClassVar[int]
     id: str
     spiffe_id: SPIFFEID
     parent_id: SPIFFEID
@@ -135,10 +137,12 @@ class Entry(_message.Message):
     priority: int
     origin: str
     jwt_claims: _struct_pb2.Struct
-    def __init__(self, id: _Optional[str] = ..., spiffe_id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., parent_id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., x509_svid_ttl: _Optional[int] = ..., federates_with: _Optional[_Iterable[str]] = ..., admin: _Optional[bool] = ..., downstream: _Optional[bool] = ..., expires_at: _Optional[int] = ..., dns_names: _Optional[_Iterable[str]] = ..., revision_number: _Optional[int] = ..., store_svid: _Optional[bool] = ..., jwt_svid_ttl: _Optional[int] = ..., hint: _Optional[str] = ..., created_at: _Optional[int] = ..., additional_attributes: _Optional[_Union[Entry.AdditionalAttributes, _Mapping]] = ..., priority: _Optional[int] = ..., origin: _Optional[str] = ..., jwt_claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    owner: str
+    sponsor: str
+    def __init__(self, id: _Optional[str] = ..., spiffe_id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., parent_id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., x509_svid_ttl: _Optional[int] = ..., federates_with: _Optional[_Iterable[str]] = ..., admin: _Optional[bool] = ..., downstream: _Optional[bool] = ..., expires_at: _Optional[int] = ..., dns_names: _Optional[_Iterable[str]] = ..., revision_number: _Optional[int] = ..., store_svid: _Optional[bool] = ..., jwt_svid_ttl: _Optional[int] = ..., hint: _Optional[str] = ..., created_at: _Optional[int] = ..., additional_attributes: _Optional[_Union[Entry.AdditionalAttributes, _Mapping]] = ..., priority: _Optional[int] = ..., origin: _Optional[str] = ..., jwt_claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., owner: _Optional[str] = ..., sponsor: _Optional[str] = ...) -> None: ...
 
 class EntryMask(_message.Message):
-    __slots__ = ("spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "federates_with", "admin", "downstream", "expires_at", "dns_names", "revision_number", "store_svid", "jwt_svid_ttl", "hint", "created_at", "additional_attributes", "priority", "origin", "jwt_claims")
+    __slots__ = ("spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "federates_with", "admin", "downstream", "expires_at", "dns_names", "revision_number", "store_svid", "jwt_svid_ttl", "hint", "created_at", "additional_attributes", "priority", "origin", "jwt_claims", "owner", "sponsor")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     SELECTORS_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +161,8 @@ class EntryMask(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     JWT_CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SPONSOR_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: bool
     parent_id: bool
     selectors: bool
@@ -175,7 +181,9 @@ class EntryMask(_message.Message):
     priority: bool
     origin: bool
     jwt_claims: bool
-    def __init__(self, spiffe_id: _Optional[bool] = ..., parent_id: _Optional[bool] = ..., selectors: _Optional[bool] = ..., x509_svid_ttl: _Optional[bool] = ..., federates_with: _Optional[bool] = ..., admin: _Optional[bool] = ..., downstream: _Optional[bool] = ..., expires_at: _Optional[bool] = ..., dns_names: _Optional[bool] = ..., revision_number: _Optional[bool] = ..., store_svid: _Optional[bool] = ..., jwt_svid_ttl: _Optional[bool] = ..., hint: _Optional[bool] = ..., created_at: _Optional[bool] = ..., additional_attributes: _Optional[bool] = ..., priority: _Optional[bool] = ..., origin: _Optional[bool] = ..., jwt_claims: _Optional[bool] = ...) -> None: ...
+    owner: bool
+    sponsor: bool
+    def __init__(self, spiffe_id: _Optional[bool] = ..., parent_id: _Optional[bool] = ..., selectors: _Optional[bool] = ..., x509_svid_ttl: _Optional[bool] = ..., federates_with: _Optional[bool] = ..., admin: _Optional[bool] = ..., downstream: _Optional[bool] = ..., expires_at: _Optional[bool] = ..., dns_names: _Optional[bool] = ..., revision_number: _Optional[bool] = ..., store_svid: _Optional[bool] = ..., jwt_svid_ttl: _Optional[bool] = ..., hint: _Optional[bool] = ..., created_at: _Optional[bool] = ..., additional_attributes: _Optional[bool] = ..., priority: _Optional[bool] = ..., origin: _Optional[bool] = ..., jwt_claims: _Optional[bool] = ..., owner: _Optional[bool] = ..., sponsor: _Optional[bool] = ...) -> None: ...
 
 class X509Certificate(_message.Message):
     __slots__ = ("asn1", "tainted")
@@ -266,7 +274,7 @@ class JWTSVID(_message.Message):
     def __init__(self, token: _Optional[str] = ..., id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., expires_at: _Optional[int] = ..., issued_at: _Optional[int] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = ("id", "attestation_type", "x509svid_serial_number", "x509svid_expires_at", "selectors", "banned", "can_reattest", "agent_version")
+    __slots__ = ("id", "attestation_type", "x509svid_serial_number", "x509svid_expires_at", "selectors", "banned", "can_reattest", "agent_version", "name", "attested_at", "locked")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTESTATION_TYPE_FIELD_NUMBER: _ClassVar[int]
     X509SVID_SERIAL_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +283,9 @@ class Agent(_message.Message):
     BANNED_FIELD_NUMBER: _ClassVar[int]
     CAN_REATTEST_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTESTED_AT_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_FIELD_NUMBER: _ClassVar[int]
     id: SPIFFEID
     attestation_type: str
     x509svid_serial_number: str
@@ -283,10 +294,13 @@ class Agent(_message.Message):
     banned: bool
     can_reattest: bool
     agent_version: str
-    def __init__(self, id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., attestation_type: _Optional[str] = ..., x509svid_serial_number: _Optional[str] = ..., x509svid_expires_at: _Optional[int] = ..., selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., banned: _Optional[bool] = ..., can_reattest: _Optional[bool] = ..., agent_version: _Optional[str] = ...) -> None: ...
+    name: str
+    attested_at: int
+    locked: bool
+    def __init__(self, id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., attestation_type: _Optional[str] = ..., x509svid_serial_number: _Optional[str] = ..., x509svid_expires_at: _Optional[int] = ..., selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., banned: _Optional[bool] = ..., can_reattest: _Optional[bool] = ..., agent_version: _Optional[str] = ..., name: _Optional[str] = ..., attested_at: _Optional[int] = ..., locked: _Optional[bool] = ...) -> None: ...
 
 class AgentMask(_message.Message):
-    __slots__ = ("attestation_type", "x509svid_serial_number", "x509svid_expires_at", "selectors", "banned", "can_reattest", "agent_version")
+    __slots__ = ("attestation_type", "x509svid_serial_number", "x509svid_expires_at", "selectors", "banned", "can_reattest", "agent_version", "name", "attested_at", "locked")
     ATTESTATION_TYPE_FIELD_NUMBER: _ClassVar[int]
     X509SVID_SERIAL_NUMBER_FIELD_NUMBER: _ClassVar[int]
     X509SVID_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
@@ -294,6 +308,9 @@ class AgentMask(_message.Message):
     BANNED_FIELD_NUMBER: _ClassVar[int]
     CAN_REATTEST_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTESTED_AT_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_FIELD_NUMBER: _ClassVar[int]
     attestation_type: bool
     x509svid_serial_number: bool
     x509svid_expires_at: bool
@@ -301,15 +318,20 @@ class AgentMask(_message.Message):
     banned: bool
     can_reattest: bool
     agent_version: bool
-    def __init__(self, attestation_type: _Optional[bool] = ..., x509svid_serial_number: _Optional[bool] = ..., x509svid_expires_at: _Optional[bool] = ..., selectors: _Optional[bool] = ..., banned: _Optional[bool] = ..., can_reattest: _Optional[bool] = ..., agent_version: _Optional[bool] = ...) -> None: ...
+    name: bool
+    attested_at: bool
+    locked: bool
+    def __init__(self, attestation_type: _Optional[bool] = ..., x509svid_serial_number: _Optional[bool] = ..., x509svid_expires_at: _Optional[bool] = ..., selectors: _Optional[bool] = ..., banned: _Optional[bool] = ..., can_reattest: _Optional[bool] = ..., agent_version: _Optional[bool] = ..., name: _Optional[bool] = ..., attested_at: _Optional[bool] = ..., locked: _Optional[bool] = ...) -> None: ...
 
 class JoinToken(_message.Message):
-    __slots__ = ("value", "expires_at")
+    __slots__ = ("value", "expires_at", "join")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
     value: str
     expires_at: int
-    def __init__(self, value: _Optional[str] = ..., expires_at: _Optional[int] = ...) -> None: ...
+    join: str
+    def __init__(self, value: _Optional[str] = ..., expires_at: _Optional[int] = ..., join: _Optional[str] = ...) -> None: ...
 
 class Logger(_message.Message):
     __slots__ = ("current_level", "launch_level")

@@ -83,17 +83,23 @@ class DeleteAgentRequest(_message.Message):
     def __init__(self, id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...) -> None: ...
 
 class BanAgentRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "lift")
     ID_FIELD_NUMBER: _ClassVar[int]
+    LIFT_FIELD_NUMBER: _ClassVar[int]
     id: _types_pb2.SPIFFEID
-    def __init__(self, id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...) -> None: ...
+    lift: bool
+    def __init__(self, id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., lift: _Optional[bool] = ...) -> None: ...
 
 class CreateJoinTokenRequest(_message.Message):
-    __slots__ = ("ttl", "token", "agent_id")
+    __slots__ = ("ttl", "token", "agent_id", "name", "bound")
     TTL_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
     ttl: int
     token: str
     agent_id: _types_pb2.SPIFFEID
-    def __init__(self, ttl: _Optional[int] = ..., token: _Optional[str] = ..., agent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...) -> None: ...
+    name: str
+    bound: bool
+    def __init__(self, ttl: _Optional[int] = ..., token: _Optional[str] = ..., agent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., name: _Optional[str] = ..., bound: _Optional[bool] = ...) -> None: ...

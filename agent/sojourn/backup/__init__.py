@@ -1,0 +1,1 @@
+"""Backups, restoring them, and noticing that a data folder was put back."""

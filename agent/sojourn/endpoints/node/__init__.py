@@ -1,0 +1,1 @@
+"""SPIRE's node API: what a server's nodes call."""

@@ -1,0 +1,1 @@
+"""`sojourn audit witness`: its HTTP server, which no agent is part of."""
