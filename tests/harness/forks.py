@@ -1,11 +1,11 @@
 """Programs of ours that a test starts: as processes of their own, or as forks of one that has imported what they are made of.
 
 A new interpreter takes a quarter of a second for its imports before it says a word, and an agent half a second: a third of
-the time of a run of tests. So `make test` forks them, and so does `make test-all`, but for the agents of tests that are its
-own (`full`): each of those is a program that was started. Of these too, tests that start an agent again and again, and are
-about what it does and keeps, whichever way it was started, have forks: they are marked `forked`. A fork has arguments,
-environment, descriptors, folder, session and user of its own, and whoever started it sees a `subprocess.Popen`. What cannot
-be forked is started: another interpreter, or an environment that an interpreter or a loader reads when it starts.
+the time of a run of tests. So `make test` forks them, and so does `make test-all`, but for the agents of tests that are
+marked `full`: each of those is a program that was started. Tests that are about what an agent does and keeps, whichever way
+it was started, and that `make test` leaves out, are marked `forked` instead. A fork has arguments, environment,
+descriptors, folder, session and user of its own, and whoever started it sees a `subprocess.Popen`. What cannot be forked is
+started: another interpreter, or an environment that an interpreter or a loader reads when it starts.
 """
 
 import atexit
@@ -18,16 +18,20 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 AGENTS, SHORT, COMMANDS = "agents", "agents that may", "commands"
 FORKING = set(os.environ.get("SOJOURN_TEST_FORKS", "").split(","))  # what of these is forked; see the Makefile
+ENDED = "the process that forks for the tests has ended; the next program starts another"
 PROGRAM = str(Path(sys.executable).with_name("sojourn"))
 _SERVER = Path(__file__).with_name("forkserver.py")
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "OPENSSL_", "GLIBC_", "VIRTUAL_ENV")
 _STATUS_MAX = 16
+_FORKING_SECONDS = 60  # a fork takes milliseconds: this is for a machine that stands still
+_ASKING = threading.Lock()  # tests start programs from threads: an answer is to whoever asked
 
 
 def popen(arguments: Sequence[str], *, kind: str = COMMANDS, **options: Any) -> "subprocess.Popen[str]":
@@ -112,10 +116,17 @@ class Forked(subprocess.Popen[str]):
         }
         server = self._server
         try:
-            socket.send_fds(server, [json.dumps(wanted).encode()], [*streams, writes])
-            self.pid = int(server.recv(_STATUS_MAX))
+            with _ASKING:
+                socket.send_fds(server, [json.dumps(wanted).encode()], [*streams, writes])
+                said = server.recv(_STATUS_MAX)
+        except (BrokenPipeError, ConnectionResetError):
+            said = b""
         finally:
             os.close(writes)
+        if not said:
+            _server.cache_clear()
+            raise RuntimeError(ENDED)
+        self.pid = int(said)
         self._child_created = True
         self._close_pipe_fds(*(of[n] for n in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")))  # type: ignore[attr-defined]
 
@@ -128,7 +139,7 @@ class Forked(subprocess.Popen[str]):
         said = os.read(self._status, _STATUS_MAX)
         os.close(self._status)
         if not said:
-            raise RuntimeError("whoever forks for the tests has ended")
+            raise RuntimeError(ENDED)
         return self.pid, int(said)
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
@@ -161,5 +172,6 @@ def _server() -> socket.socket:
 def _started(environment: Mapping[str, str]) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A process that forks, started in that environment, and where it is asked to."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(_FORKING_SECONDS)
     with its:
         return subprocess.Popen([sys.executable, str(_SERVER)], stdin=its, env=environment), ours

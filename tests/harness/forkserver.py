@@ -1,8 +1,10 @@
 """A process that has imported what agents, commands and callers are made of, and is forked for each that a test starts.
 
-Started by forks.py: its standard input is a socket, on which each message asks for one process, and is answered with its
-pid. With a message come four descriptors: standard input, output and error of the new process, and where its wait status
-is to be written once it has ended. Whoever is forked leaves `serve` and goes on as the program that it was asked to be.
+Started by forks.py: its standard input is a socket, on which each message asks for one process, which answers with its pid
+once it can be signalled as a program that was started. With a message come four descriptors: standard input, output and
+error of the new process, and where its wait status is to be written once it has ended. It is reaped when nobody reads that
+status any more, so that its pid is no other's while a test can still signal it. Whoever is forked leaves `serve` and goes
+on as the program that it was asked to be.
 """
 
 import atexit
@@ -11,7 +13,7 @@ import gc
 import json
 import os
 import runpy
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -27,54 +29,71 @@ class Server:
 
     def __init__(self, asked: socket.socket) -> None:
         self._asked = asked
-        self._ready = selectors.DefaultSelector()
-        self._ready.register(asked, selectors.EVENT_READ)
-        self._running: dict[int, tuple[int, int]] = {}  # by pidfd: the pid, and where its status is written
+        self._poll = select.poll()
+        self._poll.register(asked, select.POLLIN)
+        self._running: dict[int, int] = {}  # by pidfd: where the process's status is to be written
+        self._ended: dict[
+            int, int
+        ] = {}  # by where its status was written: the pidfd of a process that is not reaped yet
 
     def serve(self) -> dict[str, Any] | None:
         """Fork until nobody asks any more. In a fork: what it is to be."""
         while True:
-            for key, _ in self._ready.select():
-                if key.fileobj is not self._asked:
-                    self._ended(key.fd)
-                    continue
-                message, descriptors, _, _ = socket.recv_fds(self._asked, MESSAGE_MAX, STREAMS + 1)
-                if not message:
-                    return None
-                wanted = self._fork(json.loads(message), descriptors)
-                if wanted is not None:
-                    return wanted
+            for descriptor, _ in self._poll.poll():
+                if descriptor in self._running:
+                    self._tell(descriptor)
+                elif descriptor in self._ended:
+                    self._reap(descriptor)
+                else:
+                    message, descriptors, _, _ = socket.recv_fds(self._asked, MESSAGE_MAX, STREAMS + 1)
+                    if not message:
+                        return None
+                    wanted = json.loads(message)
+                    if not self._fork(wanted, descriptors):
+                        return wanted
 
-    def _fork(self, wanted: dict[str, Any], descriptors: list[int]) -> dict[str, Any] | None:
+    def _fork(self, wanted: dict[str, Any], descriptors: list[int]) -> bool:
+        """Fork; return whether this is still the server."""
         pid = os.fork()
         if pid:
             for each in descriptors[:STREAMS]:
                 os.close(each)
             watched = os.pidfd_open(pid)
-            self._running[watched] = pid, descriptors[STREAMS]
-            self._ready.register(watched, selectors.EVENT_READ)
-            self._asked.send(b"%d" % pid)
-            return None
-        self._ready.close()
+            self._running[watched] = descriptors[STREAMS]
+            self._poll.register(watched, select.POLLIN)
+            return True
+        if wanted["session"]:
+            os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._asked.send(b"%d" % os.getpid())
         self._asked.close()
         for number, each in enumerate(descriptors[:STREAMS]):
             os.dup2(each, number)
-        for watched, (_, status) in self._running.items():
-            os.close(watched)
-            os.close(status)
+        for each in (*self._running, *self._running.values(), *self._ended, *self._ended.values()):
+            os.close(each)
         for each in descriptors:
             if each >= STREAMS:
                 os.close(each)
-        return wanted
+        return False
 
-    def _ended(self, watched: int) -> None:
-        pid, status = self._running.pop(watched)
-        _, found = os.waitpid(pid, 0)
+    def _tell(self, watched: int) -> None:
+        """Write how this process ended."""
+        ended = os.waitid(os.P_PIDFD, watched, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
+        told = self._running.pop(watched)
+        self._poll.unregister(watched)
         with contextlib.suppress(BrokenPipeError):  # nobody wants to know
-            os.write(status, b"%d" % found)
-        self._ready.unregister(watched)
+            os.write(told, b"%d" % status)
+        self._ended[told] = watched
+        self._poll.register(told, 0)  # an error is told all the same: its reader has gone
+
+    def _reap(self, told: int) -> None:
+        watched = self._ended.pop(told)
+        os.waitid(os.P_PIDFD, watched, os.WEXITED)
+        self._poll.unregister(told)
         os.close(watched)
-        os.close(status)
+        os.close(told)
 
     def kill(self) -> None:
         """End all that still run."""
@@ -84,13 +103,10 @@ class Server:
 
 def become(wanted: dict[str, Any]) -> None:
     """Run the program, as an interpreter does that has just started."""
-    if wanted["session"]:
-        os.setsid()
     os.chdir(wanted["folder"])
     os.umask(wanted["umask"])
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     open_streams()
     script = wanted["arguments"][0]
     with open("/proc/self/comm", "w", encoding="utf-8") as comm:
