@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
+WORKERS := $(shell echo $$(($$(nproc) * 3 / 2)))# many tests wait for a process
 
 # The tests start hundreds of processes: none is to compile all modules anew, whatever the image that they run in says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-keycloak demo-people demo-spire test test-all test-kubernetes test-release test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check codes codes-check reference reference-check metrics metrics-check capacity dist image packages bundle artifacts release audit lock clean help
+.PHONY: demo demo-keycloak demo-people demo-spire test gate trial test-all test-kubernetes test-release test-quick check fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check codes codes-check reference reference-check metrics metrics-check capacity dist image packages bundle artifacts release audit lock clean help
 
 help:
 	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,9 +30,15 @@ demo-people: $(VENV)/.frameworks ## alice and bob log in at a real Keycloak, an 
 
 ##@ Test it
 test: $(VENV)/.test ## install, then see that it works on this machine: under 10 minutes on two cores
-	@SOJOURN_TEST_QUICK=1 SOJOURN_TEST_FORKS=agents,commands $(PYTEST) -n auto -m "not full"
+	@SOJOURN_TEST_QUICK=1 SOJOURN_TEST_FORKS=agents,commands $(PYTEST) -n $(WORKERS) -m "not (full or forked or go or rust or java)"
 
-test-all: $(VENV)/.test ## every test, agents of those that `make test` has not as programs that were started (but where marked `forked`); those whose part (root, Docker, Go, ...) is not here are skipped
+gate: ## what a change must pass to be built on: .ci/run, as root; 12 minutes on two cores at most
+	@bash .ci/run
+
+trial: ## everything, with real parts (SPIRE, Keycloak, engines, a bare Debian, benches in little); as root, an hour
+	@bash .ci/trial
+
+test-all: $(VENV)/.test ## every test; those whose part (root, Docker, Go, ...) is not here are skipped
 	@SOJOURN_TEST_FORKS=commands,"agents that may" $(PYTEST) -n auto -m "not release"
 
 test-release: $(VENV)/.test $(VENV)/.packages ## the tests of what is built for other systems and processors, and twice (as root; 10 minutes)

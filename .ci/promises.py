@@ -85,7 +85,7 @@ def _marked(target: ast.expr, value: ast.expr) -> bool:
 
 
 def _is_full(*marks: ast.expr) -> bool:
-    return any(ast.unparse(each) == "pytest.mark.full" for each in marks)
+    return any(ast.unparse(each) in {"pytest.mark.full", "pytest.mark.forked"} for each in marks)
 
 
 def read(file: str, source: str) -> Room:

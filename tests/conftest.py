@@ -19,6 +19,11 @@ from harness.inmates import Cgroups
 from harness.keeper import end_with_failures
 from harness.lacking import PROGRAMS, lacking, lacking_program
 from harness.podman import Podman
+from harness.testrun import (  # noqa: F401 - hooks
+    pytest_collectreport,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+)
 from sojourn_attestors.containers.place import Containers
 
 if os.environ.get("SOJOURN_TEST_UNIT"):  # before anybody has the names: the agent of these tests is the machine's unit

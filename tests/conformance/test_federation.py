@@ -421,6 +421,8 @@ def test_FED_33_one_way(serving: AgentProcess, tmp_path: Path) -> None:
     assert before == get(serving).read()
 
 
+@pytest.mark.forked
+@pytest.mark.forked
 def test_FED_34_the_end(partner: Partner, server: BundleServer, tmp_path: Path) -> None:
     """After `federation delete` nothing is fetched, and `bundle delete` takes the bundle from open streams at once."""
     with AgentProcess() as agent:

@@ -15,6 +15,8 @@ from sojourn.http2.errors import BadMessage
 from sojourn.http2.server import Server
 from sojourn.http2.stream import Stream
 
+pytestmark = pytest.mark.forked
+
 
 class _Anything(Server):
     """Answers whatever is asked, a moment after the request is whole: what h2spec sends is not of gRPC."""

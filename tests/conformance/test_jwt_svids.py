@@ -53,6 +53,7 @@ def refusal(token: str, audience: str = "db", keys: Any = None) -> str:
 # --- header ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forked
 def test_JWT_01_compact_only(token: str) -> None:
     """An SVID is a compact JWS: it is issued as one, and neither JWS in JSON nor JWE is taken for one."""
     parts = token.split(".")

@@ -182,6 +182,7 @@ def test_WAPI_52_all_identities(wit_wire: WorkloadWire) -> None:
     assert "INVALID_ARGUMENT" == refusal(lambda: wits(wit_wire, "not an ID"))[0]
 
 
+@pytest.mark.forked
 def test_WAPI_52_pushed(wit_wire: WorkloadWire) -> None:
     """Before it ends, the next one with another key is pushed to the stream."""
     request = pb.WITSVIDRequest(spiffe_id="spiffe://example.org/also")

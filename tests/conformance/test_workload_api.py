@@ -133,6 +133,7 @@ def test_WAPI_07_first_message(wire: WorkloadWire) -> None:
         assert time.monotonic() - began < 5  # nothing waits for an event that may never come
 
 
+@pytest.mark.forked
 def test_WAPI_08_further_messages(wire: WorkloadWire, registered: Registered, admin: Admin) -> None:
     """A message follows when something in it has changed: a hint, and a certificate that was renewed."""
     with registered("/short", x509_svid_ttl=10, hint="one") as made:

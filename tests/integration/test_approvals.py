@@ -104,6 +104,7 @@ class TestStream:
         assert ("ApprovalDenied", True) == (heard["kind"], "not on a Friday" in heard["message"])
         assert ("revoked", "approval_denied") == state_of(agent, asked["id"])
 
+    @pytest.mark.forked
     def test_nobody_decides(self, agent: AgentProcess, caller: Caller) -> None:
         """After its time a request is over, and the holder hears so."""
         asked = ask(caller, "hurried")
@@ -211,6 +212,7 @@ class TestProcess:
 
 
 class TestCommand:
+    @pytest.mark.forked
     def test_task_run(self, agent: AgentProcess) -> None:
         """`task run` says what it waits for, runs the command once approved, and passes its exit status on."""
         running = as_user(
@@ -284,6 +286,7 @@ class TestCommand:
             status, said = on_terminal(agent, (*COMMAND, "approval", "approve", ask(other)["approval"], "--yes"), "")
             assert (0, False) == (status, "agree to this?" in said)
 
+    @pytest.mark.forked
     def test_as_workload(self, agent: AgentProcess, caller: Caller) -> None:
         """A workload that the type lists decides through the public socket; the operator does not."""
         asked = ask(caller, "boss")
@@ -331,6 +334,7 @@ def attached(caller: Caller, task: str) -> str:
 
 
 class TestRestart:
+    @pytest.mark.forked
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_what_outlives_the_agent(self, number: int) -> None:
         """A review that is owed does; a request that waits does not, and cannot be approved by the next run."""

@@ -247,6 +247,7 @@ class TestNamespaces:
         with Program(["unshare", "-Ur", str(client), "watch"], agent.environment, uid=uid) as program:
             assert [f"spiffe://example.org/in-userns/{uid}"] == program.hear()["spiffe_ids"]
 
+    @pytest.mark.forked
     def test_where_the_agent_cannot_see(self, uid: int) -> None:
         """An agent that cannot see a caller's process, being in a namespace below it, refuses the connection."""
         with Below() as hidden, wire_of(hidden.socket, uid) as wire:
@@ -304,6 +305,7 @@ class TestAnOrdinaryUsersAgent:
         assert "CAP_SYS_PTRACE" in reasons["unix:sha256"]
         assert "CAP_SYS_PTRACE" in limitation.reason
 
+    @pytest.mark.forked
     def test_an_entry_that_needs_what_cannot_be_proved(self, humble: AgentProcess, uid: int) -> None:
         """Where only the program is missing, the conclusion of `explain` says that it could not be proved, and why."""
         with Admin(humble.admin_socket) as admin:

@@ -116,6 +116,7 @@ def test_an_untouched_journal_is_intact(lived: AgentProcess) -> None:
     assert 0 == lived.run("audit", "verify").returncode
 
 
+@pytest.mark.forked
 def test_a_journal_is_intact_after_a_restart(agent: AgentProcess) -> None:
     """A journal goes on after a restart and after a kill, and verifies as a whole."""
     for end in (agent.stop, agent.kill):
@@ -188,6 +189,7 @@ class TestTail:
             done = lived.run("audit", "tail", *options, check=False)
             assert (status, True) == (done.returncode, f"[{code}]" in done.stderr), done.stderr
 
+    @pytest.mark.forked
     def test_follow(self, lived: AgentProcess) -> None:
         """--follow prints the last records, then each one as it is made, as lines of JSON too, until Ctrl-C: exit 0."""
         with Watch(lived, "audit", "tail", "--follow", "--event", "entry_created", "--output", "json") as watch:
@@ -204,6 +206,7 @@ class TestTail:
             assert "entry_deleted" in watch.says(f"entry_id={again['id']}")
             lived.run("entry", "delete", again["id"])
 
+    @pytest.mark.forked
     def test_it_ends_with_the_agent(self) -> None:
         """When the agent stops a follower ends too, and says so with its exit status; the agent does not wait for it."""
         with make_agent() as agent, Watch(agent, "audit", "tail", "--follow") as watch:
@@ -319,6 +322,7 @@ def stopped() -> bytes:
 # --- how much of it is kept -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.forked
 def test_a_journal_that_is_too_large() -> None:
     """What is over audit.max_bytes is pruned, oldest first; the rest verifies, over restarts too, and status tells."""
     with make_agent() as agent:
@@ -367,6 +371,7 @@ async def fill(path: Path, kibibytes: int) -> None:
 # --- secrets --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forked
 @pytest.mark.root
 def test_no_secret_is_anywhere(tmp_path: Path) -> None:
     """After a run at log level debug, failures included, no token and no key is in log, output, journal or /proc."""

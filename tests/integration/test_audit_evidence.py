@@ -42,6 +42,7 @@ def agent() -> Iterator[AgentProcess]:
         yield made
 
 
+@pytest.mark.forked
 def test_decisions_are_made_again(agent: AgentProcess) -> None:
     """What each decision was made on stands in the records: of beginnings, tokens and refusals, over a restart, and of a
     type that was changed meanwhile; what a type keeps out of the journal is in no file of the folder.
@@ -132,6 +133,7 @@ def test_what_is_refused(agent: AgentProcess) -> None:
     assert {"seq", "file"} == set(agent.json("audit", "prove", "2", "--to", str(agent.folder / "p")))
 
 
+@pytest.mark.forked
 def test_two_verifiers_agree(agent: AgentProcess, go_client: Path, tmp_path: Path) -> None:
     """Two verifiers, of which one is made of Go's and Trillian's libraries, find the same folder good, and each change bad."""
     with load(agent):
@@ -172,6 +174,7 @@ def test_the_key_is_changed(agent: AgentProcess) -> None:
     assert check(agent, folder, "--after", str(older), key=key)["good"]
 
 
+@pytest.mark.forked
 def test_the_key_is_lost(agent: AgentProcess) -> None:
     """Without its key the agent starts with a new log, and the log, status, the journal and every check say so."""
     key, older = key_of(agent), checkpoint(export(agent, "early"))
@@ -188,6 +191,7 @@ def test_the_key_is_lost(agent: AgentProcess) -> None:
     assert check(agent, folder, "--key", key)["good"]
 
 
+@pytest.mark.forked
 def test_an_older_database(agent: AgentProcess) -> None:
     """A database of the same run that is put back is noticed by the last checkpoint: a new log begins, and names that."""
     key = key_of(agent)
@@ -207,6 +211,7 @@ def test_an_older_database(agent: AgentProcess) -> None:
     assert {"log_restarted"} == codes(check(agent, folder, "--key", key, "--after", str(older)))
 
 
+@pytest.mark.forked
 def test_a_backup_is_restored(agent: AgentProcess) -> None:
     """After a restore the log of before is over: a new one names it, and no checkpoint of before passes for its own."""
     backup = back_up(agent)

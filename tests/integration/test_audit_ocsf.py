@@ -22,6 +22,8 @@ from harness.taskagent import make_agent
 from sojourn.audit.journal import Event
 from sojourn.store.audit import AuditTable
 
+pytestmark = pytest.mark.forked
+
 OCSF = 'format = "ocsf"'
 MIB = 2**20
 KILLS = 6
@@ -73,6 +75,7 @@ def worked(agent: AgentProcess) -> None:
     agent.run("svid", "revoke", "--spiffe-id", "spiffe://example.org/agent/triage", "--reason", "a test")
 
 
+@pytest.mark.forked
 def test_file_and_receiver(place: SinkPlace, tmp_path: Path) -> None:
     """A file and a receiver have each record in OCSF, the same bytes, over a restart; whoever has the key finds it whole."""
     path = tmp_path / "audit.ndjson"
@@ -144,6 +147,7 @@ def test_as_a_log_record(place: SinkPlace) -> None:
     assert list(range(1, max(seqs) + 1)) == seqs
 
 
+@pytest.mark.forked
 def test_a_real_rsyslog(tmp_path: Path) -> None:
     """What a real rsyslogd has written is checked as it is, with the heads of its messages."""
     with Rsyslog(tmp_path, None) as syslog:

@@ -50,6 +50,7 @@ def lived() -> Iterator[AgentProcess]:
 
 
 class TestList:
+    @pytest.mark.forked
     def test_each_filter(self, lived: AgentProcess) -> None:
         """Each filter finds the records that it is for and no others; several together what fits all of them."""
         every = [record for record in found(lived) if record["event"] != "journal_read"]
@@ -119,6 +120,7 @@ class TestList:
         assert (status, True) == (done.returncode, f"[{code}]" in done.stderr), done.stderr
         assert "" == done.stdout
 
+    @pytest.mark.forked
     def test_who_has_looked(self, agent: AgentProcess) -> None:
         """Whoever searches, reads, follows or proves the journal is in it: with what they looked for, and how much they got."""
         agent.register("/a", "unix:uid:1")
@@ -144,6 +146,7 @@ class TestList:
 
 
 class TestFollow:
+    @pytest.mark.forked
     def test_what_comes(self, lived: AgentProcess) -> None:
         """Records are printed as they come, none of before; as lines of JSON too; until Ctrl-C, and the status is 0."""
         with Watch(lived, "audit", "follow", "--event", "entry_created", "--output", "json") as watch:
@@ -161,6 +164,7 @@ class TestFollow:
         with Watch(lived, "audit", "follow", "--since-seq", str(json.loads(line)["seq"] - 1)) as watch:
             assert f"entry_id={again['id']}" in watch.says(again["id"])
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("how", ["stop", "kill"])
     def test_over_a_restart(self, agent: AgentProcess, how: str) -> None:
         """Over a restart it goes on behind the last record that it told: each comes once, also those of meanwhile."""
@@ -177,6 +181,7 @@ class TestFollow:
             assert ids == [json.loads(line)["fields"]["entry_id"] for line in heard.splitlines()]
             assert 0 == watch.stop()
 
+    @pytest.mark.forked
     def test_an_older_database(self, agent: AgentProcess) -> None:
         """Where the agent comes back with an older database, the follower says so and goes on with what comes."""
         agent.stop()
@@ -204,6 +209,7 @@ class TestFollow:
         done = agent.run("audit", "follow", check=False)
         assert (3, True) == (done.returncode, "[unreachable]" in done.stderr)
 
+    @pytest.mark.forked
     def test_who_takes_nothing(self, agent: AgentProcess) -> None:
         """A follower that reads nothing holds nobody up: records go on, others follow, and the agent stops in time."""
         agent.stop()
@@ -252,6 +258,7 @@ def fill(path: Path, number: int, size: int = 0) -> None:
     asyncio.run(write())
 
 
+@pytest.mark.forked
 def test_a_journal_of_an_earlier_release() -> None:
     """A journal of a release without an index is searched from the first moment, and is indexed behind."""
     with make_agent() as agent:

@@ -64,6 +64,7 @@ class TestFile:
             seqs = [each["seq"] for each in map(json.loads, path.read_text().splitlines()) if "kind" not in each]
             assert list(range(1, len(seqs) + 1)) == seqs
 
+    @pytest.mark.forked
     def test_checked_without_the_agent(self, tmp_path: Path) -> None:
         """Whoever has the file and the key finds it whole without an agent, and finds what is taken out of it."""
         path, cut = tmp_path / "audit.ndjson", tmp_path / "cut"
@@ -106,6 +107,7 @@ class TestFile:
             records = [each for each in map(json.loads, path.read_text().splitlines()) if "kind" not in each]
             assert {"entry_created"} == {each["event"] for each in records}
 
+    @pytest.mark.forked
     def test_no_room(self, tmp_path: Path) -> None:
         """A file that cannot be written is told once, in log, status, metrics and doctor; the agent goes on, and so do others."""
         port = free_port()
@@ -138,6 +140,7 @@ class TestFile:
 
 
 class TestReceiver:
+    @pytest.mark.forked
     def test_down_and_slow(self, place: SinkPlace, tmp_path: Path) -> None:
         """A receiver that says no, or hangs, holds nobody up; when it takes again it has each record, in order."""
         hanging = threading.Event()
@@ -183,6 +186,7 @@ class TestReceiver:
             found = next(each for each in json.loads(done.stdout)["checks"] if each["id"] == "audit-sinks")
             assert "warn" == found["verdict"]
 
+    @pytest.mark.forked
     def test_a_token_that_is_refused(self, place: SinkPlace, tmp_path: Path) -> None:
         """No record is given up because a token is not good: once it is, all of them arrive."""
         token = tmp_path / "token"
@@ -219,6 +223,7 @@ class TestReceiver:
                 names = {dict(each["subjectAltName"])["URI"] for each in place.peers}
                 assert {agent.json("status")["node_id"]} == names
 
+    @pytest.mark.forked
     def test_a_restored_database(self, place: SinkPlace) -> None:
         """After a restore the receiver has the record that says so, and the new log's; what it had before it may have twice."""
         with running(sink("siem", "https", f'url = "{place.url}"')) as agent:
@@ -235,6 +240,7 @@ class TestReceiver:
             assert (1, 2) == (events["database_restored"], events["audit_log_begun"])
 
 
+@pytest.mark.forked
 class TestSyslog:
     @pytest.mark.parametrize("secure", [True, False], ids=["tls", "loopback"])
     def test_a_real_rsyslog(self, secure: bool, tmp_path: Path) -> None:

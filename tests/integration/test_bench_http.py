@@ -51,6 +51,7 @@ FIRST = Step.form("/first", {"a": "1"})
 SECOND = Step.form("/second", {"token": "{token}"})
 
 
+@pytest.mark.forked
 def test_steps(service):
     """Each call does its steps in turn, with the token of the one before; connections are kept from turn to turn."""
     with http_load(work(service, FIRST, SECOND), 2) as load:

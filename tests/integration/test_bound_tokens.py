@@ -239,6 +239,7 @@ class TestStatusList:
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forked
 async def test_keys_change_and_nobody_notices() -> None:
     """With keys of ten seconds every token is good at a validator that hears of keys by the feed, over two changes."""
     agent = make_agent()
@@ -308,6 +309,7 @@ async def ask(port: int, context: ssl.SSLContext, token: str) -> str:
     return answer
 
 
+@pytest.mark.forked
 async def test_a_certificate_bound_token_over_rotations() -> None:
     """With an SVID of ten seconds no call fails over two rotations; an old token is refused on a new connection."""
     with make_agent() as agent:

@@ -260,6 +260,7 @@ def test_svid_write_where_it_cannot(shared: AgentProcess, tmp_path: Path) -> Non
     assert done.stderr.startswith(f"error: cannot write to '{tmp_path}/file'")
 
 
+@pytest.mark.forked
 def test_svid_watch(agent: AgentProcess, tmp_path: Path) -> None:
     """`svid x509 --watch` prints and writes each update at once, into a pipe too, and ends with SIGINT."""
     entry = agent.register("/watched", f"unix:uid:{os.getuid()}")
@@ -285,6 +286,7 @@ def serial_in(path: Path) -> str:
 # --- the steps, from one script -------------------------------------------------------------------------------------
 
 
+@pytest.mark.forked
 def test_the_steps_from_a_script(shared: AgentProcess) -> None:
     """One shell script begins a task, uses it and completes it; the task is the script's."""
     script = """set -e

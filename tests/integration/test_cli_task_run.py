@@ -132,6 +132,7 @@ def test_signals_are_passed_on(shared: AgentProcess, number: signal.Signals) -> 
         assert "heard\n" == run.stdout.readline()
 
 
+@pytest.mark.forked
 @pytest.mark.parametrize(
     ("script", "status"),
     [("exec sleep 60", 143), ("trap '' TERM; echo; while :; do sleep 1; done", 137), ("trap 'exit 0' TERM; while :; do sleep 0.05; done", 1)],

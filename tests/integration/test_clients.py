@@ -75,6 +75,7 @@ def test_bundles(client: Language, agent: AgentProcess) -> None:
     assert {"example.org": sorted(names)} == bundles["jwt"]
 
 
+@pytest.mark.forked
 def test_foreign_bundles(client: Language) -> None:
     """It reads the bundle of a foreign trust domain beside ours, also where another foreign one has no authority yet."""
     with client.run(FEDERATED, "bundles") as program:
@@ -86,6 +87,7 @@ def test_foreign_bundles(client: Language) -> None:
     assert (0, [f"{ID}/federated"], 2) == (status, update["spiffe_ids"], update["bundles"])
 
 
+@pytest.mark.forked
 def test_a_stranger(client: Language) -> None:
     """Without an entry it hears PERMISSION_DENIED."""
     with client.run(STRANGER, "jwt", "-audience", "a", "-timeout", "3s") as program:
@@ -93,6 +95,7 @@ def test_a_stranger(client: Language) -> None:
     assert (1, "PERMISSION_DENIED") == (status, lines[-1]["code"])
 
 
+@pytest.mark.forked
 def test_a_watch_over_a_rotation(client: Language) -> None:
     """A watch stays open over a rotation and hears of the new certificate, and of no error."""
     with client.run(SHORT, "watch", "-updates", "2", "-timeout", "20s") as program:
@@ -102,6 +105,7 @@ def test_a_watch_over_a_rotation(client: Language) -> None:
     assert {(f"{ID}/short",)} == {tuple(line["spiffe_ids"]) for line in lines}
 
 
+@pytest.mark.forked
 def test_mutual_tls(client: Language) -> None:
     """Two processes know each other by their SPIFFE IDs."""
     with client.run(SERVER, "server", "-peer", f"{ID}/client") as server:
@@ -113,6 +117,7 @@ def test_mutual_tls(client: Language) -> None:
     assert ("peer", f"{ID}/client") == (peer["event"], peer["spiffe_id"])
 
 
+@pytest.mark.forked
 def test_mutual_tls_with_another_server(client: Language) -> None:
     """A client refuses a server that has another SPIFFE ID than it expects."""
     with client.run(SERVER, "server", "-peer", f"{ID}/client") as server:
@@ -122,6 +127,7 @@ def test_mutual_tls_with_another_server(client: Language) -> None:
     assert (1, "error", True) == (status, error["event"], f"{ID}/server" in error["message"])
 
 
+@pytest.mark.forked
 def test_mutual_tls_with_another_client(client: Language) -> None:
     """A server refuses a client that has another SPIFFE ID than it expects."""
     with client.run(SERVER, "server", "-peer", f"{ID}/other") as server:
@@ -132,6 +138,7 @@ def test_mutual_tls_with_another_client(client: Language) -> None:
     assert (1, "error", True) == (status, refused["event"], f"{ID}/client" in refused["message"])
 
 
+@pytest.mark.forked
 def test_mutual_tls_over_a_rotation(client: Language) -> None:
     """Connections that are made again and again over a rotation at both ends all succeed."""
     with client.run(SHORT, "server", "-peer", f"{ID}/short") as server:

@@ -12,6 +12,8 @@ from harness.looking import until
 from harness.taskagent import CONFIG, PLACE_A, TYPES, write_type
 from harness.taskcalls import Feed
 
+pytestmark = pytest.mark.forked
+
 READ_ONLY = '@id("read-only") permit (principal, action == Sojourn::Action::"doc:read", resource);'
 CASE = '[[case]]\nname = "reads"\naction = "doc:read"\nresource = "https://a.example.org"\nexpect = "{expect}"\n'
 SERVICE = '[[services]]\nresource = "https://a.example.org"\nworkloads = ["spiffe://example.org/{name}"]\n'

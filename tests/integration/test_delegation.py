@@ -245,6 +245,7 @@ def test_exchange_under_a_child(agent: AgentProcess, triage: Caller) -> None:
             assert error == post(agent.socket, refused).json()["error"]
 
 
+@pytest.mark.forked
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_restart(agent: AgentProcess, triage: Caller, summarise: Caller, service: SyncClient, stop: int) -> None:
     """Parent and child come back to their holders; outstanding tickets do not."""
@@ -328,7 +329,9 @@ def sojourn(
     )
 
 
+@pytest.mark.forked
 class TestCommands:
+    @pytest.mark.forked
     def test_delegate_and_run(self, agent: AgentProcess, tmp_path: object) -> None:
         """One command hands its task on, another runs a command in it: the ticket goes through a file or a pipe."""
         with SyncClient(agent.socket) as client, client.task("triage-ticket", session=True) as task:

@@ -111,6 +111,7 @@ class TestFaults:
         waits = "metrics.listen 127.0.0.1:1 waits for a restart of the agent"
         assert ("warn", waits) == verdicts(agent)["listeners"]
 
+    @pytest.mark.forked
     def test_task_types_that_cannot_be_used(self, agent: AgentProcess) -> None:
         """A broken file of task types is found, with which types are in force meanwhile."""
         types = Path(next(each["value"] for each in agent.json("config", "show", "--config", str(agent.config))["values"]
@@ -123,6 +124,7 @@ class TestFaults:
             (types / "broken.toml").unlink()
         until(lambda: verdicts(agent)["task-types"][0] == "ok", "the mended set is in force")
 
+    @pytest.mark.forked
     def test_an_agent_that_stood_still(self, agent: AgentProcess) -> None:
         """An agent that was stopped for more than a second is found to have stood still."""
         os.kill(agent.pid, signal.SIGSTOP)
@@ -144,6 +146,7 @@ class TestFaults:
             verdict, found = verdicts(agent)["nodes"]
             assert ("warn", True) == (verdict, "1 of spiffe://example.org/spire/agent/sojourn/" in found)
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_an_attestor_that_fails(self) -> None:
         """An attestor that cannot tell is a failure, with its reason."""
@@ -163,6 +166,7 @@ class TestFaults:
             assert "fail" == verdicts(made)["disk"][0]
         made.__exit__()
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_an_ordinary_users_agent_behind_hidepid(self) -> None:
         """An agent without capabilities that answers nobody, since /proc hides them from it, is found to be so all the same."""
@@ -174,6 +178,7 @@ class TestFaults:
             assert ("warn", True) == (found["capabilities"][0], "without CAP_SYS_PTRACE" in found["capabilities"][1])
             assert "ok" == found["data-folder"][0] == found["keys"][0]
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_few_descriptors(self) -> None:
         """An agent that may open few files is told so, with what to set."""
@@ -205,6 +210,7 @@ class TestWithout:
         assert ("fail", why) == (found["keys"]["verdict"], found["keys"]["found"])
         assert f"; it does not start: {why}" in found["agent"]["found"]
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_another_user(self, agent: AgentProcess) -> None:
         """A user who may not look into the agent's folder is told that it is unknown, and never that it is well."""

@@ -127,6 +127,7 @@ class TestHostileBytes:
         assert sent < 4 * 1024 * 1024
         assert served(agent)
 
+    @pytest.mark.forked
     def test_silence(self, agent: AgentProcess) -> None:
         """Connections that stay silent are closed at a limit, at whatever point they fall silent."""
         beginnings = (b"", PREFACE[:10], b"P", PREFACE, b"G", b"POST /token HTTP/1.1\r\nHost: a\r\n")
@@ -152,6 +153,7 @@ class TestHostileBytes:
 
 
 class TestLimits:
+    @pytest.mark.forked
     @pytest.mark.root
     def test_one_users_connections(self) -> None:
         """A user at its limit of connections gets no more, another user is served, and places come free again."""
@@ -172,6 +174,7 @@ class TestLimits:
             with Wire(own.socket) as wire:
                 assert ["spiffe://example.org/greedy"] == wire.x509_ids()
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_a_user_with_subordinate_ids(self, tmp_path: Path) -> None:
         """All uids of a user's range count as that user, from the moment it is given; refusals name the uid."""

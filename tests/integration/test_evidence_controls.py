@@ -192,6 +192,7 @@ def lived() -> Iterator[AgentProcess]:
 
 @pytest.mark.root
 class TestALife:
+    @pytest.mark.forked
     def test_verdicts(self, lived: AgentProcess) -> None:
         """Each row is what the life was: shown where there was something, no data where nothing was, failed for no
         owner.
@@ -215,6 +216,7 @@ class TestALife:
         assert 1 == rows["high_consequence_bound"]["n"]
         assert 0 == rows["tokens_of_live_tasks"]["not_judged"]
 
+    @pytest.mark.forked
     def test_the_same_of_its_export(self, lived: AgentProcess, tmp_path: Path) -> None:
         """A stranger with the export and the key has the same rows."""
         bound = ("--until", now())

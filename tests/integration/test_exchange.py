@@ -126,6 +126,7 @@ def workload(shared: AgentProcess, clients: Path, *more: str) -> Program:
     return Program([sys.executable, script, *arguments, "--actions", "ticket:read", *more], shared.environment)
 
 
+@pytest.mark.forked
 def test_the_workload_is_killed(shared: AgentProcess, service: SyncClient, feed: Feed, clients: Path) -> None:
     """The token of an independent client lives as long as its process, and is dead when that is killed."""
     with workload(shared, clients, "--hold") as program:

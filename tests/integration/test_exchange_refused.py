@@ -176,6 +176,7 @@ def test_a_subject_token_for_another_audience(shared: AgentProcess, service: Syn
     assert said.startswith("subject_token: ")
 
 
+@pytest.mark.forked
 def test_an_expired_subject_token(shared: AgentProcess, service: SyncClient) -> None:
     """A subject token that has expired is refused, without any leeway."""
     with short_lived(shared):

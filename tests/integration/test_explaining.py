@@ -101,6 +101,7 @@ class TestExplain:
         with wire_of(agent.socket, uid) as wire:
             assert [f"spiffe://example.org/w/{uid}"] == wire.x509_ids()
 
+    @pytest.mark.forked
     def test_a_view_that_stays_the_same(self, agent: CgroupAgent, uid: int, workload: Borrowed) -> None:
         """How long attestors took is no change that a view is drawn anew for."""
         arguments = ("explain", "--pid", str(workload.pid), "--watch", "--interval", "100ms")
@@ -112,6 +113,7 @@ class TestExplain:
 
 
 class TestStatus:
+    @pytest.mark.forked
     def test_how_each_fares(self, agent: CgroupAgent, workload: Borrowed) -> None:
         """Status and metrics tell how often each attestor was asked and failed, and why it did last, also afterwards."""
         with Admin(agent.admin_socket) as admin:

@@ -142,6 +142,7 @@ class TestLiveTasks:
             assert "revoked" == state(agent, two)[0]
 
 
+@pytest.mark.forked
 class TestTime:
     def test_a_validity_that_ends(self, agent: AgentProcess) -> None:
         """A fact that was said for two seconds is none after them: the task goes on, and the journal has the end."""
@@ -185,6 +186,7 @@ class TestTime:
         agent.run("audit", "verify")
 
 
+@pytest.mark.forked
 class TestDisk:
     @pytest.mark.parametrize("what", ["failing", "read_only", "full"])
     @pytest.mark.root
@@ -252,6 +254,7 @@ class TestWhoMaySay:
 
 
 class TestCommand:
+    @pytest.mark.forked
     def test_types(self, agent: AgentProcess) -> None:
         """A value has the type that it looks like, or the one that is named."""
         for value, options, typed in (

@@ -48,6 +48,7 @@ def records(agent: AgentProcess, *events: str) -> list[dict[str, Any]]:
 
 
 class TestFollowing:
+    @pytest.mark.forked
     def test_rotation_reaches_open_streams(
         self, agent: AgentProcess, partner: Partner, server: BundleServer, tmp_path: Path
     ) -> None:
@@ -71,6 +72,7 @@ class TestFollowing:
             assert [partner.authorities[0].root] == roots(next(stream), partner.name)
             stream.cancel()
 
+    @pytest.mark.forked
     def test_two_agents(self, tmp_path: Path) -> None:
         """Workloads of two agents that follow each other verify each other's SVIDs, and go on to when one agent makes
         itself new authorities and forgets the old ones."""
@@ -145,6 +147,7 @@ class TestFollowing:
             assert 1 == done.returncode
             assert "https_spiffe" in done.stderr
 
+    @pytest.mark.forked
     def test_a_real_spire_server(self, tmp_path: Path) -> None:
         """A SPIRE server's bundle is followed from its own endpoint; what it signs with a new key verifies here."""
         with SpireServer(binary("spire-server"), tmp_path / "spire") as spire, AgentProcess() as agent:
@@ -179,6 +182,7 @@ class TestFollowing:
                 assert (1, True) == (done.returncode, "not authorized" in done.stderr)
                 stream.cancel()
 
+    @pytest.mark.forked
     def test_followed_by_a_real_spire_server(self, tmp_path: Path) -> None:
         """A SPIRE server follows this agent's bundle, from its own listener, and has its new key after it was made."""
         listening = '[listen]\ntrust = "127.0.0.1:0"\n'
@@ -204,6 +208,7 @@ class TestFollowing:
 
 
 class TestFailing:
+    @pytest.mark.forked
     def test_the_last_good_bundle_stays(
         self, agent: AgentProcess, partner: Partner, server: BundleServer, tmp_path: Path
     ) -> None:
@@ -289,6 +294,7 @@ class TestFailing:
                     error: Any = caught.value
                     assert "INVALID_ARGUMENT" == error.code().name
 
+    @pytest.mark.forked
     def test_many_dead_partners(
         self, agent: AgentProcess, partner: Partner, server: BundleServer, tmp_path: Path
     ) -> None:
@@ -318,6 +324,7 @@ class TestFailing:
             agent.start()
             assert 201 == len(agent.json("federation", "list")["relationships"])
 
+    @pytest.mark.forked
     def test_slow(self, agent: AgentProcess, partner: Partner, server: BundleServer, tmp_path: Path) -> None:
         """An endpoint that does not finish its answer is given up, and its relationship can be deleted meanwhile."""
         server.held = threading.Event()

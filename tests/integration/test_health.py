@@ -70,6 +70,7 @@ class TestReady:
         assert dict.fromkeys(names, serving) == {name: checked(agent, name) for name in names}
         assert "NOT_FOUND" == refusal(lambda: checked(agent, "SpiffeWorkloadAPI"))[0]
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_any_user_may_ask(self, agent: AgentProcess) -> None:
         """A user who may not operate the agent asks at the public socket, and is answered."""
@@ -79,6 +80,7 @@ class TestReady:
 
 
 class TestUnready:
+    @pytest.mark.forked
     def test_a_store_that_refuses(self, agent: AgentProcess) -> None:
         """While writes are refused all three say so, and which; soon after the disk takes them again nobody does."""
         with taken_away(agent):
@@ -111,6 +113,7 @@ class TestUnready:
         assert "ready\n" == agent.run("agent", "health").stdout
 
 
+@pytest.mark.forked
 @pytest.mark.root
 def test_an_attestor_that_fails() -> None:
     """An attestor that cannot tell leaves the agent degraded: exit status 0 and 200, with the condition's name."""
@@ -142,6 +145,7 @@ class TestNobody:
             out, _ = waiting.communicate(timeout=30)
             assert (0, "ready\n") == (waiting.returncode, out)
 
+    @pytest.mark.forked
     def test_one_that_hangs(self) -> None:
         """An agent that is stopped answers nobody: exit status 3 after seconds, with what to look at."""
         with AgentProcess() as agent:

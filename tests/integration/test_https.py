@@ -171,6 +171,8 @@ class TestWhoMayCome:
                 answer = client.post("/token", data=ASKED, headers={header: value})
             assert (401, "invalid_client") == (answer.status_code, answer.json()["error"])
 
+    @pytest.mark.forked
+    @pytest.mark.forked
     def test_allowed(self) -> None:
         """Where `https_allowed` names who may come, another's certificate ends the handshake."""
         with make_agent(extra=LISTEN + f'https_allowed = ["{SERVICE}"]\n') as agent:
@@ -239,6 +241,7 @@ class TestEnds:
             assert_closed(wrapped)
         assert refused(own, None, tls)
 
+    @pytest.mark.forked
     def test_expiry_ends_connections(self, shared: AgentProcess) -> None:
         """A connection ends with the certificate that was shown on it."""
         shown = svid(shared, TRIAGE, seconds=3)
@@ -252,6 +255,7 @@ class TestEnds:
             assert_closed(open_)
             assert time.monotonic() - begun < FIRST_BYTES_SECONDS
 
+    @pytest.mark.forked
     def test_silent_and_slow_clients(self, shared: AgentProcess) -> None:
         """Who says nothing after the handshake, or sends a request a byte at a time, is cut off; others are served."""
         host, port = shared.https.rsplit(":", 1)
@@ -357,6 +361,7 @@ class TestCertificateOfFiles:
             with pytest.raises(httpx.ConnectError, match=r"other\.example\.org"):
                 asked("other.example.org")
 
+    @pytest.mark.forked
     def test_renewed(self) -> None:
         """A certificate that is renewed is shown without a restart; one that is bad leaves the old one in place."""
         agent = self.agent()

@@ -51,6 +51,7 @@ class TestSockets:
         text = said(bare("svid", "x509", SPIFFE_ENDPOINT_SOCKET="/run/my agent.sock"), 2, "invalid_input")
         assert "such as unix:///run/my%20agent.sock" in text
 
+    @pytest.mark.forked
     def test_an_agent_that_is_stopped(self, shared: AgentProcess) -> None:
         """An agent that is there and answers nothing is told from one that is not there."""
         assert shared.process is not None

@@ -22,6 +22,8 @@ from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.x509svid import parse_certificates, verify_chain
 
+pytestmark = pytest.mark.forked
+
 DOMAIN = "example.org"
 ME = f"unix:uid:{os.geteuid()}"
 TRIAGE = f"spiffe://{DOMAIN}/agent/triage"

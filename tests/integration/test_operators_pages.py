@@ -9,7 +9,7 @@ import pytest
 from harness import pagelines
 from harness.agent import ROOT, AgentProcess
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.forked, pytest.mark.timeout(500)]
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def typed(agent: AgentProcess, page: str, heading: str) -> str:
     return pagelines.run(pagelines.sections(page)[heading], ROOT, environment)
 
 
+@pytest.mark.forked
 def test_day_0(agent: AgentProcess) -> None:
     """What an operator types on the first day tells of the configuration and of the agent that runs."""
     printed = typed(agent, "operate/README.md", "Day 0: install it")
@@ -34,6 +35,7 @@ def test_day_0(agent: AgentProcess) -> None:
     assert "node id" in printed
 
 
+@pytest.mark.forked
 def test_day_1(agent: AgentProcess) -> None:
     """What an operator types on the second day gives this user an identity, and the sample's task types are in order."""
     printed = typed(agent, "operate/README.md", "Day 1: give out identities")
@@ -42,6 +44,7 @@ def test_day_1(agent: AgentProcess) -> None:
     assert "- selectors:" in printed or "spiffe_id: spiffe://example.org/first" in printed
 
 
+@pytest.mark.forked
 def test_day_2(agent: AgentProcess) -> None:
     """What an operator looks at once a day is there, and the journal is whole."""
     printed = typed(agent, "operate/README.md", "Day 2: keep it running")

@@ -61,6 +61,8 @@ def test_a_witness_is_made(printed: str) -> None:
     assert any("[witness_missing]" in each for each in lines)
 
 
+@pytest.mark.forked
+@pytest.mark.forked
 def test_a_change_of_policy_is_tried(printed: str) -> None:
     """Where nothing was decided yet, a change of policy is not said to break nothing: nothing was asked."""
     assert 2 == printed.splitlines().count("there is NO decision to ask again")
@@ -80,6 +82,7 @@ def test_what_was_used_is_reported(printed: str) -> None:
     assert 2 == printed.count("standing privilege = ")
 
 
+@pytest.mark.forked
 def test_a_type_is_reviewed(printed: str) -> None:
     """The review of the page is decided by the digest that it shows, in a spreadsheet nothing is, and nobody was asked."""
     assert "type:triage-ticket: keep is recorded, by the evidence " in printed

@@ -57,6 +57,7 @@ class TestLogout:
         with sojourn.task("for-many", person=people.idp.token("alice", sid="a2"), spiffe_id=CHAT) as again:
             assert "alice" == again.person.subject
 
+    @pytest.mark.forked
     def test_over_a_restart(self, people: People) -> None:
         """The agent that starts again knows who had logged out, and nothing on its disk says who that is."""
         subject, session = "carol-of-finance", "session-to-be-searched-for"
@@ -126,6 +127,7 @@ class TestOperators:
         assert "session_ended" == refused(people, token)
         assert 0 == agent.json("person", "show", "corp/dave")["tasks"]
 
+    @pytest.mark.forked
     def test_blocked(self, people: People) -> None:
         """Who is blocked gets no task, however they log in, over a restart of the agent too, until they are unblocked;
         the list names them by their pseudonym.

@@ -13,6 +13,8 @@ from harness.peopleplace import CHAT, People, people_place
 from harness.transmitter import Transmitter
 from sojourn.errors import SojournError
 
+pytestmark = pytest.mark.forked
+
 SIGNALS = """
 [[signals]]
 issuer = "{transmitter}"
@@ -65,6 +67,7 @@ def test_a_session_is_revoked(people: People, transmitter: Transmitter) -> None:
     assert transmitter.issuer == claims["aud"]
 
 
+@pytest.mark.forked
 def test_while_the_agent_was_away(people: People, transmitter: Transmitter) -> None:
     """What happened while the agent was stopped is heard when it runs again; an account stays blocked until enabled."""
     agent, who = people.agent, iss_sub(people.idp.issuer.url, "carol")
@@ -85,6 +88,7 @@ def test_while_the_agent_was_away(people: People, transmitter: Transmitter) -> N
         assert "carol" == task.person.subject
 
 
+@pytest.mark.forked
 def test_forged(people: People, transmitter: Transmitter) -> None:
     """A forged event is refused at the transmitter with its code, and ends nothing."""
     whom = in_session(people.idp.issuer.url, "dave", "d1")
@@ -96,6 +100,7 @@ def test_forged(people: People, transmitter: Transmitter) -> None:
         assert not task.ended
 
 
+@pytest.mark.forked
 def test_what_operators_see(people: People, transmitter: Transmitter) -> None:
     """`sojourn status` and the doctor say when the transmitter was polled and what the last poll met; once it answers
     again, so do they.

@@ -20,6 +20,8 @@ from harness.looking import until
 from harness.peopleplace import CHAT, People, people_place
 from sojourn.errors import SojournError
 
+pytestmark = pytest.mark.forked
+
 METRICS_PORT = free_port()
 # What a person has that is found nowhere else.
 SUBJECT, SESSION, DEPARTMENT = "subject-7f3a91c4", "session-5b2e88d0", "department-c91d37aa"

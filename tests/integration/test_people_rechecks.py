@@ -40,6 +40,7 @@ class TestRecheck:
                 pass
             assert code == refused.value.remote_code
 
+    @pytest.mark.forked
     def test_ends(self, people: People) -> None:
         """Somebody is disabled, and nobody says so: their task is over at every service within the time between two
         questions, and the task of somebody else goes on.
@@ -60,6 +61,7 @@ class TestRecheck:
             with sojourn.acting_for("corp|bob"):
                 assert other.token()
 
+    @pytest.mark.forked
     def test_no_answer(self, people: People) -> None:
         """While the issuer says nothing the task is suspended after the grace, by its name; when it answers, it is back."""
         with sojourn.task("for-one", person=people.idp.token("alice"), spiffe_id=CHAT) as task:
@@ -72,6 +74,7 @@ class TestRecheck:
             with task.client(people.url, verify=people.trust) as client:
                 assert "alice" == client.get("/orders/mine").json()["subject"]
 
+    @pytest.mark.forked
     def test_restarted(self, people: People) -> None:
         """An agent that has started again has no text of any token: the task waits until its holder brings one, and its
         holder hears of it where it would before the token ends.
@@ -105,6 +108,7 @@ class TestRecheck:
         assert "docs/people.md#recheck" in found.stdout + found.stderr
 
 
+@pytest.mark.forked
 def test_outlives_the_token(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tasks end with the session, one goes on when the token has expired, and ends by the logout."""
     with people_place(tmp_path_factory.mktemp("people"), 'ends = "session"') as people:

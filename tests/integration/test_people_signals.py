@@ -83,6 +83,7 @@ def test_all_sessions(people: People) -> None:
         until(lambda: one.ended and two.ended)
 
 
+@pytest.mark.forked
 def test_an_account(people: People) -> None:
     """Whose account is disabled gets no task however they log in, over a restart too, until the account is enabled."""
     agent, who = people.agent, iss_sub(people.idp.issuer.url, "dave")

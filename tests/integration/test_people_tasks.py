@@ -108,6 +108,7 @@ class TestForAlice:
             assert "corp|alice" == below.person.name
         assert ("alice", HELPER, [HELPER, CHAT]) == (seen["subject"], seen["actor"], seen["actors"])
 
+    @pytest.mark.forked
     def test_her_token_ends(self, people: People) -> None:
         """The task ends with alice's token, and with it what it was given; the holder is told before, and why after."""
         told: list[str] = []
@@ -200,6 +201,7 @@ class TestForMany:
             for number in range(10):
                 group.create_task(one(number))
 
+    @pytest.mark.forked
     async def test_behind_a_guard(self, people: People) -> None:
         """A server whose guard lets in two people's requests uses the task of each for their own, and never the
         other's, whichever task the program takes: of a thousand requests, fifty at once, none is mixed up.

@@ -147,6 +147,7 @@ def test_what_was_named(agent: AgentProcess, tmp_path: Path) -> None:
     assert 1 == sum(each["begins"] for each in found["replay"]["denied"])
 
 
+@pytest.mark.forked
 def test_a_live_task(agent: AgentProcess, tmp_path: Path) -> None:
     """A task that is alive and would lose something is told, and the command ends with 1."""
     with SyncClient(agent.socket) as client, client.task("living") as task:
@@ -217,6 +218,7 @@ def be_older(database: Path, by_ms: int) -> None:
     connection.close()
 
 
+@pytest.mark.forked
 def test_enough_evidence(tmp_path: Path) -> None:
     """After 30 days and 20 tasks it is proposed without being asked twice."""
     with make_agent() as agent:

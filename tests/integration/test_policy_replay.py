@@ -103,6 +103,8 @@ def test_an_export_without_its_sets(agent: AgentProcess, types: Path, tmp_path: 
     assert None is replay(agent, types, "--records", str(tmp_path / "out"), status=1)["wider"]
 
 
+@pytest.mark.forked
+@pytest.mark.forked
 @pytest.mark.parametrize(
     ("more", "code"),
     [

@@ -13,6 +13,8 @@ from harness.looking import until
 from harness.taskagent import CONFIG, ISSUER, TYPES, write_type
 from sojourn import SyncClient
 
+pytestmark = pytest.mark.forked
+
 METRICS_PORT = 21_617 + os.getpid() % 1000
 GOOD = TYPES["two-places"]
 PARTS = ("refused", "last_good", "none")

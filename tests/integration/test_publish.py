@@ -137,6 +137,7 @@ def test_no_agent(tmp_path: Path) -> None:
     assert (3, set()) == (done.returncode, tree(tmp_path))
 
 
+@pytest.mark.forked
 def test_watch(tmp_path: Path) -> None:
     """With --watch the files follow the agent's keys, over a restart of it, until Ctrl-C."""
     with trust_agent() as agent:

@@ -50,6 +50,7 @@ def test_an_id_that_is_not_its_own(agent: AgentProcess) -> None:
     assert (1, "PERMISSION_DENIED") == (status, error["code"])
 
 
+@pytest.mark.forked
 def test_a_watch_over_a_rotation(agent: AgentProcess) -> None:
     """A watch stays open over a rotation: the SVID that is due is new, the other stays."""
     with run(agent, "watch", "-updates", "2", "-timeout", "20s") as program:

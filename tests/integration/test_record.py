@@ -64,6 +64,7 @@ class TestUses:
         assert value(shop, 'sojourn_task_tokens_issued_total{type="support"}') >= 1
         assert value(shop, 'sojourn_tasks_ended_total{state="completed",type="support"}') >= 1
 
+    @pytest.mark.forked
     def test_over_kills(self, shop: OrderShop, tmp_path: Path) -> None:
         """What a service has told, and was answered, is there after the service was killed, and after the agent was."""
         task = shop.client.begin_task("support", params={"order": "O-1"})
@@ -84,6 +85,7 @@ class TestUses:
         assert {"order:read": 3, "order:refund": 0} == used(ended)
         until(lambda: "sojourn_validators 1.0" in metrics(shop), "the shop's guard hears of tasks again")
 
+    @pytest.mark.forked
     def test_of_class_high(self, shop: OrderShop) -> None:
         """What each token of class high was used for is on disk before the service serves it, without the values of a
         query; and broken glass is read from that by whoever reviews it.
@@ -114,6 +116,7 @@ class TestRefusals:
             pass
         assert before + 1 == value(shop, series)
 
+    @pytest.mark.forked
     def test_tries_at_the_orders_of_others(self, shop: OrderShop) -> None:
         """Hundreds of tries at others' orders are counted with the task, some of them told one by one, and the journal
         does not grow by them.

@@ -93,6 +93,7 @@ class TestChanges:
             assert NO_IDENTITY == refusal(wire.x509)
         assert (OK, made.id) == (result.status.code, result.id)
 
+    @pytest.mark.forked
     def test_an_expiry_ends_the_stream(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
         """An entry serves until its expiry; then its stream ends, and `explain` says so."""
         admin.register(f"/expiring/{uid}", f"unix:uid:{uid}", expires_at=int(time.time()) + 2)
@@ -131,6 +132,7 @@ class TestParents:
         assert admin.status().node_id == f"spiffe://{made.parent_id.trust_domain}{made.parent_id.path}"
 
 
+@pytest.mark.forked
 @pytest.mark.root
 def test_a_thousand_entries(agent: AgentProcess) -> None:
     """With a thousand entries each caller has exactly those whose selectors are all its own."""

@@ -61,6 +61,7 @@ def check_good(svid: Any, bundle: bytes) -> None:
     assert [svid.spiffe_id] == uris(leaf)
 
 
+@pytest.mark.forked
 @HOW
 def test_an_open_stream(agent: AgentProcess, how: signal.Signals) -> None:
     """A stream ends with UNAVAILABLE and nothing else until the agent is back; the certificate of before stays good."""
@@ -103,6 +104,7 @@ def test_streams_that_begin_at_the_last_moment(agent: AgentProcess) -> None:
         assert 0 == agent.process.wait(timeout=15)
 
 
+@pytest.mark.forked
 @HOW
 def test_calls_under_way(agent: AgentProcess, how: signal.Signals) -> None:
     """Of calls made without a pause over a restart each is answered or ends with UNAVAILABLE."""
@@ -159,6 +161,7 @@ def test_jwts_of_before(agent: AgentProcess) -> None:
     assert {"UNAVAILABLE"} >= codes
 
 
+@pytest.mark.forked
 @HOW
 def test_our_own_client(agent: AgentProcess, how: signal.Signals) -> None:
     """The SDK's watch comes back by itself with a new certificate, and tells of nothing but that nobody answers."""
@@ -189,6 +192,7 @@ def test_a_go_client(agent: AgentProcess, client: Path, how: signal.Signals) -> 
     assert (before["spiffe_ids"], True) == (after["spiffe_ids"], before["serials"] != after["serials"])
 
 
+@pytest.mark.forked
 @pytest.mark.root
 @pytest.mark.go
 def test_mutual_tls(agent: AgentProcess, client: Path) -> None:

@@ -121,6 +121,7 @@ def everything(agent: AgentProcess) -> dict[str, Any]:
 
 
 class TestSpreadsheet:
+    @pytest.mark.forked
     def test_an_ordinary_session(self, agent: AgentProcess, tmp_path: Path) -> None:
         """A reviewer sees what is overdue, has it written to a spreadsheet, decides there, and has the decisions made:
         each is a record with its evidence, and nothing is granted or changed by it.
@@ -197,6 +198,7 @@ class TestSpreadsheet:
         } == {each["item"]: each["code"] for each in found["faults"]}
         assert [] == records(agent, "review_decided")
 
+    @pytest.mark.forked
     def test_it_grants_nothing(self, agent: AgentProcess, tmp_path: Path) -> None:
         """Whatever stands in a spreadsheet that is read back, nobody has more by it than before: rows of what there is
         not, verdicts that grant, further columns, and the digest of another item.
@@ -299,6 +301,7 @@ class TestDecide:
 
 
 class TestOverdue:
+    @pytest.mark.forked
     def test_no_new_task(self, agent: AgentProcess) -> None:
         """With `block_new` no task begins and none is accepted while the review is overdue; live ones go on, and once
         somebody has reviewed it tasks begin again. A reload that would block one more type says so before.
@@ -323,6 +326,7 @@ class TestOverdue:
         until(lambda: not agent.json("review", "list", "--overdue", "--owner", "nobody")["items"], 30)
         until(lambda: "task" == begin(agent, "blocked")["event"], 30)
 
+    @pytest.mark.forked
     def test_live_tasks_go_on(self, agent: AgentProcess) -> None:
         """A task that lives when the review of its type becomes overdue goes on, and is handed on to nobody new."""
         agent.register("/third", f"unix:uid:{THIRD_UID}")
@@ -337,6 +341,7 @@ class TestOverdue:
             denied = agent.json("audit", "list", "--denied", "--by", str(THIRD_UID))["records"]
             assert "delegation_denied" in [each["event"] for each in denied]
 
+    @pytest.mark.forked
     def test_it_is_told_once(self, agent: AgentProcess) -> None:
         """A review that becomes overdue is recorded and logged once, also over restarts and reloads, and is told by
         `sojourn doctor` and `sojourn status` for as long as it is so.
@@ -362,6 +367,7 @@ class TestOverdue:
         done = agent.run("policy", "check", str(agent.folder / "types"), check=False)
         assert "needs review_every" in done.stdout + done.stderr
 
+    @pytest.mark.forked
     def test_dates_outlive_the_agent(self, agent: AgentProcess) -> None:
         """The date of a type is the same after a restart, and after its file was taken away and came back."""
         before = shown(agent, "type:soon")["item"]["due_at"]
@@ -392,6 +398,7 @@ def test_pages(agent: AgentProcess) -> None:
     assert "items are shown" in agent.run("review", "list", "--limit", "3").stderr
 
 
+@pytest.mark.forked
 def test_approval_history() -> None:
     """What was asked for is found again with what came of it: approved, denied, or given up, by whom, and how long it
     waited.

@@ -37,6 +37,7 @@ def leaf(svid: object) -> x509.Certificate:
     return x509.load_der_x509_certificate(data[: 4 + int.from_bytes(data[2:4], "big")])
 
 
+@pytest.mark.forked
 def test_streams_hear_of_it_together(agent: AgentProcess) -> None:
     """At a rotation every open stream gets one message with the same new certificate, while the old one is good."""
     with Wire(agent.socket) as one, Wire(agent.socket) as two:
@@ -66,6 +67,7 @@ def test_status_tells_when(agent: AgentProcess) -> None:
         assert svid.rotate_at < svid.not_after
 
 
+@pytest.mark.forked
 def test_nothing_is_renewed_for_nobody(agent: AgentProcess) -> None:
     """A certificate that nobody watches is dropped when its renewal is due."""
     with Admin(agent.admin_socket) as admin:
@@ -76,6 +78,7 @@ def test_nothing_is_renewed_for_nobody(agent: AgentProcess) -> None:
         admin.delete(made.id)
 
 
+@pytest.mark.forked
 @pytest.mark.root
 @pytest.mark.go
 async def test_our_server_and_a_go_client(agent: AgentProcess, client: Path) -> None:

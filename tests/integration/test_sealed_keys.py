@@ -91,6 +91,7 @@ def configured(agent: AgentProcess, config: str) -> None:
     agent.config.write_text(config)
 
 
+@pytest.mark.forked
 def test_sealed_and_back(agent: AgentProcess) -> None:
     """Keys in clear are sealed at a start, with the same SVIDs and bundle afterwards, and the other way round; after that
     no file of the agent has one of them in clear.
@@ -136,6 +137,7 @@ def test_without_the_key(agent: AgentProcess, config: str) -> None:
     agent.start()
 
 
+@pytest.mark.forked
 def test_backups(agent: AgentProcess) -> None:
     """A backup of sealed keys needs their key, has none in clear, and is restored here by it and elsewhere without."""
     configured(agent, sealed_by(agent))

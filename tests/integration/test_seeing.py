@@ -123,6 +123,7 @@ class TestWhy:
 
 
 class TestFailures:
+    @pytest.mark.forked
     @pytest.mark.root
     def test_who_was_refused(self, own: AgentProcess) -> None:
         """Refusals for want of an identity are shown by user, with the last process and how often, the newest first."""
@@ -161,6 +162,7 @@ class TestFailures:
 
 
 class TestWatch:
+    @pytest.mark.forked
     def test_blocks(self, own: AgentProcess) -> None:
         """Without a terminal each change is one block, and nothing is printed as long as nothing changes."""
         with Watch(own, "explain", "--selectors", "unix:uid:7", "--watch", "--interval", "100ms") as watch:
@@ -203,6 +205,7 @@ class TestWatch:
             watch.says('"streams": []')
             assert 0 == watch.stop()
 
+    @pytest.mark.forked
     def test_a_restart(self, own: AgentProcess) -> None:
         """An agent that stops is waited for, told once, and shown again when it is back."""
         with Watch(own, "status", "--watch", "--interval", "100ms") as watch:
@@ -226,6 +229,7 @@ class TestWatch:
             watch.says("waiting: ")
             assert 0 == watch.stop()
 
+    @pytest.mark.forked
     def test_a_small_terminal(self, own: AgentProcess) -> None:
         """What has no room on the screen is counted, so that the top stays in view."""
         for number in range(40):

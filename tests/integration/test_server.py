@@ -166,6 +166,7 @@ class TestASpireAgent:
             until(lambda: fetched(agent, tmp_path / "svids"), "the workload has its SVID", 60)
 
 
+@pytest.mark.forked
 class TestANodeOfOurs:
     def test_it_joins_and_serves(self, server: ServerProcess, tmp_path: Path) -> None:
         """An agent of ours joins by a token, by a name that entries had before it came, and workloads have their SVIDs."""
@@ -213,6 +214,7 @@ def joining(server: ServerProcess, folder: Path, said: str, address: str = "") -
 
 
 class TestOneText:
+    @pytest.mark.forked
     def test_it_joins(self, server: ServerProcess, tmp_path: Path) -> None:
         """By the one text of `token generate` an agent that has nothing becomes a node, and runs by what that has left."""
         said = server.json("token", "generate", "--node", "by-text")["join"]
@@ -226,6 +228,7 @@ class TestOneText:
         with agent:
             assert server.json("agent", "show", "by-text")["spiffe_id"] == agent.json("status")["node_id"]
 
+    @pytest.mark.forked
     def test_another_server(self, server: ServerProcess, own_server: ServerProcess, tmp_path: Path) -> None:
         """At the address of another server of the same trust domain nothing is said: it has another bundle."""
         made = server.json("token", "generate", "--node", "elsewhere")
@@ -238,6 +241,7 @@ class TestOneText:
         (tmp_path / "other").mkdir()
         assert 0 == joining(server, tmp_path / "other", made["join"]).returncode
 
+    @pytest.mark.forked
     def test_a_used_one(self, server: ServerProcess, tmp_path: Path) -> None:
         """A text whose token is used up leaves no configuration behind."""
         said = server.json("token", "generate", "--node", "used")["join"]
@@ -246,6 +250,7 @@ class TestOneText:
             assert status == joining(server, tmp_path / name, said).returncode
         assert not list((tmp_path / "two").glob("agent*"))
 
+    @pytest.mark.forked
     def test_a_configuration_that_is_there(self, server: ServerProcess, tmp_path: Path) -> None:
         """A configuration is not written over, and the token is not used up."""
         said = server.json("token", "generate", "--node", "written")["join"]
@@ -268,6 +273,7 @@ class TestOneText:
         assert (1, True, []) == (done.returncode, "127.0.0.1:1" in done.stderr, list(tmp_path.iterdir()))
 
 
+@pytest.mark.forked
 class TestNodeApi:
     async def test_a_foreign_bundle(self, server: ServerProcess, own_server: ServerProcess) -> None:
         """A node has the bundle of a trust domain that is set at the server."""
@@ -309,6 +315,7 @@ class TestNodeApi:
 
 
 class TestOperators:
+    @pytest.mark.forked
     def test_the_status(self, server: ServerProcess, tmp_path: Path) -> None:
         """`sojourn server status` tells who it is, where nodes connect, and how many there are."""
         with ours(server, tmp_path / "node", "counted"):
@@ -382,6 +389,7 @@ class TestOperators:
         assert gone not in {each["id"] for each in left}
 
 
+@pytest.mark.forked
 class TestSpiresCommands:
     def test_tokens(self, server: ServerProcess) -> None:
         """`spire-server token generate -spiffeID` makes the entry that gives the node this alias."""
@@ -453,6 +461,7 @@ class TestStarts:
         with pytest.raises(RuntimeError, match="uses the data folder"):
             second.start()
 
+    @pytest.mark.forked
     def test_everything_is_there_again(self, own_server: ServerProcess, tmp_path: Path) -> None:
         """A server that was killed has nodes, entries, bans and unused tokens as before."""
         with ours(own_server, tmp_path / "node", "kept"):

@@ -80,6 +80,7 @@ def selectors(server: ServerProcess) -> set[str]:
     return set(server.json("agent", "show", NODE_ID)["selectors"])
 
 
+@pytest.mark.forked
 def test_a_node_of_ours(server: ServerProcess, api: KubeApi, token: Path, tmp_path: Path) -> None:
     """A node in a pod joins by the pod's token, has the entries of its selectors, and attests anew by the token of then
     when it is evicted, as the same node; the stream of its workload goes on. Nobody writes down a token.
@@ -146,6 +147,7 @@ def test_what_makes_no_node(
     assert [] == server.json("agent", "list")["nodes"]
 
 
+@pytest.mark.forked
 def test_while_kubernetes_is_away(server: ServerProcess, api: KubeApi, token: Path, tmp_path: Path) -> None:
     """While Kubernetes gives no answer nobody joins, the server's log says so once, and a node that waits joins afterwards."""
     api.raw = (503, b"{}")

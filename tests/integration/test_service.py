@@ -139,6 +139,7 @@ def test_an_operator_revokes(shared: AgentProcess, tickets: httpx.Client, worklo
         until(lambda: ask(tickets, token).status_code == 401, "the token is dead")
 
 
+@pytest.mark.forked
 def test_the_agent_is_gone() -> None:
     """A service whose agent is gone lets nobody in, and lets new tokens in once an agent is there again."""
     with make_agent() as agent:

@@ -187,6 +187,7 @@ def caller(place: Place, server: str) -> Iterator[Caller]:
         yield Caller(place, server, task)
 
 
+@pytest.mark.forked
 def test_a_shop(place: Place) -> None:
     """The guide's shop refunds the amount of the task on its order and reads that order, and nothing else."""
     pytest.importorskip("fastapi")
@@ -212,6 +213,7 @@ class TestServers:
         """The guide's service answers 403 to an action that the token has not, or that there is none of."""
         assert 403 == caller.call(caller.token(), "DELETE")
 
+    @pytest.mark.forked
     def test_another_ticket(self, caller: Caller) -> None:
         """The guide's service answers 403 for another ticket's number."""
         assert 403 == caller.call(caller.token(), ticket="43")
@@ -297,6 +299,7 @@ class TestClients:
 
         return both
 
+    @pytest.mark.forked
     def test_http(self, printed: Callable[[str, str], list[str]]) -> None:
         """call_http.py prints what the guide says."""
         ticket, *rest = printed("tickets_fastapi.py", "call_http.py")
@@ -308,6 +311,7 @@ class TestClients:
         generate(place.folder)
         assert [f"for {CALLER}", "PERMISSION_DENIED"] == printed("tickets_grpc.py", "call_grpc.py")
 
+    @pytest.mark.forked
     def test_mcp(self, printed: Callable[[str, str], list[str]]) -> None:
         """call_mcp.py prints what the guide says."""
         ticket, *rest = printed("tickets_mcp.py", "call_mcp.py")
@@ -316,6 +320,7 @@ class TestClients:
         assert rest[1].startswith("refused: ")
         assert "ticket:delete" in rest[1]
 
+    @pytest.mark.forked
     def test_mcp_of_before(self, place: Place, printed: Callable[[str, str], list[str]]) -> None:
         """A client of the protocol with sessions, which holds a stream open, gets the same."""
         text = (place.folder / "call_mcp.py").read_text()
@@ -325,6 +330,7 @@ class TestClients:
         ticket, *rest = printed("tickets_mcp.py", old.name)
         assert (f"ticket 42, for {CALLER}", 2) == (ticket, len(rest))
 
+    @pytest.mark.forked
     def test_mcp_stdio(self, printed: Callable[[str, str], list[str]]) -> None:
         """call_mcp_stdio.py prints what the guide says."""
         pytest.importorskip("mcp")
@@ -337,6 +343,7 @@ class TestClients:
         assert ("ticket 42", "read_ticket was not called: its task is for another 'ticket'") == (ticket, refusal)
 
 
+@pytest.mark.forked
 class TestCommands:
     @pytest.mark.curl
     def test_through_the_proxy(self, place: Place) -> None:

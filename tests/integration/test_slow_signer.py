@@ -16,6 +16,8 @@ from sojourn.http2.server import Server
 from sojourn.limits import PUBLIC_REQUEST_MAX_BYTES
 from sojourn.sdk.client.client import Client
 
+pytestmark = pytest.mark.forked
+
 SIGNED_SECONDS = 1.0
 FETCHES = 50
 AUDIENCES = 30

@@ -15,6 +15,8 @@ from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.upstream.node_keep import ENTRIES
 
+pytestmark = pytest.mark.forked
+
 P256 = ec.SECP256R1()
 
 

@@ -23,6 +23,8 @@ from sojourn.upstream.authorized_entries import Authorized
 from sojourn.upstream.connection import ServerConnection
 from sojourn.upstream.node_attestation import AttestedNode, JoinToken, X509Pop, attest, renew
 
+pytestmark = pytest.mark.forked
+
 DOMAIN = TrustDomain("spire.example")
 P256 = ec.SECP256R1()
 

@@ -30,6 +30,7 @@ def configured(agent: AgentProcess, text: str) -> tuple[int, list[str]]:
 
 
 class TestSocketPaths:
+    @pytest.mark.forked
     @pytest.mark.parametrize("which", ["socket", "admin_socket"])
     def test_taken_by_another_agent(self, agent: AgentProcess, which: str) -> None:
         """An agent does not take the socket of one that runs: it says so, and the other goes on."""
@@ -42,6 +43,7 @@ class TestSocketPaths:
                 assert ["spiffe://example.org/a"] == wire.x509_ids()
         assert "something answers at" in text
 
+    @pytest.mark.forked
     def test_taken_by_a_listener(self, agent: AgentProcess) -> None:
         """A socket that anything listens on is left alone."""
         with socket.socket(socket.AF_UNIX) as listener:
@@ -62,6 +64,7 @@ class TestSocketPaths:
             with Admin(agent.admin_socket) as admin:
                 assert 0 == admin.status().entries
 
+    @pytest.mark.forked
     @pytest.mark.parametrize(
         ("which", "kind"),
         [
@@ -94,6 +97,7 @@ class TestSocketPaths:
         assert (kind == "symlink to a file") == target.exists()
         assert "is not a socket: it was left alone" in text
 
+    @pytest.mark.forked
     def test_symlink_to_a_live_socket(self, agent: AgentProcess) -> None:
         """A symlink is not followed, even to a socket."""
         target = agent.folder / "live"
@@ -104,16 +108,19 @@ class TestSocketPaths:
             assert "is not a socket" in refused(agent)
         assert os.path.islink(agent.socket)
 
+    @pytest.mark.forked
     def test_in_a_folder_that_others_may_write(self, agent: AgentProcess) -> None:
         """In a folder where others may replace the socket none is made."""
         os.chmod(agent.folder / "run", 0o777)
         assert "can be written by others" in refused(agent)
 
+    @pytest.mark.forked
     def test_too_long(self, agent: AgentProcess) -> None:
         """A path that no socket can have is refused as such."""
         agent.socket = str(agent.folder / ("s" * 120))
         assert "longer than a Unix socket's may be" in refused(agent)
 
+    @pytest.mark.forked
     def test_abstract(self, agent: AgentProcess) -> None:
         """An abstract address, which has no permissions, is refused."""
         status, lines = start(agent, "--socket", "unix-abstract:x")
@@ -150,6 +157,7 @@ FAULTS = [  # a line of the file, and the key that is at fault in it
 
 
 class TestConfiguration:
+    @pytest.mark.forked
     def test_all_faults_at_once(self, agent: AgentProcess) -> None:
         """Every fault is told in one line, with its place and its key, and nothing has been made."""
         status, lines = configured(agent, "\n".join(text for text, _ in FAULTS))
@@ -159,6 +167,7 @@ class TestConfiguration:
         assert len(expected) == len(lines)
         assert not Path(agent.socket).exists()
 
+    @pytest.mark.forked
     @pytest.mark.parametrize(
         ("text", "line"),
         [("trust_domain = \n", 1), ("[log]\n[identity\n", 2), ('trust_domain = "a"\ntrust_domain = "b"\n', 2)],
@@ -170,6 +179,7 @@ class TestConfiguration:
         assert said.startswith("error: agent.toml: not TOML: ")
         assert f"line {line}" in said
 
+    @pytest.mark.forked
     def test_attestors(self, agent: AgentProcess) -> None:
         """Attestors check their own tables: all faults of all of them are told, and which ones are installed."""
         status, lines = configured(agent, '[attestors.unix]\npaths = true\nsha256 = "yes"\n[attestors.slurm]\n')
@@ -180,6 +190,7 @@ class TestConfiguration:
             "error: attestors.unix.sha256: must be true or false [invalid_config]",
         ] == sorted(lines)
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("kind", ["missing", "FIFO", "not UTF-8"])
     def test_a_file_that_is_none(self, agent: AgentProcess, kind: str) -> None:
         """A configuration that cannot be read is refused with the reason; nothing is waited for."""
@@ -287,6 +298,7 @@ signal.signal = changed
 """
 
 
+@pytest.mark.forked
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_at_any_instant(agent: AgentProcess, number: signal.Signals) -> None:
     """There is no instant in the agent's end in which a signal would cut it short."""

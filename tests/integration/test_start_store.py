@@ -31,12 +31,14 @@ def stopped(agent: AgentProcess) -> AgentProcess:
 
 
 class TestDataFolder:
+    @pytest.mark.forked
     def test_in_use(self, agent: AgentProcess) -> None:
         """A second agent on one data folder is refused and told which process has it."""
         with AgentProcess() as other:
             agent.data_dir = other.data_dir
             assert f"another agent (process {other.pid}) uses the data folder" in refused(agent)
 
+    @pytest.mark.forked
     def test_in_use_without_its_lock_file(self, agent: AgentProcess) -> None:
         """Removing the lock file of an agent that runs lets no second one at its database."""
         with AgentProcess() as other:
@@ -50,6 +52,7 @@ class TestDataFolder:
             agent.kill()
             agent.start()
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_on_a_read_only_file_system(self, agent: AgentProcess) -> None:
         """A data folder on a read-only file system is refused with the reason."""
@@ -58,6 +61,7 @@ class TestDataFolder:
         text = refused(agent, before=("unshare", "-m", "sh", "-c", mount, "sh"))
         assert "Read-only file system" in text
 
+    @pytest.mark.forked
     @pytest.mark.root
     def test_of_another_user(self, agent: AgentProcess) -> None:
         """A data folder of another user is refused, even by root."""
@@ -65,18 +69,21 @@ class TestDataFolder:
         os.chown(agent.data_dir, 4401, 4401)
         assert "is not a folder of user 0's" in refused(agent)
 
+    @pytest.mark.forked
     def test_that_others_may_write(self, agent: AgentProcess) -> None:
         """A data folder that others may write is refused with what to do."""
         agent.data_dir.mkdir()
         os.chmod(agent.data_dir, 0o777)
         assert "chmod go-w" in refused(agent)
 
+    @pytest.mark.forked
     def test_that_is_a_file(self, agent: AgentProcess) -> None:
         """A file in place of the data folder is refused and left alone."""
         agent.data_dir.write_text("precious")
         assert "cannot make the data folder" in refused(agent)
         assert "precious" == agent.data_dir.read_text()
 
+    @pytest.mark.forked
     def test_of_another_trust_domain(self, stopped: AgentProcess) -> None:
         """The keys of one trust domain do not serve another."""
         text = refused(stopped, "--trust-domain", "other.org")
@@ -92,6 +99,7 @@ def kept_keys(agent: AgentProcess) -> list[Path]:
 
 
 class TestKeys:
+    @pytest.mark.forked
     @pytest.mark.parametrize("mode", [0o644, 0o620])
     def test_that_others_may_read(self, stopped: AgentProcess, mode: int) -> None:
         """A key file that others may read is refused, whichever it is of those that nothing could take the place of."""
@@ -100,6 +108,7 @@ class TestKeys:
             assert f"{str(key)!r} can be read by others: chmod 600 it" in refused(stopped)
             key.chmod(0o600)
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("content", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\n"])
     def test_that_are_damaged(self, stopped: AgentProcess, content: bytes) -> None:
         """A damaged key file is refused and not written over."""
@@ -122,6 +131,7 @@ class TestKeys:
         TestDatabase.check_told(stopped, "audit_key_lost")
         assert (0o600, True) == (stat.S_IMODE(key.stat().st_mode), spoiled != key.read_bytes())
 
+    @pytest.mark.forked
     @pytest.mark.root
     @pytest.mark.parametrize("spoil", [lambda keys: keys.chmod(0o777), lambda keys: os.chown(keys, 4401, 4401)])
     def test_in_a_folder_that_others_may_write(self, stopped: AgentProcess, spoil: Callable[[Path], None]) -> None:
@@ -129,6 +139,7 @@ class TestKeys:
         spoil(stopped.data_dir / "keys")
         assert str(stopped.data_dir / "keys") in refused(stopped)
 
+    @pytest.mark.forked
     def test_that_are_no_folder(self, agent: AgentProcess) -> None:
         """A file in the place of the folder of keys is refused and left alone."""
         agent.data_dir.mkdir(mode=0o700)
@@ -136,6 +147,7 @@ class TestKeys:
         assert "cannot make the folder" in refused(agent)
         assert "precious" == (agent.data_dir / "keys").read_text()
 
+    @pytest.mark.forked
     def test_that_are_symlinks(self, stopped: AgentProcess) -> None:
         """A key file is not read through a symlink."""
         [*_, key] = sorted((stopped.data_dir / "keys").iterdir())
@@ -145,6 +157,7 @@ class TestKeys:
 
 
 class TestDatabase:
+    @pytest.mark.forked
     @pytest.mark.parametrize("damage", ["garbage", "header", "page", "cut", "empty", "foreign", "newer", "name"])
     def test_that_is_damaged(self, stopped: AgentProcess, damage: str) -> None:
         """A database that is damaged, empty, foreign or from the future is refused, and stays as it is."""
@@ -155,6 +168,7 @@ class TestDatabase:
         assert before == path.read_bytes()
         assert "database" in text
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("kind", ["symlink", "folder", "writable by others"])
     def test_that_is_not_a_file_of_its_own(self, agent: AgentProcess, kind: str) -> None:
         """A database file that others may have made or may write is refused."""
@@ -170,12 +184,14 @@ class TestDatabase:
         assert "database" in refused(agent)
         assert not (agent.folder / "elsewhere").exists()
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("table", sorted(tables.metadata.tables))
     def test_without_one_of_its_tables(self, stopped: AgentProcess, table: str) -> None:
         """A database that has lost a table, as of a backup in part, is refused: an empty one would be taken for it."""
         _sqlite(stopped.data_dir / "sojourn.db", f"DROP TABLE {table}")
         assert table in refused(stopped)
 
+    @pytest.mark.forked
     @pytest.mark.parametrize(
         ("statement", "says"),
         [
@@ -194,6 +210,7 @@ class TestDatabase:
         _sqlite(stopped.data_dir / "sojourn.db", statement)
         assert says in refused(stopped)
 
+    @pytest.mark.forked
     def test_of_another_trust_domain(self, agent: AgentProcess) -> None:
         """Where the keys were moved away, entries of another trust domain are not signed by the new ones."""
         with agent:
@@ -202,6 +219,7 @@ class TestDatabase:
         text = refused(agent, "--trust-domain", "other.org")
         assert '"spiffe://example.org/web" is not a member of trust domain "other.org"' in text
 
+    @pytest.mark.forked
     def test_that_is_gone(self, stopped: AgentProcess) -> None:
         """An agent whose database was removed starts anew, and says that it has lost what was in it."""
         (stopped.data_dir / "sojourn.db").unlink()
@@ -212,6 +230,7 @@ class TestDatabase:
         shutil.rmtree(stopped.data_dir / "keys")
         self.check_told(stopped, "audit_key_lost", "root_lost")
 
+    @pytest.mark.forked
     def test_that_was_put_back(self, stopped: AgentProcess, tmp_path: Path) -> None:
         """An agent on a database of earlier says that it has forgotten what came since, and counts its starts on:
         validators take no feed of an epoch that was.
@@ -231,6 +250,7 @@ class TestDatabase:
         stopped.start()
         assert epoch + 3 == stopped.json("status")["epoch"]
 
+    @pytest.mark.forked
     def test_whose_number_of_starts_cannot_be_read(self, stopped: AgentProcess) -> None:
         """A file of the last start's number that says none is refused, in one sentence with the cure."""
         (stopped.data_dir / "epoch").write_text("x\n")

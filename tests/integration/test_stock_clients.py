@@ -121,6 +121,7 @@ class TestSocket:
         """A JWT-SVID as authorization grant (RFC 7523, 2.1)."""
         check_good(ground, ask(ground.agent, ground.socket, wanted(JWT_BEARER, assertion=ground.svid())))
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("ask", stock())
     def test_refusals(self, ground: Ground, ask: Ask) -> None:
         """A refusal reaches the client's user as the client reports such: with the code of the RFC."""
@@ -135,6 +136,7 @@ class TestSocket:
 class TestHttps:
     """Over HTTPS a client shows an SVID: a JWT-SVID in the request, or an X.509-SVID in TLS."""
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("ask", stock(*WITH_CLIENT))
     def test_client_credentials_with_an_assertion(self, ground: Ground, ask: Ask) -> None:
         """A JWT-SVID as client assertion; a second call with the same one is refused."""
@@ -143,6 +145,7 @@ class TestHttps:
         with pytest.raises(Refused, match="invalid_client"):
             ask(ground.agent, ground.https, asked)
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("ask", stock(*WITH_CLIENT))
     def test_client_credentials_with_a_certificate(self, ground: Ground, ask: Ask) -> None:
         """Mutual TLS with the X.509-SVID, the SPIFFE ID as client_id; the token is bound to it (RFC 8705)."""
@@ -153,6 +156,7 @@ class TestHttps:
         """Token exchange of a JWT-SVID over mutual TLS."""
         check_good(ground, ask(ground.agent, ground.mutual, wanted(EXCHANGE, ground.svid())), certified=True)
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("ask", stock(*WITH_CLIENT))
     def test_without_credentials(self, ground: Ground, ask: Ask) -> None:
         """Who shows neither is no client, whatever it calls itself."""

@@ -82,6 +82,7 @@ def test_a_half_closed_stream_still_holds(shared: AgentProcess, service: SyncCli
         assert ("completed", "success") == ((ended := stream.hear().ended).state, ended.reason)
 
 
+@pytest.mark.forked
 def test_time_is_up(holder: Caller, service: SyncClient, feed: Feed) -> None:
     """A task is over at its deadline, and its holder is told."""
     task, token = begun(holder, max_seconds=2)

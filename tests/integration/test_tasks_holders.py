@@ -65,6 +65,7 @@ def session(shared: AgentProcess, script: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.forked
 def test_descendants_may_use_a_session_task(shared: AgentProcess, service: SyncClient) -> None:
     """A grandchild of a session task's holder gets a token of the task, and the token is dead when the command ends."""
     with session(shared, f"sh -c '{CHILD}; true'; echo; read line") as run:
@@ -121,6 +122,7 @@ def test_a_task_bound_to_the_caller(holder: Caller, service: SyncClient, feed: F
     check_over(service, feed, task, token, {"revoked: holder_exited"})
 
 
+@pytest.mark.forked
 def test_a_task_bound_to_an_ancestor(shared: AgentProcess, service: SyncClient, feed: Feed) -> None:
     """A helper may bind a task to an ancestor; it outlives the helper and ends with the ancestor."""
     script = f"id=$({COMMAND[0]} task begin --type triage-ticket); echo $id; {COMMAND[0]} task token $id; read line"

@@ -94,6 +94,7 @@ def test_streams(admin: Admin, fleet: Fleet) -> None:
             assert NO_IDENTITY == refusal(lambda stream=stream: next(stream))  # type: ignore[misc]
 
 
+@pytest.mark.forked
 def test_rotation(admin: Admin, fleet: Fleet) -> None:
     """SVIDs of ten seconds are renewed on the streams of every member, and stay those of its own ID."""
     fleet.register("/brief/{unix.uid}", x509_svid_ttl=10)

@@ -12,6 +12,8 @@ from harness.lacking import lacking_program
 from harness.looking import until
 from harness.tsaplace import TsaKeys, TsaPlace
 
+pytestmark = pytest.mark.forked
+
 
 def test_a_checkpoint_is_stamped(tmp_path: Path) -> None:
     """A stamp is in force soon after the start; check and openssl both verify it offline by the authority's root."""
@@ -34,6 +36,7 @@ def test_a_checkpoint_is_stamped(tmp_path: Path) -> None:
             assert 1 == len(place.queries)
 
 
+@pytest.mark.forked
 def test_an_authority_of_others(tmp_path: Path) -> None:
     """A stamp that leads to none of the roots is said to be none, in status, doctor and log; the journal is signed on."""
     lacking_program("openssl")

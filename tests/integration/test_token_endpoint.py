@@ -134,6 +134,7 @@ def test_an_approval_over_curl(here: Chain) -> None:
         shell.kill()
 
 
+@pytest.mark.forked
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("content", "kind", "status"),

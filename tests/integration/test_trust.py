@@ -131,6 +131,7 @@ class TestWeb:
         (listener,) = web.json("status")["listeners"]
         assert ("trust", web.trust) == (listener["name"], listener["address"])
 
+    @pytest.mark.forked
     def test_new_certificate(self, tmp_path: Path) -> None:
         """A certificate that was renewed in its files is shown within seconds."""
         place = TlsPlace(tmp_path / "one")
@@ -196,6 +197,7 @@ class TestKeys:
         own.run("authority", "activate", made)
         assert {before, made} < kids(own)
 
+    @pytest.mark.forked
     def test_a_taint_is_one_command(self, own: AgentProcess) -> None:
         """The key that signs is tainted by one command: the next signs at once; revoked, it is in no document."""
         for kind in ("jwt", "jwt-rs256"):

@@ -14,6 +14,8 @@ from harness.nextrelease import NEXT, TABLE, modules_of, next_release
 from harness.raw import Admin, Wire
 from sojourn.store.tables import SCHEMA
 
+pytestmark = pytest.mark.forked
+
 CONFIG = f"""
 trust_domain = "example.org"
 node_name = "here"

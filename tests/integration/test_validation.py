@@ -224,6 +224,7 @@ def test_a_feed_tells_nothing_of_other_places(shared: AgentProcess, client: Sync
         assert [] == feed.heard_of(elsewhere.id)
 
 
+@pytest.mark.forked
 def test_a_feed_has_a_heartbeat(shared: AgentProcess) -> None:
     """A feed at whose audiences nothing happens sends heartbeats with the agent's time."""
     with Feed(shared.socket, ["https://nothing.example"]) as feed:
@@ -248,6 +249,7 @@ def test_feeds_that_are_refused(shared: AgentProcess, audiences: list[str], sent
         assert ("INVALID_ARGUMENT", sentence) == feed.end()
 
 
+@pytest.mark.forked
 def test_a_feed_ends_with_the_identity(agent: AgentProcess) -> None:
     """A feed is refused to a caller without identity, and ends when its caller loses the identity."""
     with Feed(agent.socket, [TICKETS]) as feed:

@@ -94,6 +94,7 @@ def test_odd_requests(witness: WitnessProcess) -> None:
     assert cosigned(witness, 0, 1)
 
 
+@pytest.mark.forked
 def test_idle_connections(witness: WitnessProcess) -> None:
     """Whoever holds thousands of connections, without a word or in the middle of one, keeps no log from its cosignature."""
     many = 10_000

@@ -28,6 +28,8 @@ from harness.witnessprocess import WitnessProcess
 from sojourn.tlog.checkpoints import Checkpoint
 from sojourn.tlog.notes import Note, Signer, VerifierKey
 
+pytestmark = pytest.mark.forked
+
 KILLS = 10
 
 

@@ -12,7 +12,7 @@ from harness.taskcalls import refusal, unary
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.forked, pytest.mark.root]
 SHOW = "/sojourn.v1.Tasks/ShowTask"
 
 

@@ -13,6 +13,8 @@ from harness.agent import AgentProcess, clean_environment
 from sojourn import Client, SyncClient, TaskVerifier
 from sojourn.errors import SojournError, Unreachable
 
+pytestmark = pytest.mark.forked
+
 ATTACKER = 4894
 PLACE = "https://tickets.example.org"
 

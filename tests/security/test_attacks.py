@@ -53,6 +53,7 @@ def agent() -> Iterator[AgentProcess]:
         yield running
 
 
+@pytest.mark.forked
 def test_heirs_that_die_at_once(agent: AgentProcess) -> None:
     """Heirs that go while a task is handed over to them end the task; the agent lives on and nothing is left."""
     agent.register("/agent/triage", f"unix:uid:{os.getuid()}")

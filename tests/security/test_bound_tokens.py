@@ -112,6 +112,7 @@ FORGED: dict[str, Callable[[], str]] = {
 }
 
 
+@pytest.mark.forked
 @pytest.mark.parametrize("name", FORGED)
 def test_F8_16_a_proof_that_is_not_good(client: SyncClient, task: str, name: str) -> None:
     """No proof that is forged, for something else, or not of now gets a token, and no token is counted for it."""
@@ -169,6 +170,7 @@ def test_F8_16_a_proof_over_a_restart() -> None:
             assert client.get_token(held.id, TICKETS, dpop_proof=proof(nonce=caught.value.nonce))
 
 
+@pytest.mark.forked
 def test_F8_16_a_proof_after_a_step_of_the_clock() -> None:
     """After the wall clock was set back, a proof that was used is not good again, and a new one needs a nonce."""
     with SteppedAgent() as agent, SyncClient(agent.socket) as client:
@@ -325,6 +327,7 @@ def test_the_agents_key_stays(shared: AgentProcess, client: SyncClient) -> None:
     assert '"d":' not in written
 
 
+@pytest.mark.forked
 def test_a_proof_is_nothing_else(shared: AgentProcess, client: SyncClient, task: str) -> None:
     """A proof by a task's key gets no other token: it is for another URL, and nobody can ask for one for the agent's."""
     token = client.get_token(task, TICKETS, bound="agent").token

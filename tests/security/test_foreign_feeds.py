@@ -35,6 +35,7 @@ def test_by_another_than_the_service(agent: AgentProcess, audiences: list[str]) 
         assert REFUSED == feed.end()
 
 
+@pytest.mark.forked
 def test_by_the_service_while_it_is(agent: AgentProcess) -> None:
     """A workload of the service hears of them, until it is that no more: another identity keeps nothing open."""
     entry = agent.register("/tickets", f"unix:uid:{os.getuid()}")
@@ -54,6 +55,7 @@ def test_where_no_service_is_named(agent: AgentProcess) -> None:
         assert feed.hear("snapshot")
 
 
+@pytest.mark.forked
 async def test_from_another_machine(agent: AgentProcess) -> None:
     """Over the network it is the SPIFFE ID of the connection that counts."""
     node = agent.json("status")["node_id"]

@@ -137,6 +137,7 @@ def counted(agent: AgentProcess, task: str) -> tuple[int, int]:
 
 
 class TestRaces:
+    @pytest.mark.forked
     def test_two_guards_and_an_envoy(self, agent: AgentProcess) -> None:
         """Fifty refunds at once, by several tokens, at two guards, at an Envoy and by hand: one goes through."""
         with (
@@ -296,6 +297,7 @@ class Uses(threading.Thread):
             return
 
 
+@pytest.mark.forked
 def test_kills(own: AgentProcess) -> None:
     """However often the agent is killed or stopped while uses race, no more than the limit are told, and all count."""
     agent, chance = own, random.Random(20)
@@ -355,6 +357,7 @@ class TestWhoDoesNotAsk:
             assert (0, 1) == counted(agent, task.id)
             assert ask(agent, token).valid
 
+    @pytest.mark.forked
     def test_an_agent_that_cannot_be_reached(self, agent: AgentProcess) -> None:
         """A guard that cannot ask lets no counted action through, and others as long as its feed is fresh."""
         with (

@@ -32,6 +32,8 @@ from sojourn._pb.spire.api.server.node.v1 import node_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.spiffe.x509svid import X509Svid
 
+pytestmark = pytest.mark.forked
+
 EXPIRED, NOT_ATTESTED, NOT_ACTIVE, BANNED, MUST_REATTEST = range(1, 6)
 MASK = types.EntryMask(spiffe_id=True, revision_number=True)
 USED = "failed to attest: join token does not exist or has already been used"

@@ -149,6 +149,7 @@ class TestCase35:
         """What stands in a text or a comment nests nothing."""
         assert task_type(cedar=f"// {'(' * 500}\n" + when(f'"{"(" * 500}" == ""'))
 
+    @pytest.mark.forked
     def test_a_thousand_types(self, tmp_path: Path) -> None:
         """As many types as are allowed are loaded; one more is refused as a whole."""
         for number in range(TASK_TYPES):
@@ -160,6 +161,7 @@ class TestCase35:
         with pytest.raises(InvalidPolicy, match=f"more than {TASK_TYPES}"):
             task_types.load(tmp_path)
 
+    @pytest.mark.forked
     def test_a_bomb_in_the_folder_of_a_running_agent(self) -> None:
         """The agent keeps the set that it has, says why, and goes on."""
         with make_agent() as agent:
@@ -286,6 +288,7 @@ async def test_case_103_entities_cannot_be_made(
         await room.engine.token(task, TICKETS, ())
 
 
+@pytest.mark.forked
 def test_the_running_agent_is_not_fooled_by_its_folder(tmp_path: Path) -> None:
     """A folder that others may write is not read: who may write it would decide."""
     del tmp_path

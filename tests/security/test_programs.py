@@ -48,6 +48,7 @@ def rounds(*arguments: str, below: bool = False) -> dict[str, int]:
 
 
 class TestRaces:
+    @pytest.mark.forked
     def test_a_number_that_is_used_again(self) -> None:
         """A connection whose process has ended is refused, though a process of root's has its number: each time.
 
@@ -56,6 +57,7 @@ class TestRaces:
         """
         assert {"refused": ROUNDS} == rounds("reuse", str(ROUNDS), below=True)
 
+    @pytest.mark.forked
     def test_another_program_at_any_moment(self) -> None:
         """A process that becomes another program while it is attested is refused, or is what it was at the connect."""
         found = rounds("exec", str(ROUNDS // 2), PYTHON, SLEEP)
@@ -63,6 +65,7 @@ class TestRaces:
         assert found["refused"] > 0
         assert sum(found.values()) >= ROUNDS // 2
 
+    @pytest.mark.forked
     def test_S9_another_program_before_the_accept(self) -> None:
         """What a process runs when its connection is accepted counts, and nothing that it ran before or runs after: who
         connects and becomes another program while the agent is busy is taken for that program.
@@ -116,6 +119,7 @@ class TestFiles:
         assert ([], True) == (paths(explained), f"unix:sha256:{digest}" in explained.selectors)
         assert "deleted or replaced" in reasons(explained)["unix:path"]
 
+    @pytest.mark.forked
     @pytest.mark.parametrize("kind", ["disk", "memory"])
     def test_rewritten_in_place(self, admin: Admin, tmp_path: Path, kind: str) -> None:
         """A program that was rewritten in place between two runs, with size and mtime as before, has the new digest.
@@ -231,6 +235,7 @@ class Hidden(AgentProcess):
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.forked
 def test_processes_that_are_hidden() -> None:
     """An agent that /proc hides other users' processes from says so, serves its own user, and refuses all others."""
     with Hidden(4952) as agent:

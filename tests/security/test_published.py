@@ -174,6 +174,7 @@ LIMITS: list[tuple[str, Any, int]] = [
 ]
 
 
+@pytest.mark.forked
 @pytest.mark.parametrize(("name", "make", "limit"), LIMITS, ids=[name for name, *_ in LIMITS])
 def test_SPIRE_1131_limits_are_where_they_are_said(admin: Admin, name: str, make: Any, limit: int) -> None:
     """One under a limit and at the limit is taken, one over it is not."""

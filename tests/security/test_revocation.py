@@ -24,6 +24,8 @@ from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
+pytestmark = pytest.mark.forked
+
 ID = "spiffe://example.org/agent/triage"
 ME = f"unix:uid:{os.getuid()}"
 DAY = timedelta(days=1)
@@ -99,6 +101,7 @@ def records(agent: AgentProcess) -> list[dict[str, Any]]:
     return [each["fields"] for each in agent.json("audit", "tail", "--event", "svids_revoked")["records"]]
 
 
+@pytest.mark.forked
 def test_A1_a_flood_of_svids(agent: AgentProcess) -> None:
     """An identity is revoked by one row, however many SVIDs it has had made: the first and the last are dead, also after
     a kill, and what it is given then is good; nobody else's room is taken.
@@ -145,6 +148,7 @@ def test_A2_a_write_that_fails(agent: AgentProcess, again: str) -> None:
     assert len(records(agent)) > before
 
 
+@pytest.mark.forked
 def test_A3_an_operator_who_is_interrupted(agent: AgentProcess) -> None:
     """A revocation whose command is interrupted while its write waits is gone through with: all of it is in force before,
     and is on disk with its record after.
@@ -163,6 +167,7 @@ def test_A3_an_operator_who_is_interrupted(agent: AgentProcess) -> None:
         assert ALL_REFUSED == found.refused
 
 
+@pytest.mark.forked
 def test_A3_a_partners_bundle_that_is_interrupted(agent: AgentProcess) -> None:
     """A bundle that takes a partner's key away is in force and recorded, though the call ended while its write waited."""
     with Admin(agent.admin_socket) as admin:
@@ -182,6 +187,7 @@ def test_A3_a_partners_bundle_that_is_interrupted(agent: AgentProcess) -> None:
         assert 2 == len(agent.json("audit", "tail", "--event", "bundle_set")["records"])
 
 
+@pytest.mark.forked
 def test_A5_a_start_with_a_clock_that_is_ahead() -> None:
     """What was revoked is so after a start whose clock stood days ahead, once it is right again."""
     with SteppedAgent(ago=3 * DAY) as agent, Admin(agent.admin_socket) as admin, Wire(agent.socket) as wire:
@@ -229,6 +235,7 @@ def test_A7_acts_have_their_records() -> None:
         assert agent.json("audit", "verify")["intact"]
 
 
+@pytest.mark.forked
 def test_A13_what_a_full_disk_tells_of_tasks(agent: AgentProcess) -> None:
     """What takes from tasks while the disk refuses writes is in force, and is answered at once as not on disk."""
     with Caller(agent.socket) as caller, Caller(agent.socket) as service:

@@ -29,7 +29,7 @@ from sojourn.tasktoken import request_digest
 for library in ("fastapi", "uvicorn", "mcp", "grpc_tools", "httpx2"):
     pytest.importorskip(library)
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.forked, pytest.mark.timeout(300)]
 SHOP = ROOT / "docs" / "examples" / "shop"
 PORTS = {"API": 8095, "ENVOY": 8096, "GRPC": 8097, "MCP": 8098, "BEHIND_ENVOY": 8094}
 TASK = {"order": "O-1001", "cents": 2500}

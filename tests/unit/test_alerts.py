@@ -68,6 +68,7 @@ class TestRules:
         tested = yaml.safe_load((FOLDER / "alerts_test.yaml").read_text("utf-8"))["tests"]
         assert NAMES == sorted({each["name"] for each in tested})
 
+    @pytest.mark.full
     def test_the_lines_of_the_page(self, tmp_path: Path) -> None:
         """Prometheus' own tool takes configuration, rules and a rehearsal by the lines of the page; and each alert fires
         where its test says, and nowhere else.
@@ -118,11 +119,14 @@ class TestRehearsal:
 
 
 class TestPageAndDashboard:
+    @pytest.mark.full
     def test_they_are_what_the_code_says(self) -> None:
         """docs/operate/metrics.md and the dashboard are what `make metrics` makes of the code."""
         assert metrics.page() == metrics.PAGE.read_text("utf-8")
         assert metrics.board() == metrics.BOARD.read_text("utf-8")
 
+    @pytest.mark.full
+    @pytest.mark.full
     def test_every_metric_is_on_both(self) -> None:
         """No metric is left out of the page, and none of the dashboard, which asks for none that there is not."""
         rows = re.findall(r"^\| `(sojourn_\w+)`", metrics.PAGE.read_text("utf-8"), re.MULTILINE)

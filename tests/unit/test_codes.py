@@ -26,6 +26,7 @@ _spec.loader.exec_module(codes)
 NO_CODES = {"ASKER_ENDED"}  # a sentence
 
 
+@pytest.mark.full
 def test_the_page_is_what_the_code_says() -> None:
     """docs/codes.md is what `make codes` makes of the code, and each of its rows has a sentence that is short enough."""
     assert codes.page() == (ROOT / "docs" / "codes.md").read_text()
@@ -57,6 +58,7 @@ def test_the_first_sentence_is_taken(docstring: str, sentence: str) -> None:
 
 
 class TestErrors:
+    @pytest.mark.full
     def test_each_class_with_a_code_is_there(self) -> None:
         """Every error that any module of the agent has defined by now is on the page, under a code that is its own."""
         listed = codes.kinds()
@@ -95,7 +97,9 @@ class TestReasons:
         assert constants == {*end_reasons.REASONS, *end_reasons.CAUSES}
 
 
+@pytest.mark.full
 class TestMetrics:
+    @pytest.mark.full
     def test_what_is_registered_is_there(self) -> None:
         """Every metric that is registered is listed with its kind, labels and help text."""
         listed = {each.name: each for each in codes.metrics()}

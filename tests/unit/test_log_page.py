@@ -17,12 +17,14 @@ sys.modules["log_page"] = log_page
 _spec.loader.exec_module(log_page)
 
 
+@pytest.mark.full
 def test_the_page_is_what_the_code_says() -> None:
     """The page is what `make codes` makes of the code, and the code logs what the table has and nothing else."""
     assert [] == log_page.faults()
     assert log_page.page() == (ROOT / "docs" / "operate" / "logs.md").read_text()
 
 
+@pytest.mark.full
 def test_an_event_without_a_sentence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that the table lacks, one that nothing logs, and an alert that is none, keep the page from being written."""
     monkeypatch.setattr(log_page, "LOG_EVENTS", {"agent_draining": "It ends.", "never_ever": "Not."})

@@ -8,6 +8,8 @@ import pytest
 from harness.cicode import load
 from sojourn.cli import misuse
 
+pytestmark = pytest.mark.full
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operate" / "troubleshooting.md"
 SOURCE = PAGE.parents[2] / "agent" / "sojourn"
 TEXT = PAGE.read_text("utf-8")

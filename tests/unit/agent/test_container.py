@@ -39,6 +39,7 @@ class TestProcesses:
         """An agent that is not in the image is asked nothing."""
         container.check(config(tmp_path), {})
 
+    @pytest.mark.full
     @pytest.mark.root
     @pytest.mark.parametrize("between", [(), ("setpriv",)])
     def test_of_its_own(self, tmp_path, between):
@@ -93,6 +94,7 @@ class TestFolders:
             container.check(config(tmp_path), IN_IMAGE)
         container.check(config(tmp_path).model_copy(update={"node_name": "machine7"}), IN_IMAGE)
 
+    @pytest.mark.full
     @pytest.mark.root
     @pytest.mark.parametrize(
         ("mount", "outlives"),

@@ -46,6 +46,7 @@ async def server():
 
 
 class TestJoin:
+    @pytest.mark.full
     async def test_a_server_that_is_slow(
         self, server: FakeSpireServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -82,6 +83,7 @@ class TestJoin:
         with pytest.raises(StoreFailed, match="cannot be written"):
             await asyncio.to_thread(joining.join, config)
 
+    @pytest.mark.full
     async def test_a_disk_that_has_room_again(
         self, server: FakeSpireServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -46,6 +46,7 @@ async def test_ready(systemd: tuple[str, Heard]) -> None:
     manager.close()
 
 
+@pytest.mark.full
 async def test_signs_of_life(systemd: tuple[str, Heard]) -> None:
     """Signs come from the loop, at half of the time that systemd waits for one; while it stands still there is none."""
     address, heard = systemd

@@ -75,6 +75,7 @@ def path_of(answer):
     return [value for value in answer["values"] if value.startswith("path:")]
 
 
+@pytest.mark.full
 @pytest.mark.root
 class TestPaths:
     def test_of_an_agent_with_mounts_of_its_own(self, ground, program):
@@ -134,11 +135,13 @@ class TestPaths:
 
 @pytest.mark.root
 class TestFirstProcess:
+    @pytest.mark.full
     def test_is_the_machines(self, ground):
         """That from which the agent descends, if it is root's, is the machine's first process."""
         assert ["", False, True, ""] == said(ground)
         assert ["", True, True, "/proc/1/root"] == said(ground, *SHUT_IN)
 
+    @pytest.mark.full
     def test_of_a_container_that_the_agent_was_put_into(self, ground, program):
         """An agent that was put into a container's process namespace does not take that one's first process for the
         machine's: what the container's programs are called is its own word.
@@ -151,6 +154,7 @@ class TestFirstProcess:
         answer = json.loads(done.stdout)
         assert ([], True) == (path_of(answer), "which the agent was put into" in answer["withheld"]["path"])
 
+    @pytest.mark.full
     def test_that_is_a_users(self, tmp_path):
         """A first process that is not root's, who alone sets up a machine, is not taken for the machine's."""
         waits = f'until grep -q "^Uid:.{USER}" /proc/1/status; do sleep 0.05; done; "$@" >{tmp_path}/said.new'
@@ -161,6 +165,7 @@ class TestFirstProcess:
             until((tmp_path / "said").exists, "it is told")
         assert "process 1 is not root's" == json.loads((tmp_path / "said").read_text())[0]
 
+    @pytest.mark.full
     def test_that_may_not_be_looked_at(self, ground):
         """An agent without the privilege says what it takes, and that its own mount namespace counts."""
         doubt, apart, has_its_files, root = said(ground, *SHUT_IN, uid=USER)
@@ -168,6 +173,7 @@ class TestFirstProcess:
         doubt, apart, has_its_files, root = said(ground, uid=USER)
         assert ("CAP_SYS_PTRACE" in doubt, apart, has_its_files, root) == (True, False, True, "")
 
+    @pytest.mark.full
     def test_whose_mounts_cannot_be_read(self, ground):
         """An agent from whom the first process is hidden may be in a container, and does not take the names of users
         that it sees for the machine's.
@@ -193,6 +199,7 @@ class TestFirstProcess:
         monkeypatch.setattr(machines, "_mounts_of", tables.get)
         assert (made.apart, made.has_its_files) == (True, False)
 
+    @pytest.mark.full
     def test_of_another_proc(self, ground):
         """An agent whose /proc shows other processes than it is among takes none of those for the machine's first."""
         doubt = said(ground, "unshare", "--pid", "--fork", "--kill-child")[0]

@@ -162,6 +162,7 @@ class TestKept:
         unix.gate.set()
         assert (await stays).selectors
 
+    @pytest.mark.full
     async def test_all_leave(self, attestation, unix, docker, peer, running):
         """Callers that end while they are attested leave no error behind that nobody hears, to be logged each time."""
         said = []

@@ -31,6 +31,7 @@ def seen(text):
 
 
 class TestCgroups:
+    @pytest.mark.full
     async def test_none(self, containers):
         """A process whose cgroups name no container is in none, with a mount namespace of its own or without."""
         with inmate() as plain, inmate((), "--mount") as apart:
@@ -200,6 +201,7 @@ class TestFirstProcess:
         if request.param == "out of sight":
             monkeypatch.setattr(CgroupFolders, "folder", lambda *_: None)
 
+    @pytest.mark.full
     async def test_is_the_oldest(self, containers, folders, sight):
         """It is the oldest that came from outside, not a child of its, nor what was started inside later."""
         with (
@@ -210,11 +212,13 @@ class TestFirstProcess:
             assert first.pid == await containers.first_process(place)
             await containers.check_inside(second.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_in_cgroups_below(self, containers, cgroups, base, name, folders, sight):
         """It is found in cgroups that the container made for itself."""
         with inmate(cgroups.make(f"{base}/kubepods/pod{UID}/{name}/a/b"), "--mount") as first:
             assert first.pid == await containers.first_process(await containers.locate(first.subject))
 
+    @pytest.mark.full
     @pytest.mark.parametrize("older", [True, False])
     @pytest.mark.parametrize("flags", [(), ("--mount",)])
     async def test_among_strangers(self, containers, folders, older, flags, sight):
@@ -231,17 +235,20 @@ class TestFirstProcess:
         with inmate(folders) as stranger, pytest.raises(NotInside, match="in no container"):
             await containers.first_process(await containers.locate(stranger.subject))
 
+    @pytest.mark.full
     async def test_in_a_part_of_the_cgroups(self, containers, cgroups, folders, sight):
         """A process that is in some of the container's cgroups is none of the container's."""
         cgroups.need("cgroup2", "pids")
         with inmate(folders[:1], "--mount") as stranger, inmate(folders, "--mount") as first:
             assert stranger.pid != first.pid == await containers.first_process(await containers.locate(first.subject))
 
+    @pytest.mark.full
     async def test_mounts_of_children(self, containers, folders, sight):
         """A process of the container's that makes a mount namespace harms itself alone."""
         with inmate(folders, "--mount", prepare="unshare --mount sleep 500 & true") as first:
             assert first.pid == await containers.first_process(await containers.locate(first.subject))
 
+    @pytest.mark.full
     async def test_of_an_empty_container(self, containers, folders, sight):
         """A container without processes has no first one."""
         with inmate(folders, "--mount") as first:
@@ -249,6 +256,7 @@ class TestFirstProcess:
         with pytest.raises(AttestationFailed, match="no process"):
             await containers.first_process(place)
 
+    @pytest.mark.full
     async def test_of_very_many(self, containers, folders, monkeypatch):
         """A container with more processes than can be looked through is refused."""
         monkeypatch.setattr(containerprocesses, "CONTAINER_PROCESSES_MAX", 2)

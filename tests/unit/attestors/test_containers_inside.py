@@ -70,6 +70,7 @@ class TestMounts:
                 going_on.set()
             assert [None] * 64 == await asyncio.gather(*waiting)
 
+    @pytest.mark.full
     async def test_of_docker(self, containers, lent, name):
         """Where no cgroup names a container, Docker's own files in the mount table do."""
         prepare = shows(lent / f"docker/containers/{name}/hostname", "/etc/hostname")
@@ -77,6 +78,7 @@ class TestMounts:
             place = await containers.locate(process.subject)
             assert Place(name, "docker", "", "mounts", frozenset(), 0) == place
 
+    @pytest.mark.full
     async def test_of_podman(self, containers, lent, name):
         """Where no cgroup names a container, Podman's own files do: the container itself, and not one whose network it shares."""
         (lent / "docker/containers" / name).rename(lent / "docker/containers" / name[::-1])
@@ -91,6 +93,7 @@ class TestMounts:
             place = await containers.locate(process.subject)
             assert (name, "libpod", "mounts") == (place.id, place.runtime, place.found)
 
+    @pytest.mark.full
     async def test_of_cgroups(self, containers, cgroups, base, name, tmp_path):
         """Where no cgroup names a container, its cgroup does where that is mounted."""
         (folder,) = cgroups.make(f"{base}/crio-{name}.scope", "cgroup2")
@@ -98,6 +101,7 @@ class TestMounts:
             place = await containers.locate(process.subject)
             assert (name, "crio", "mounts") == (place.id, place.runtime, place.found)
 
+    @pytest.mark.full
     async def test_that_name_two(self, containers, lent, name):
         """A mount table that names two containers is refused."""
         (lent / "docker/containers/other").mkdir()
@@ -111,6 +115,7 @@ class TestMounts:
         ):
             await containers.locate(process.subject)
 
+    @pytest.mark.full
     async def test_elsewhere(self, containers, lent, name):
         """Such files at other places, as the machine itself may have them, name nothing."""
         (lent / "place").touch()
@@ -135,12 +140,14 @@ class TestMounts:
             deep = until(lambda: sleepers(children.read_text()), "the inner one sleeps")[0]
             assert USER == (await rootless.locate(SimpleNamespace(pid=deep, uid=USER, cgroup="0::/\n"))).owner
 
+    @pytest.mark.full
     async def test_very_many(self, containers, monkeypatch):
         """A mount table over the limit is refused."""
         monkeypatch.setattr(mounts, "MOUNT_TABLE_MAX_BYTES", 100)
         with inmate((), "--mount") as process, pytest.raises(AttestationFailed, match="larger than 100 bytes"):
             await containers.locate(process.subject)
 
+    @pytest.mark.full
     async def test_where_the_agent_may_not_look(self, containers, lent, name, monkeypatch):
         """An agent that may not look at namespaces goes by the mounts, which anyone may: and tells no container by them."""
         monkeypatch.setattr(module, "mount_namespace", not_allowed)
@@ -151,6 +158,7 @@ class TestMounts:
             with pytest.raises(AttestationFailed, match="namespaces cannot be read"):
                 await containers.locate(process.subject)
 
+    @pytest.mark.full
     async def test_of_one_that_has_gone(self, containers):
         """A process that ends meanwhile is refused."""
         with inmate((), "--mount") as process:
@@ -176,6 +184,7 @@ class TestInside:
     def folders(self, cgroups, base, name):
         return cgroups.make(f"{base}/docker-{name}.scope")
 
+    @pytest.mark.full
     async def test_who_shares_all(self, containers, cgroups, base, name, folders):
         """Whoever shares cgroups and namespaces with the first process is inside, in cgroups below too."""
         below = cgroups.make(f"{base}/docker-{name}.scope/below")
@@ -186,6 +195,7 @@ class TestInside:
                     place = await containers.locate(process.subject)
                     await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     @pytest.mark.parametrize("kind", KINDS)
     async def test_who_has_a_namespace_of_its_own(self, containers, folders, kind):
         """One namespace that is not the first process's is enough to be outside, of whichever kind."""
@@ -197,6 +207,7 @@ class TestInside:
             with pytest.raises(NotInside, match=f"namespaces: .*{kind}"):
                 await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     @pytest.mark.parametrize("left_out", KINDS)
     async def test_who_joined_a_part(self, containers, folders, left_out):
         """Whoever joined all namespaces but one is outside."""
@@ -207,6 +218,7 @@ class TestInside:
                 with pytest.raises(NotInside, match=f"namespaces: .*{left_out}"):
                     await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_who_came_into_the_cgroup(self, containers, folders):
         """Whoever merely moved into the container's cgroup is outside."""
         with inmate(folders, "--mount", "--pid") as first, inmate() as process:
@@ -216,6 +228,7 @@ class TestInside:
             with pytest.raises(NotInside, match="namespaces: mnt, pid"):
                 await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_who_is_in_another_cgroup_of_that_name(self, containers, cgroups, base, name, folders):
         """The same name at another place is not the container's cgroup, whatever namespaces are shared."""
         elsewhere = cgroups.make(f"{base}/elsewhere/docker-{name}.scope")
@@ -227,6 +240,7 @@ class TestInside:
             with pytest.raises(NotInside, match="not in the cgroups"):
                 await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_who_is_in_one_of_the_cgroups(self, containers, cgroups, folders):
         """To be in the container's cgroup in one hierarchy and not in the others is not enough."""
         cgroups.need("cgroup2", "pids")
@@ -238,6 +252,7 @@ class TestInside:
             with pytest.raises(NotInside, match="not in the cgroups"):
                 await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_who_joined_the_namespaces_alone(self, containers, lent, name, folders):
         """Whoever joined the namespaces and stayed in a cgroup of its own is outside, whatever it mounts."""
         prepare = shows(lent / f"docker/containers/{name}/hostname", "/etc/hostname")
@@ -250,6 +265,7 @@ class TestInside:
             with pytest.raises(NotInside, match="not in the cgroups"):
                 await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_a_container_without_cgroup(self, containers, lent, name):
         """Where the container has no cgroup, its namespaces decide."""
         prepare = shows(lent / f"docker/containers/{name}/hostname", "/etc/hostname")
@@ -261,6 +277,7 @@ class TestInside:
             with pytest.raises(NotInside, match="namespaces: mnt"):
                 await containers.check_inside(forger.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_an_enclosing_container(self, containers, cgroups, base, name, folders):
         """A process in a cgroup that only looks like a nested container is inside the one around it."""
         inner = cgroups.make(f"{base}/docker-{name}.scope/{name[::-1]}")
@@ -274,6 +291,7 @@ class TestInside:
             with pytest.raises(NotInside, match="not in the cgroups"):
                 await containers.check_inside(process.subject, place, first.pid)
 
+    @pytest.mark.full
     async def test_after_the_first_process(self, containers, folders):
         """Nobody is inside once the first process has ended, whether it was collected or not."""
         with inmate(folders, "--mount") as first, inmate(folders, join=[f"--target={first.pid}", "--mount"]) as second:
@@ -300,6 +318,7 @@ class TestInside:
         with inmate(folders) as process, pytest.raises(AttestationFailed, match="first process has gone"):
             await containers.check_inside(process.subject, await containers.locate(process.subject), pid)
 
+    @pytest.mark.full
     async def test_another_process_of_that_pid(self, containers, folders):
         """A number that has passed to a process elsewhere proves nothing."""
         with (

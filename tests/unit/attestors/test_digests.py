@@ -202,6 +202,7 @@ class TestFileSystems:
             assert b"good" == mapping[0:4]
             mapping[0:4] = b"evil"
 
+    @pytest.mark.full
     @pytest.mark.root
     def test_memory(self, tmpfs):
         """A write through a mapping changes nothing that tmpfs tells of a file: so digests there are never kept.
@@ -222,6 +223,7 @@ class TestFileSystems:
         assert first != second
         assert before.key == after.key  # if this fails, the kernel has learnt to tell, and the rule may go
 
+    @pytest.mark.full
     @pytest.mark.root
     def test_a_disk(self, ext4):
         """On a disk's file system a write through a mapping shows in the times: digests there may be kept."""
@@ -235,6 +237,7 @@ class TestFileSystems:
         os.close(descriptor)
         assert (True, True) == (before.timed, before.key != after.key)
 
+    @pytest.mark.full
     @pytest.mark.root
     def test_another_mount(self, tmp_path, ext4):
         """The same file through another mount is another key: numbers of devices and files come again with other disks."""

@@ -11,7 +11,7 @@ from harness.podlike import ALONE, CGROUP_ROOT, SHAPES, PodContainer
 from sojourn.errors import AttestationFailed
 from sojourn_attestors.containers import processes
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 
 
 class TestAnswers:
@@ -77,6 +77,7 @@ class TestAnswers:
         with container.process(), inmate(cgroups.make(f"{container.path}/docker/{'b' * 64}"), *ALONE) as nested:
             assert "the container's" in await reason(make(), nested.pid)
 
+    @pytest.mark.full
     async def test_a_pod_of_the_same_name(self, cgroups, kubelet, make):
         """A pod that takes another's name is another pod, as is its container."""
         attestor = make(max_age="0s")

@@ -19,6 +19,7 @@ from sojourn_attestors.pods.kubelet import FAILED_SECONDS
 pytestmark = pytest.mark.root
 
 
+@pytest.mark.full
 class TestAccess:
     @pytest.fixture
     def process(self, cgroups, kubelet):

@@ -10,7 +10,7 @@ from harness.podasking import ask, kubelet_fixture, make_fixture, pool_fixture, 
 from harness.podlike import PodContainer
 from sojourn_attestors import kubernetes
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.full, pytest.mark.root]
 
 
 class TestTime:

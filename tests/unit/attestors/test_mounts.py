@@ -6,6 +6,8 @@ import pytest
 from harness.inmates import inmate
 from sojourn_attestors.kernel.mounts import mounts_of
 
+pytestmark = pytest.mark.full
+
 
 def test_of_this_machine():
     """Each mount has its place, its kind, and the device that files there are on."""

@@ -58,6 +58,7 @@ async def idle(threads):
 
 
 class TestPrograms:
+    @pytest.mark.full
     async def test_that_is_not_read_in_time(self, pool, running, stalled):
         """What takes too long is not known, which is not the same as not so; the path, which needs no reading, is."""
         programs = Programs(pool, path=True, sha256=True)

@@ -81,6 +81,7 @@ def contract():
     shutil.rmtree(contract.folder)
 
 
+@pytest.mark.full
 @pytest.mark.root
 @pytest.mark.parametrize("name", [str(each) for each in promises_of(AttestorContract(None))])
 def test_contract(contract, name):

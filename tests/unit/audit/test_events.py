@@ -211,6 +211,7 @@ def found() -> tuple[set[str], list[str]]:
     return Code([Module(str(path.relative_to(SOURCE)), path.read_text()) for path in paths]).recorded()
 
 
+@pytest.mark.full
 def test_every_recorded_event_has_its_sentence() -> None:
     """The table has a sentence for every event that the code records, and none for one that it does not."""
     names, _ = found()
@@ -218,6 +219,8 @@ def test_every_recorded_event_has_its_sentence() -> None:
     assert len(names) > 90
 
 
+@pytest.mark.full
+@pytest.mark.full
 def test_every_name_can_be_told() -> None:
     """No event is recorded under a name that cannot be read from the code."""
     _, unknown = found()

@@ -193,6 +193,7 @@ class TestRestart:
 
 
 class TestAway:
+    @pytest.mark.full
     async def test_until_the_end(self, folder, clock):
         """While it is away nothing is seen by workloads, and it is told at once; after half a life or more X.509 stops."""
         upstream = FakeUpstream(clock)
@@ -330,6 +331,7 @@ class TestRotation:
             assert ids(old) == list(set(running.signed_by))
             assert [old.certificate] == list(running.roots)
 
+    @pytest.mark.full
     async def test_not_so_long_that_nothing_signs(self, folder, clock):
         """If what signs is about to end, the next one signs whatever its root was published for."""
         old, new = root_at(clock, "old"), root_at(clock, "new")

@@ -17,6 +17,8 @@ from sojourn.spiffe.ids import TrustDomain
 from sojourn.store import snapshot
 from sojourn.store.audit import AuditTable
 
+pytestmark = pytest.mark.full
+
 PASSPHRASE = b"correct horse battery staple"
 CHANGES = ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync", "open")
 

@@ -465,6 +465,7 @@ def check(keys: set[str], wanted: str) -> None:
     assert [] == [key for key in keys if not key.isidentifier() or key != key.lower()]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", KEYS)
 def test_json_keys(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

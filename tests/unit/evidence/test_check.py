@@ -111,6 +111,7 @@ class TestGood:
 
 
 class TestChanged:
+    @pytest.mark.full
     @pytest.mark.parametrize("seed", range(2))
     async def test_every_change_is_found(self, made, tmp_path, seed):
         """Each of a hundred and more changes is found: bytes, records, chains, checkpoints, manifests, tiles."""

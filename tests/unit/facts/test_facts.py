@@ -109,6 +109,7 @@ class TestLookup:
         stale = FactRule(type="long", sources=(MONITOR, OPERATOR), max_age="1m")
         assert [] == readings.before(said, stale, others, ground.clock.boot())
 
+    @pytest.mark.full
     @pytest.mark.parametrize(
         "wrong",
         [{"subject": "corp|alice@example.org"}, {"name": "corp/alice@example.org"}, {"source": "alice@example.org"}],

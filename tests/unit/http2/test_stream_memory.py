@@ -6,8 +6,11 @@ import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from sojourn.http2.frames import FRAME_BYTES
 from sojourn.http2.stream import Stream
+
+pytestmark = pytest.mark.full
 
 CONTENT = bytes(1024 * 1024)
 STREAMS = 50

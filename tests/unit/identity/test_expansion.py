@@ -175,6 +175,7 @@ class TestRegistry:
         twin, other = await registry.create([template(id="twin"), template(POD + "/x", id="other")])
         assert ("already_exists", None) == (twin.error.code, other.error)
 
+    @pytest.mark.full
     def test_ten_thousand(self):
         """Ten thousand templates of many shapes are found by the IDs that they make, and none for what they do not."""
         shapes = ["/t{n}/ns/{{k8s.ns}}", "/x/{{k8s.ns}}-t{n}", "/t{n}-{{k8s.ns}}/y", "/{{k8s.ns}}/t{n}"]

@@ -143,6 +143,7 @@ class TestContents:
         assert {"sojourn_0.1.0-1~ubuntu24.04_arm64.deb", "sojourn-0.1.0-1.el9.aarch64.rpm",
                 "sojourn-0.1.0-image-arm64.tar", "sojourn-0.1.0-py3.13-amd64.tar"} <= names  # fmt: skip
 
+    @pytest.mark.full
     def test_the_bill_of_materials(self) -> None:
         """The bill of materials has each library of the lock with its version and hashes, and is the same each time."""
         if not (artifacts._TOOLS / "cyclonedx-py").exists():

@@ -86,6 +86,7 @@ def test_a_key(kms, client):
     key.public_key().verify(key.sign(b"text", ec.ECDSA(hashes.SHA256())), b"text", ec.ECDSA(hashes.SHA256()))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("call", "error", "said"),
     [

@@ -117,6 +117,7 @@ async def test_of_another(people: Asking, server: AuthServer, idp: PeopleIssuer,
     assert [] == people.active
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("deed", [
     status(200, {}), status(200, {"active": "true"}), status(200, {"active": 1}), status(200, []), status(200, b"x"),
     status(200, b'{"active":true,"active":true}'), refuse("invalid_client", code=401), status(403), status(500), drop,

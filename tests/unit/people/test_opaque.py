@@ -185,6 +185,7 @@ async def test_ended(people: Asking) -> None:
     assert [] == people.active
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "deed", [status(500), status(401), refuse("invalid_client"), drop, slow(5), status(200, {}), status(200, b"{"),
              status(200, {"active": "true"}), status(200, b'{"active": true, "active": true}')],

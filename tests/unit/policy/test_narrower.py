@@ -111,6 +111,7 @@ def test_every_field():
     assert {"approvers", "count", "within", "when"} == set(ApprovalRule.model_fields)
 
 
+@pytest.mark.full
 def test_nothing_more_is_allowed():
     """Whatever is said to be no wider answers yes to no question that was answered no."""
     draw, asked, allowed, narrower = random.Random(25), 0, 0, 0

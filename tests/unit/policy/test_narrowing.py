@@ -452,6 +452,7 @@ def any_use(draw: random.Random, kind: TaskType):
     return use(seconds_max=draw.random() * 900, params=seen, actions=most, unused=unused, **spreads)
 
 
+@pytest.mark.full
 def test_nothing_is_granted():
     """Whatever was used of whatever type: what is proposed answers yes to no question that the type answers with no."""
     draw, asked, edits = random.Random(7), 0, 0

@@ -262,6 +262,7 @@ class TestWhatFails:
             assert [1, 2, 4, 5, 6, 7] == receiver.seqs
 
 
+@pytest.mark.full
 class TestSinks:
     async def test_none_waits_for_another(self, tmp_path: Path) -> None:
         """A sink that hangs holds up neither another one nor the end for longer than it may."""

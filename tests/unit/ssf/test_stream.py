@@ -69,6 +69,7 @@ class TestKeys:
             for each in range(number)
         }
 
+    @pytest.mark.full
     async def test_that_cannot_be_had(self, polling):
         """Without keys an event is neither good nor bad: it comes again."""
         async with polling.running():

@@ -132,6 +132,7 @@ def expected(wanted: AuditQuery) -> list[int]:
 
 
 class TestFound:
+    @pytest.mark.full
     @pytest.mark.parametrize("wanted", QUERIES, ids=str)
     async def test_with_and_without(self, database: Database, full: AuditTable, wanted: AuditQuery) -> None:
         """With the index exactly the records are found that are found without, both ways: those that are there."""

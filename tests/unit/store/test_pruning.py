@@ -29,6 +29,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(module, "AUDIT_PRUNE_PAUSE_SECONDS", 0)
 
 
+@pytest.mark.full
 async def test_a_journal_without_end(journal, tmp_path):
     """However much is written, database and file stay within the size, and the newest records are there."""
     pruning = Pruning(journal, MOST, FakeClock())

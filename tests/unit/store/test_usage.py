@@ -43,6 +43,7 @@ async def granted(usage, window=ALL):
 
 
 class TestEqual:
+    @pytest.mark.full
     @settings(max_examples=40, deadline=None)
     @given(RECORDS, st.lists(st.integers(0, 30), max_size=3), st.integers(DAY, DAY + 3), st.integers(DAY, DAY + 3))
     def test_to_the_journal(self, records, cuts, since, until):

@@ -19,6 +19,7 @@ NAMES = [f"user-{number}" for number in range(12)]
 KIND = for_people("for-many", several="true", max_live="1000")
 
 
+@pytest.mark.full
 async def test_interleaved(clock):
     """Of ten thousand beginnings, uses and ends in random order, twenty under way at any time, each use for the task's
     own person gives a token for that one, and each for another gives nothing.

@@ -425,6 +425,7 @@ class TestDecide:
         room.types = {"triage": task_type("triage", max_tokens="6")}
         assert isinstance(await room.decided(), ReviewStale)
 
+    @pytest.mark.full
     async def test_a_change_between_two_parts(self, room, monkeypatch):
         """A reload does not wait for all of a large spreadsheet, and what it changes is not decided on after it."""
         room.types = {f"t{number:04}": task_type(f"t{number:04}") for number in range(2 * REVIEW_WRITTEN)}

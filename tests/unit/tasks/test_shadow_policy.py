@@ -124,6 +124,7 @@ class TestDifferences:
 
 
 class TestHarmless:
+    @pytest.mark.full
     async def test_an_error_changes_nothing(self, room, shadow, told):
         """A candidate that cannot be asked is counted as an error; the answer is what it is."""
         shadow.replace(types())

@@ -53,6 +53,7 @@ def held():
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.full
 async def test_weight(room):
     """A living task of one token takes half a KiB at most, and one that is over little more."""
     subject = room.subject()
@@ -72,6 +73,7 @@ async def test_weight(room):
             tracemalloc.stop()
 
 
+@pytest.mark.full
 async def test_weight_of_a_person(clock):
     """That a living task is for a person takes less than half a KiB, where each token began ten tasks."""
     issuer = PeopleIssuer(clock.now().timestamp(), url=CORP)

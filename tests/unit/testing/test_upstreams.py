@@ -20,6 +20,8 @@ from sojourn.testing import UpstreamCase, UpstreamContract, answer_of
 from sojourn.testing.promises import Broken
 from sojourn.testing.signing_authority import pem
 
+pytestmark = pytest.mark.full
+
 PIN = "1234-5678-of-the-desk"
 SETTINGS = {"kind": "desk", "desk": "https://desk.example.org/", "pin": PIN}
 

@@ -508,6 +508,7 @@ class TestAway:
             assert pauses[0] < 10
             assert 30 == pauses[-1]
 
+    @pytest.mark.full
     async def test_connections_that_end_by_age(self, tmp_path: Path) -> None:
         """A server that ends each connection after a while loses no call."""
         async with FakeSpireServer(age_ms=50) as server:

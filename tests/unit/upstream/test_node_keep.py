@@ -89,6 +89,7 @@ class TestRestart:
             with pytest.raises(Unavailable, match="own SVID has ended"):
                 await node.x509.sign(node.entries["b"])
 
+    @pytest.mark.full
     async def test_a_server_that_does_not_answer(
         self, server: FakeSpireServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -337,6 +337,7 @@ class TestLogs:
             logs_of(GrowingLog(f"example.org/{each}").vkey for each in range(1_001))
 
 
+@pytest.mark.full
 def test_no_two_that_contradict(folder: Path) -> None:
     """Whatever is asked in whatever order, over restarts, each head that is cosigned begins with the one before."""
     chance, cosigned_heads, refused = random.Random(7), [(0, root(LOG.nodes(), 0))], 0

@@ -168,6 +168,7 @@ async def test_who_it_is(site: Site) -> None:
     site.door.check(peer)
 
 
+@pytest.mark.full
 async def test_not_allowed(site: Site) -> None:
     """One that is not allowed is refused each call, and its connection ends."""
     site.open(allowed=[DB])
@@ -204,6 +205,7 @@ async def test_the_wall_clock_ends_an_svid(site: Site) -> None:
         site.door.check(site.peers[0])
 
 
+@pytest.mark.full
 async def test_the_boot_clock_ends_an_svid(site: Site) -> None:
     """A wall clock that is set back prolongs no connection: it ends when the SVID's time has gone by."""
     site.open()
@@ -217,6 +219,7 @@ async def test_the_boot_clock_ends_an_svid(site: Site) -> None:
     assert await ended(reader)
 
 
+@pytest.mark.full
 async def test_revoked(site: Site) -> None:
     """When its serial number is on the deny list a caller is refused, others are not, and its connection ends."""
     site.open()
@@ -232,6 +235,7 @@ async def test_revoked(site: Site) -> None:
     assert await ended(first)
 
 
+@pytest.mark.full
 async def test_an_authority_that_is_revoked_meanwhile(site: Site) -> None:
     """One whose authority is revoked while its handshake is under way is refused."""
     site.open()
@@ -268,6 +272,7 @@ async def test_an_authority_that_is_revoked_meanwhile(site: Site) -> None:
     assert await ended(reader)
 
 
+@pytest.mark.full
 async def test_ending(site: Site) -> None:
     """When the agent ends, each caller is told so."""
     site.open()

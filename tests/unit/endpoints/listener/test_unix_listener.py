@@ -192,6 +192,7 @@ async def test_aborted_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.Mo
         assert 0 == site.admission.open
 
 
+@pytest.mark.full
 async def test_nothing_for_the_collector(tmp_path: Path) -> None:
     """What a connection and its calls leave behind goes when they end: also calls that their caller gives up. A round of
     the garbage collector, in which nobody is answered, would else come for each few hundred of them.

@@ -8,6 +8,8 @@ import pytest
 from sojourn.errors import FailedPrecondition
 from sojourn.sdk.client.extras import extra
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[4]
 
 

@@ -123,6 +123,7 @@ def ask(connection: http.client.HTTPConnection, path: str, text: str = "") -> st
 
 
 class TestAsgi:
+    @pytest.mark.full
     def test_two_people_interleaved(self, asgi: int) -> None:
         """A thousand requests of two people, on connections that both use, are each of whom their token says."""
         texts = {name: of(name) for name in ("alice", "bob")}
