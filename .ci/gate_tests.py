@@ -166,19 +166,18 @@ def _children() -> Iterator[tuple[int, str]]:
 
 def try_again(run: Run, found: Sequence[Failure]) -> str:
     """Try each once more; return what the last of these runs printed. Raise Red for what fails again."""
-    printed, flaky = "", list[Failure]()
+    printed = ""
     for each in found:
         green, printed = run.alone(each.test)
         if not green:
             print(printed)
             raise Red(f"{each.test} failed twice")
-        flaky.append(each)
     FLAKY.parent.mkdir(exist_ok=True)
     with FLAKY.open("a", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(asdict(each))}\n" for each in flaky)
-    for each in flaky:
+        file.writelines(f"{json.dumps(asdict(each))}\n" for each in found)
+    for each in found:
         print(f"\nflaky: {each.test} failed ({each.when}), then was green alone. Its first failure:\n{each.text}")
-    for each in flaky:
+    for each in found:
         print(f"flaky: {each.test}")
     return printed
 
@@ -195,8 +194,9 @@ def main() -> int:
             found = run.all_but(out)
             if left := end_children():
                 raise Red(f"the tests left processes running: {'; '.join(left)}")
-            check_few(found, edited_files() if found else [])
-            printed = try_again(run, found)
+            if found:
+                check_few(found, edited_files())
+                printed = try_again(run, found)
     except Red as red:
         print(f"red: {red}", file=sys.stderr)
         return 1

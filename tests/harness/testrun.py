@@ -1,7 +1,7 @@
 """Writes down how a run of tests ended, for whoever tries its failures again: hooks of pytest, for conftest.py.
 
-`SOJOURN_TEST_RECORD` names the file. It is JSON: `exit` (pytest's own code), `closing` (nothing where no test ran), and
-`failures`, each with the test's id, what of it failed (`setup`, `call`, `teardown`, or `collect`) and the traceback.
+`SOJOURN_TEST_RECORD` names the file. It is JSON: `exit` (pytest's own code), and `failures`, each with the test's id, what of
+it failed (`setup`, `call`, `teardown`, or `collect`) and the traceback.
 """
 
 import json
