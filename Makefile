@@ -35,11 +35,11 @@ test: $(VENV)/.test ## install, then see that it works on this machine: under 10
 gate: ## what a change must pass to be built on: .ci/run, as root; 12 minutes on two cores at most
 	@bash .ci/run
 
-trial: ## everything, with real parts (SPIRE, Keycloak, engines, a bare Debian, benches in little); as root, an hour
-	@bash .ci/trial
+trial: ## everything, with real parts (SPIRE, Keycloak, engines, a bare Debian, benches in little); as root, an hour; PART="keycloak bench": these alone
+	@$(PYTHON) .ci/trial.py $(PART)
 
 test-all: $(VENV)/.test ## every test; those whose part (root, Docker, Go, ...) is not here are skipped
-	@SOJOURN_TEST_FORKS=commands,"agents that may" $(PYTEST) -n auto -m "not release"
+	@SOJOURN_TEST_FORKS=commands,"agents that may" $(PYTEST) -n $(WORKERS) -m "not release"
 
 test-release: $(VENV)/.test $(VENV)/.packages ## the tests of what is built for other systems and processors, and twice (as root; 10 minutes)
 	@$(PYTEST) -n 2 -m release tests/integration
@@ -166,6 +166,11 @@ $(VENV)/.test: $(VENV)/.agent $(LOCKS)/test.txt
 # Real frameworks and clients, for the tests that are skipped without them.
 $(VENV)/.frameworks: $(VENV)/.test $(LOCKS)/frameworks.txt
 	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/frameworks.txt
+	@touch $@
+
+# Real peers that pip has, for the tests that are skipped without them.
+$(VENV)/.peers: $(VENV)/.test $(LOCKS)/peers.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/peers.txt
 	@touch $@
 
 $(VENV)/.mutation: $(VENV)/.test $(LOCKS)/mutation.txt

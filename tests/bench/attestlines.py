@@ -54,7 +54,7 @@ def _lacks(*programs: str) -> str:
     if os.geteuid() != 0:
         return "needs root, for namespaces of its own"
     if not all(Path(each).exists() for each in programs):
-        return f"needs {', '.join(programs)}: .ci/trial names the packages"
+        return f"needs {', '.join(programs)}: .ci/tools names the packages"
     return ""
 
 

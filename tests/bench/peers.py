@@ -78,13 +78,13 @@ SPIRE = Peer("SPIRE", _find_spire, lambda: _run("bash", str(ROOT / ".ci" / "spir
 
 def _find_keycloak() -> tuple[Path, ...] | None:
     """The folder into which `bash .ci/keycloak` puts its distribution, if there is a Java that runs it."""
-    found = sorted((each.parents[1] for each in CACHE.glob("keycloak-*/bin/kc.sh")), key=lambda each: each.name)
-    return (found[-1],) if found and shutil.which("java") else None
+    folder = Path(_said("bash", str(ROOT / ".ci" / "keycloak"), "--where"))
+    return (folder,) if (folder / "bin/kc.sh").exists() and shutil.which("java") else None
 
 
 def _keycloak_version(found: tuple[Path, ...]) -> str:
     java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr.splitlines()
-    return f"{found[0].name.removeprefix('keycloak-')} ({java[0] if java else 'no Java'})"
+    return f"{found[0].name.split('-')[1]} ({java[0] if java else 'no Java'})"
 
 
 KEYCLOAK = Peer(

@@ -27,7 +27,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for path in (".ci/gate_tests.py", "tests/harness/testrun.py"):
+        for path in (".ci/gate_tests.py", ".ci/testruns.py", "tests/harness/testrun.py"):
             target = folder / ("tests/testrun.py" if path.startswith("tests") else path)
             target.parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / path, target)
@@ -103,7 +103,7 @@ def test_a_clone_without_a_past(project: Project) -> None:
 @pytest.mark.parametrize(
     ("tests", "says"),
     [
-        ("def test_wrong(): assert 1 == 2", "test_wrong failed twice"),
+        ("def test_wrong(): assert 1 == 2", "failed twice: tests/test_old.py::test_wrong"),
         ("import pytest\n@pytest.mark.parametrize('n', range(4))\ndef test_wrong(n): assert 0", "4 tests failed"),
         ("import nothing_of_this_name", "did not run to their end"),
         ("import os\ndef test_dies(): os._exit(0)", "left no record"),
