@@ -15,12 +15,11 @@ from hyperframe.exceptions import HyperframeError
 
 from sojourn.http2 import frames, received_frames
 from sojourn.http2.frames import CONNECTION_WINDOW_BYTES, FRAME_BYTES, PREFACE, WINDOW_BYTES, WINDOW_MAX_BYTES, Code
-from sojourn.http2.headers import BadBlock, Heads
+from sojourn.http2.headers import BadBlock, Block, Heads
 from sojourn.http2.host import ReadingTurn, Visitor
 from sojourn.http2.limits import (
     FIRST_BYTES_SECONDS,
-    HEADER_BLOCK_FRAMES,
-    HEADER_BLOCK_MAX_BYTES,
+    HEADER_BLOCK_SECONDS,
     RESET_STREAMS_KEPT,
     STREAMS_PER_CONNECTION,
 )
@@ -57,7 +56,8 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._credit = CONNECTION_WINDOW_BYTES
         self._first_window = WINDOW_BYTES  # of a new stream, for what we send
-        self._block: tuple[int, bool, list[bytes]] | None = None  # a header block that goes on
+        self._block: Block | None = None  # a header block that goes on
+        self._held = 0  # bytes that are counted for what has come and is not whole
         self._greeted = False
         self._deadline: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._preface = PREFACE  # of which so much is still to come
-        self._deadline = self._loop.call_later(FIRST_BYTES_SECONDS, self._silent)
+        self._deadline = self._loop.call_later(FIRST_BYTES_SECONDS, self._late)
         transport.write(frames.GREETING)
 
     def data_received(self, data: bytes) -> None:
@@ -132,6 +132,7 @@ class Connection(asyncio.Protocol):
     def forget(self, stream: Stream, *, reset: bool) -> None:
         """A stream is answered. `reset`: the peer has been told to send no more of it."""
         if self._streams.pop(stream.number, None) is not None:
+            self.hold(-stream.head.held)
             self._server.answered(self.visitor.who)
             if reset:
                 self._reset.append(stream.number)
@@ -193,7 +194,15 @@ class Connection(asyncio.Protocol):
                 self._loop.call_soon(self.write, b"")
             if not self._waits:
                 self._read_on(on=self.free)
+            if not self._hold_pieces():
+                self._finish(Code.ENHANCE_YOUR_CALM)
         return self._waits
+
+    def _hold_pieces(self) -> bool:
+        """Count what has come and waits for its peer, not for us. Return whether this caller may have so much."""
+        change = (self._block.size if self._block else 0) + (0 if self._waits else len(self._rest)) - self._held
+        self._held += change
+        return change == 0 or self.hold(change)
 
     def _on_frame(self, frame: Any) -> None:
         if not self._greeted:
@@ -215,9 +224,12 @@ class Connection(asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _silent(self) -> None:
-        if not self._greeted:
-            self._finish(Code.PROTOCOL_ERROR)
+    def _late(self) -> None:
+        """Settings, or the rest of a header block, have not come in time."""
+        if self._greeted and self._waits:  # for its turn: it may have come
+            self._deadline = self._loop.call_later(HEADER_BLOCK_SECONDS, self._late)
+        else:
+            self._finish(Code.ENHANCE_YOUR_CALM if self._greeted else Code.PROTOCOL_ERROR)
 
     def _opened(self, number: int) -> Stream | None:
         """A stream that the peer has opened, if it is still under way."""
@@ -246,18 +258,19 @@ class Connection(asyncio.Protocol):
         if "END_HEADERS" in frame.flags:
             self._on_block(frame.stream_id, ended, frame.data)
         else:
-            self._block = (frame.stream_id, ended, [frame.data])
+            self._block = Block(frame.stream_id, ended, [frame.data])
+            self._deadline = self._loop.call_later(HEADER_BLOCK_SECONDS, self._late)
 
     def _on_continuation(self, frame: http2.ContinuationFrame) -> None:
-        if self._block is None or self._block[0] != frame.stream_id:
+        block = self._block
+        if block is None or block.number != frame.stream_id:
             raise _Broken(Code.PROTOCOL_ERROR)
-        number, ended, parts = self._block
-        parts.append(frame.data)
-        if len(parts) > HEADER_BLOCK_FRAMES or sum(map(len, parts)) > HEADER_BLOCK_MAX_BYTES:
+        if not block.add(frame.data):
             raise _Broken(Code.ENHANCE_YOUR_CALM)
         if "END_HEADERS" in frame.flags:
             self._block = None
-            self._on_block(number, ended, b"".join(parts))
+            self._no_deadline()
+            self._on_block(block.number, block.ended, b"".join(block.parts))
 
     def _on_block(self, number: int, ended: bool, block: bytes) -> None:
         head = self._heads.read(block)  # in any case: the next block stands on it
@@ -271,6 +284,9 @@ class Connection(asyncio.Protocol):
             self._reset_stream(number, Code.PROTOCOL_ERROR)
         elif len(self._streams) >= STREAMS_PER_CONNECTION:
             self._reset_stream(number, Code.REFUSED_STREAM)
+        elif not self.hold(head.held):
+            self.hold(-head.held)
+            self._reset_stream(number, Code.ENHANCE_YOUR_CALM)  # which gRPC's clients take for RESOURCE_EXHAUSTED
         else:
             stream = self._streams[number] = Stream(self, number, head, self._first_window)
             self._server.streams += 1
@@ -363,10 +379,12 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         self._over = True
-        self._rest = b""
+        self._rest, self._block = b"", None
         self._no_deadline()
         self._server.streams -= len(self._streams)
         streams, self._streams = list(self._streams.values()), {}
+        self._hold_pieces()
+        self.hold(-sum(stream.head.held for stream in streams))
         for stream in streams:
             stream.cancel()
         self._wake()

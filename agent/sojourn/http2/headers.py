@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-from sojourn.http2.limits import HEADER_BLOCK_MAX_BYTES, HEADS_KEPT, HEADS_KEPT_BYTES, METADATA_MAX_BYTES
+from sojourn.http2.limits import (
+    FIELD_HELD_BYTES,
+    HEADER_BLOCK_FRAMES,
+    HEADER_BLOCK_MAX_BYTES,
+    HEADS_KEPT,
+    HEADS_KEPT_BYTES,
+    METADATA_MAX_BYTES,
+)
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+", re.ASCII)
 _VALUE = re.compile(rb"[^\x00\r\n]*")
@@ -29,7 +36,7 @@ class Head:
     """`method` and `path` as sent, and `fields` in order. `timeout`: in how many seconds the caller wants its answer.
 
     `length`: of the request in bytes, if it says. `malformed`: it is no request of HTTP/2; the rest is empty then.
-    `oversized`: it says more than a caller may.
+    `oversized`: it says more than a caller may. `held`: the bytes that it takes in memory, about.
     """
 
     method: bytes = b""
@@ -41,9 +48,29 @@ class Head:
     fields: tuple[tuple[bytes, bytes], ...] = ()
     malformed: bool = False
     oversized: bool = False
+    held: int = 0
 
     def values(self, name: bytes) -> list[bytes]:
         return [value for each, value in self.fields if each == name]
+
+
+@dataclass(slots=True)
+class Block:
+    """A header block that comes in several frames: of which stream, and whether nothing follows it on that."""
+
+    number: int
+    ended: bool
+    parts: list[bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes that have come."""
+        return sum(map(len, self.parts))
+
+    def add(self, part: bytes) -> bool:
+        """Take what another frame has of it. Return whether it may still have so much."""
+        self.parts.append(part)
+        return len(self.parts) <= HEADER_BLOCK_FRAMES and self.size <= HEADER_BLOCK_MAX_BYTES
 
 
 class Heads:
@@ -114,6 +141,7 @@ def _head(fields: Iterable[tuple[bytes, bytes]]) -> Head:
         _timeout(said.get(b"grpc-timeout")),
         tuple(others),
         oversized=size > METADATA_MAX_BYTES,
+        held=size + len(others) * (FIELD_HELD_BYTES - _FIELD_OVERHEAD),
     )
 
 

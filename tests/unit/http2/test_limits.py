@@ -12,6 +12,7 @@ import pytest
 from fakes.http2site import MESSAGE_MAX, PATH, REQUEST, answer, site
 from harness.http2 import (
     ACK,
+    CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -25,11 +26,14 @@ from harness.http2 import (
     message,
 )
 from hpack import Encoder
-from sojourn.http2.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES, STREAMS_PER_CONNECTION
+from sojourn.http2.frames import Code
+from sojourn.http2.headers import Heads
+from sojourn.http2.limits import FIELD_HELD_BYTES, REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES, STREAMS_PER_CONNECTION
 from sojourn.http2.stream import Stream
 from sojourn.limits import CALLS_PER_TURN, MESSAGES_PER_ROUND, REQUESTS_HELD_BYTES
 
 CALLS = 62  # on one connection at once
+HEAD_HELD = Heads().read(call_headers(PATH)).held
 
 
 class TestLimits:
@@ -225,12 +229,65 @@ class TestLimits:
     async def test_what_one_user_may_have_held(self, tmp_path: Path) -> None:
         """Where too much is held of one user's requests, the next is refused, and others are not counted with it."""
         async with site(tmp_path) as here:
-            here.server.held[7] = REQUESTS_HELD_BYTES - len(message(b"a" * 10))
+            before = REQUESTS_HELD_BYTES - HEAD_HELD - len(message(b"a" * 10))
+            here.server.held[7] = before
             here.server.held[8] = REQUESTS_HELD_BYTES
             assert message(b"a" * 10) == (await here.within(lambda c: (c.call(PATH, b"a" * 10), answer(c))[1]))[0]
             _, fields = await here.within(lambda c: (c.call(PATH, b"a" * 11), answer(c))[1])
-            assert REQUESTS_HELD_BYTES - len(message(b"a" * 10)) == here.server.held[7]
+            assert before == here.server.held[7]
         assert ("8", None) == (fields.get("grpc-status"), fields.get("closed"))
+
+    async def test_what_heads_hold(self, tmp_path: Path) -> None:
+        """The heads of calls under way count as held, each field with what it takes; their ends free them."""
+        began, ends = asyncio.Event(), asyncio.Event()
+
+        async def wait(stream: Stream) -> None:
+            began.set()
+            await ends.wait()
+            await stream.answer(b"")
+
+        many = {b"x%d" % n: b"" for n in range(400)}
+        async with site(tmp_path, wait) as here:
+            asked = asyncio.create_task(here.within(lambda c: (c.call(PATH, b"", 1, many), answer(c))[1]))
+            await began.wait()
+            held = here.server.held[7]
+            here.server.held[7] = REQUESTS_HELD_BYTES
+            _, fields = await here.within(lambda c: (c.call(PATH, b""), answer(c))[1])
+            here.server.held[7] = held
+            ends.set()
+            await asked
+            assert 0 == here.server.held[7]
+        assert (True, str(Code.ENHANCE_YOUR_CALM)) == (held > 400 * FIELD_HELD_BYTES, fields["reset"])
+
+    @pytest.mark.parametrize("room", [True, False], ids=["late", "too much"])
+    async def test_a_block_without_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, room: bool) -> None:
+        """A header block counts as held while it comes, and must come whole soon; pieces of a frame count too."""
+        monkeypatch.setattr("sojourn.http2.connection.HEADER_BLOCK_SECONDS", 0.05 if room else 60)
+
+        def work(connection: Connection) -> dict[str, str]:
+            block = call_headers(PATH, {b"x": b"a" * 1_000})
+            connection.send(frame(HEADERS, 0, 1, block[:500]), frame(CONTINUATION, 0, 1, block[500:]))
+            return answer(connection)[1]
+
+        async with site(tmp_path) as here:
+            here.server.held[7] = before = 0 if room else REQUESTS_HELD_BYTES - 1_000
+            assert "closed" in await here.within(work)
+            assert before == here.server.held[7]
+
+    async def test_pieces_of_a_frame(self, tmp_path: Path) -> None:
+        """A frame that has not come whole counts as held, until it has or the connection ends."""
+        async with site(tmp_path) as here:
+
+            def work(connection: Connection) -> tuple[int, int]:
+                ping = frame(PING, body=b"12345678")
+                connection.send(ping, ping[:-1])
+                connection.until(PING)
+                held = here.server.held[7]
+                connection.send(ping[-1:])
+                connection.until(PING)
+                return held, here.server.held[7]
+
+            assert (16, 0) == await here.within(work)
 
     async def test_a_peer_that_reads_nothing(self, tmp_path: Path) -> None:
         """Nothing more is read of a peer that does not take its answers, and it is served when it does."""

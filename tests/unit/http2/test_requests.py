@@ -6,7 +6,13 @@ from harness.http2 import literal
 from hpack import Encoder
 from sojourn.http2 import server as server_module
 from sojourn.http2.headers import BadBlock, Head, Heads
-from sojourn.http2.limits import HEADER_BLOCK_MAX_BYTES, HEADS_KEPT, HEADS_KEPT_BYTES, METADATA_MAX_BYTES
+from sojourn.http2.limits import (
+    FIELD_HELD_BYTES,
+    HEADER_BLOCK_MAX_BYTES,
+    HEADS_KEPT,
+    HEADS_KEPT_BYTES,
+    METADATA_MAX_BYTES,
+)
 
 PSEUDO = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/b")]
 KIND = (b"content-type", b"application/grpc")
@@ -23,13 +29,14 @@ class TestSays:
             KIND, (b"grpc-encoding", b"gzip"), (b"content-length", b"12"), (b"grpc-timeout", b"2S"), (b"x", b"1"), (b"x", b"2"),
         )  # fmt: skip
         found = head(*fields)
-        expected = Head(b"POST", "/a/b", KIND[1], b"gzip", 12, 2.0, fields)
+        held = sum(len(name) + len(value) for name, value in (*PSEUDO, *fields)) + 3 * 32 + 6 * FIELD_HELD_BYTES
+        expected = Head(b"POST", "/a/b", KIND[1], b"gzip", 12, 2.0, fields, held=held)
         assert expected == found
         assert ([b"1", b"2"], []) == (found.values(b"x"), found.values(b"y"))
 
     def test_the_least(self):
         """A head that says nothing else is of no type, not packed, and without length and deadline."""
-        assert Head(b"POST", "/a/b", b"", b"identity", None, None, ()) == head()
+        assert Head(b"POST", "/a/b", b"", b"identity", None, None, (), held=31 + 3 * 32) == head()
 
     def test_a_path_of_any_bytes(self):
         """Each byte of a path is one character."""

@@ -13,9 +13,10 @@ from uvicorn.server import ServerState
 from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.endpoints.http1.whole_writes import WholeWrites
 from sojourn.errors import InvalidInput, LimitExceeded
-from sojourn.http2.limits import METADATA_MAX_BYTES
+from sojourn.http2.limits import FIELD_HELD_BYTES, METADATA_MAX_BYTES
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
+    HTTP_HEAD_FIELDS,
     HTTP_KEEP_ALIVE_SECONDS,
     HTTP_PIPELINE,
     HTTP_READ_BYTES,
@@ -30,6 +31,12 @@ from sojourn.quota.usage import Held
 
 log = structlog.get_logger()
 _VERSIONS = frozenset({"1.0", "1.1"})
+_TOO_LARGE = b"""HTTP/1.1 431 Request Header Fields Too Large\r
+content-type: text/plain; charset=utf-8\r
+content-length: %d\r
+connection: close\r
+\r
+%b"""  # RFC 6585, 5
 
 
 class Conversations:
@@ -76,7 +83,13 @@ class Conversation(HttpToolsProtocol):
         self._others = others
         self._came: deque[bytes] = deque()  # and is not read yet
         self._waits = False  # for a turn; until then nothing more is taken
-        self._head_bytes = 0
+        self._came_bytes = 0  # of the request that comes
+        self._heading = False  # its head is not whole
+        self._oversized = False  # or is larger than may be
+        self._fields = 0
+        self._field_bytes = 0
+        self._heads: deque[int] = deque()  # bytes of those that are not answered, the last one as far as it has come
+        self._held = 0  # bytes that are counted for them
         self._whole = 0  # requests that have come whole, without those that are answered
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -115,14 +128,25 @@ class Conversation(HttpToolsProtocol):
     def _read(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
+        self._came_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES:
-            self.transport.abort()  # a head without end; the body has its own limit
+        if self._heading and self._came_bytes > METADATA_MAX_BYTES:
+            self._oversized = True
+            self.send_400_response("")
+        elif self._came_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES or not self._hold_heads():
+            self.transport.abort()
+
+    def _hold_heads(self) -> bool:
+        """Count what the heads hold that are not answered. Return whether their sender may have so much."""
+        change = sum(self._heads) - self._held
+        self._held += change
+        return change == 0 or self._others.held.hold(self._sender.who, change)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unexpect()
         self._came.clear()
+        self._heads.clear()
+        self._hold_heads()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -130,14 +154,43 @@ class Conversation(HttpToolsProtocol):
             return
         if self._others.logged.allow(self._sender.who):
             log.info("http_malformed", who=self._sender.who, **self._sender.details)
-        super().send_400_response(msg)
+        if not self._oversized:
+            super().send_400_response(msg)
+        elif len(self._heads) > 1:  # it would be taken for the answer to a request before this one
+            self.transport.abort()
+        else:
+            said = b"a head is of %d fields and %d bytes at most" % (HTTP_HEAD_FIELDS, METADATA_MAX_BYTES)
+            self.transport.write(_TOO_LARGE % (len(said), said))
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) > HTTP_PIPELINE:  # each waits with an object of its own
             self.transport.abort()
             raise LimitExceeded("too many requests were sent ahead")  # or the parser would go on with what has come
         super().on_message_begin()
+        self._heading = True
+        self._fields = self._field_bytes = 0
+        self._heads.append(0)
         self._expect()
+
+    def on_url(self, url: bytes) -> None:
+        self._grow(len(url), 0)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head, or a trailer."""
+        self._fields += 1
+        self._grow(len(name) + len(value), FIELD_HELD_BYTES)
+        super().on_header(name, value)
+
+    def _grow(self, size: int, beside: int) -> None:
+        """Count so many bytes more of the head, and those that they take beside. Raise LimitExceeded."""
+        self._field_bytes += size
+        if self._heads:  # or its request is answered already, and this is a trailer
+            self._heads[-1] += size + beside
+        if self._fields > HTTP_HEAD_FIELDS or self._field_bytes > METADATA_MAX_BYTES:
+            self._oversized = True
+            raise LimitExceeded("the head of a request is larger than may be")
 
     def on_headers_complete(self) -> None:
         version, hosts = self.parser.get_http_version(), [1 for name, _ in self.headers if name == b"host"]
@@ -147,6 +200,7 @@ class Conversation(HttpToolsProtocol):
         ours = {SENDER: self._sender, HELD: self._others.held}
         self.scope.update(ours)  # type: ignore[typeddict-item]  # beside ASGI's
         super().on_headers_complete()
+        self._heading = False
 
     @property
     def answering(self) -> bool:
@@ -155,12 +209,15 @@ class Conversation(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._whole -= 1
+        if self._heads:  # or the connection is lost
+            self._heads.popleft()
+            self._hold_heads()
         super().on_response_complete()
 
     def on_message_complete(self) -> None:
         self._unexpect()
         self._whole += 1
-        self._head_bytes = 0  # what may be there of the next one in the same piece goes free
+        self._came_bytes = 0  # what may be there of the next one in the same piece goes free
         super().on_message_complete()
 
     def _expect(self) -> None:

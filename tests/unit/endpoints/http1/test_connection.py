@@ -12,10 +12,11 @@ import structlog
 from sojourn.endpoints.http1 import connection
 from sojourn.endpoints.http1.connection import Conversations
 from sojourn.endpoints.http1.scope import HELD, SENDER
-from sojourn.http2.limits import METADATA_MAX_BYTES
+from sojourn.http2.limits import FIELD_HELD_BYTES, METADATA_MAX_BYTES
 from sojourn.limits import (
     CALLS_PER_TURN,
     HTTP_BODY_MAX_BYTES,
+    HTTP_HEAD_FIELDS,
     HTTP_PIPELINE,
     HTTP_READ_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
@@ -122,16 +123,68 @@ class TestAnswers:
 class TestLimits:
     async def test_a_head_without_end(self, site):
         """A head that does not end is cut off, and asks for nothing."""
-        most = METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES
-        assert b"" == await site.send(b"GET /who HTTP/1.1\r\nx: ", b"a" * (most + 1), answers=None)
-        assert 0 == site.asked
+        got = await site.send(b"GET /who HTTP/1.1\r\nx: ", b"a" * METADATA_MAX_BYTES, answers=None)
+        assert (True, 0) == (got.startswith(b"HTTP/1.1 431 "), site.asked)
+
+    @pytest.mark.parametrize(
+        ("head", "status"),
+        [
+            (b"x: \r\n" * (HTTP_HEAD_FIELDS - 1), b"200"),
+            (b"x: \r\n" * HTTP_HEAD_FIELDS, b"431"),
+            (b"x: " + b"a" * (METADATA_MAX_BYTES - 200) + b"\r\n", b"200"),
+            (b"".join(b"x: " + b"a" * 1_000 + b"\r\n" for _ in range(17)), b"431"),
+        ],
+        ids=["fields", "one field more", "bytes", "more bytes"],
+    )
+    async def test_a_head_has_a_size(self, site, head, status):
+        """A head has a hundred fields and 16 KiB at most, and who sends more is told so."""
+        got = await site.send(GET[:-2] + head + b"\r\n", answers=1 if status == b"200" else None)
+        assert status == got.split()[1]
+        assert (b"100 fields and 16384 bytes at most" in got) == (status == b"431")
+
+    async def test_nothing_is_said_ahead_of_an_answer(self, site):
+        """Where a request before it waits for its answer, a head that is too large ends the connection unanswered."""
+        site.hold.clear()
+        over = b"GET /who HTTP/1.1\r\n" + b"x: \r\n" * (HTTP_HEAD_FIELDS + 1)
+        assert b"" == await site.send(GET, over, answers=None)
+
+    async def test_trailers(self, site):
+        """Trailers count as fields of the head, also those of a request that is answered before they come."""
+        head = b"POST /away HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+        for number, answered in ((98, True), (99, False)):
+            reader, writer = await asyncio.open_unix_connection(str(site.path))
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                writer.write(head)
+                got = await reader.readuntil(b"Not Found")
+                writer.write(b"0\r\n" + b"x: \r\n" * number + b"\r\n" + GET)
+                writer.write_eof()
+                got += await reader.read()
+            writer.close()
+            assert (True, answered) == (got.startswith(b"HTTP/1.1 404 "), b" 200 OK" in got)
+
+    async def test_heads_are_held(self, site):
+        """Heads count as held, each field with what it takes, until the answers are given or the connection ends."""
+        held = site.conversations.held
+        site.hold.clear()
+        fields = b"x: \r\n" * 50
+        asking = asyncio.ensure_future(site.send(GET[:-2] + fields + b"\r\n" + GET[:-2] + fields, answers=1))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while held[site.sender.who] < 101 * FIELD_HELD_BYTES:
+                await asyncio.sleep(0.01)
+            held[site.sender.who] += REQUESTS_HELD_BYTES
+            assert b"" == await site.send(GET, answers=None)
+            held[site.sender.who] -= REQUESTS_HELD_BYTES
+            site.hold.set()
+            await asking
+            while held:
+                await asyncio.sleep(0.01)
 
     @pytest.mark.parametrize("before", [(), (GET,)], ids=["the first", "a later one"])
     async def test_a_head_as_long_as_may_be(self, site, before):
         """A head may be as long as that, and is waited for; the next byte of it ends the connection."""
         site.conversations.request_seconds = DEADLINE_SECONDS * 2
         begun = b"GET /who HTTP/1.1\r\nx: "
-        head = begun + b"a" * (METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES - len(begun))
+        head = begun + b"a" * (METADATA_MAX_BYTES - len(begun))
         more = asyncio.Event()
         sending = asyncio.ensure_future(site.send(*before, head, more, b"a", answers=None))
         await asyncio.sleep(0.1)
@@ -142,7 +195,7 @@ class TestLimits:
     async def test_a_head_sent_ahead(self, site):
         """A head without end that comes in one piece with a whole request before it is cut off as any other."""
         site.conversations.request_seconds = DEADLINE_SECONDS * 2
-        most = METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES + HTTP_READ_BYTES
+        most = METADATA_MAX_BYTES + HTTP_READ_BYTES
         await site.send(GET + b"GET /who HTTP/1.1\r\nx: " + b"a" * most, answers=None)
         assert site.asked <= 1
 
