@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+WAIT_SECONDS = (
+    15.0  # until what is waited for has failed: a busy machine needs less, and what hangs is said soon enough
+)
 
 
-def until(look: Callable[[], T], what: str = "it is so", seconds: float = 15.0) -> T:
+def until(look: Callable[[], T], what: str = "it is so", seconds: float = WAIT_SECONDS) -> T:
     """Look until it is true, and return what was seen. Raise AssertionError after `seconds`."""
     ends = time.monotonic() + seconds
     while True:

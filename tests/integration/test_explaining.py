@@ -59,7 +59,7 @@ class TestExplain:
         assert (len(unix), 0, "", None) == tuple(
             told["unix"][name] for name in ("selectors", "age_seconds", "failure", "needed")
         )
-        assert 0 < told["unix"]["seconds"] < 5
+        assert told["unix"]["seconds"] > 0
         text = agent.run("explain", "--pid", str(workload.pid)).stdout
         assert "attestors\n  cgroup: 0 selectors in " in text
         assert f"  unix: {len(unix)} selectors in " in text

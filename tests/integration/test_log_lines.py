@@ -55,7 +55,7 @@ def test_a_refused_call(agent: AgentProcess) -> None:
         line["level"], line["code"], line["door"], line["uid"], line["pid"],
     )  # fmt: skip
     assert line["reason"]
-    assert 0 <= line["duration_ms"] < 60_000
+    assert line["duration_ms"] >= 0
     assert "alert" not in line
     agent.run("task", "show", "nosuch", check=False)
     assert "GetTask" in line_of(agent, "call_refused", door="admin")["method"]
@@ -68,7 +68,7 @@ def test_a_refused_request(agent: AgentProcess) -> None:
     line = line_of(agent, "http_refused", path="/token")
     assert ("public", os.getuid(), os.getpid()) == (line["door"], line["uid"], line["pid"])
     assert line["code"]
-    assert 0 <= line["duration_ms"] < 60_000
+    assert line["duration_ms"] >= 0
 
 
 @pytest.mark.root

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -196,7 +195,5 @@ def test_used_assertions_outlive_the_agent(here: Chain) -> None:
     assert 200 == post(here.agent.socket, form).status_code
     here.agent.kill()
     here.agent.start()
-    began = time.monotonic()
     refused = post(here.agent.socket, form)
     assert (400, "invalid_grant") == (refused.status_code, refused.json()["error"])
-    assert time.monotonic() - began < 10

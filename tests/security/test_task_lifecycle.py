@@ -294,6 +294,7 @@ class TestCase41:
         said = [{name: value for name, value in each.json().items() if name != "decision_id"} for each in answers]
         assert said[0] == said[1]
 
+    @pytest.mark.timing
     def test_in_time(self, agent: AgentProcess) -> None:
         """Asked in turn, many times, neither takes longer than the other by more than machines are noisy."""
         with Caller(agent.socket) as other, SyncClient(agent.socket) as own:

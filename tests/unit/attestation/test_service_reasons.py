@@ -7,6 +7,7 @@ import pytest
 import structlog
 from fakes.children import child, peer_of
 from fakes.registrations import selectors
+from harness.looking import WAIT_SECONDS
 from sojourn.attestation import service
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, Program
@@ -46,7 +47,7 @@ class TestTurns:
         unix.attest = attest
         waiting = [asyncio.ensure_future(attestation.attest(each)) for each in inside]
         await asyncio.sleep(0)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert selectors("unix:uid:1") <= (await attestation.attest(outside)).selectors
         assert ATTESTATIONS_PER_CGROUP == sum(each.pid != outside.process.pid for each in unix.asked)
         gate.set()
@@ -60,7 +61,7 @@ class TestTurns:
         monkeypatch.setattr(Process, "cgroup", lambda self: f"0::/docker/{'a' * 64}/{numbers.get(id(self), 0):064x}\n")
         unix.gate = asyncio.Event()
         waiting = [asyncio.ensure_future(attestation.attest(each)) for each in inside]
-        await asyncio.wait_for(unix.asking.wait(), 2)
+        await asyncio.wait_for(unix.asking.wait(), WAIT_SECONDS)
         for _ in range(100):
             await asyncio.sleep(0)
         assert ATTESTATIONS_PER_CGROUP == len(unix.asked)

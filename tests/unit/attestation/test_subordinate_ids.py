@@ -6,6 +6,7 @@ import pwd
 import time
 
 import pytest
+from harness.looking import WAIT_SECONDS
 from sojourn.attestation import subordinate_ids as module
 from sojourn.attestation.subordinate_ids import Subordinates
 
@@ -87,6 +88,6 @@ class TestLook:
         found = Subordinates(file)
         await found.start()
         assert 200_001 == found.owner(200_001)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             while found.owner(200_001) != PERSON:
                 await asyncio.sleep(0.02)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from harness.inmates import inmate
-from harness.looking import until
+from harness.looking import WAIT_SECONDS, until
 from sojourn.errors import AttestationFailed
 from sojourn_attestors.containers import place as module
 from sojourn_attestors.containers import processes as containerprocesses
@@ -56,7 +56,7 @@ class TestMounts:
         monkeypatch.setattr(module, "_by_mounts", lambda pid: None if pid == 2 else slowly())
 
         def slowly():
-            going_on.wait(10)
+            going_on.wait()
 
         with ThreadPoolExecutor(8) as pool:
             containers = Containers(pool)
@@ -65,7 +65,7 @@ class TestMounts:
             await asyncio.sleep(0.05)
             other = SimpleNamespace(pid=2, uid=0, cgroup="0::/\n")
             try:
-                assert await asyncio.wait_for(containers.locate(other), 5) is None
+                assert await asyncio.wait_for(containers.locate(other), WAIT_SECONDS) is None
             finally:
                 going_on.set()
             assert [None] * 64 == await asyncio.gather(*waiting)

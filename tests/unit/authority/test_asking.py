@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from fakes.roots import Pauses
+from harness.looking import WAIT_SECONDS
 from sojourn.authority import asking
 from sojourn.authority.asking import JITTER, Asking
 from sojourn.limits import ROOT_RETRY_MAX_SECONDS, ROOT_RETRY_SECONDS
@@ -32,7 +33,7 @@ async def test_answered():
     """An answer is taken, and nothing is asked after it."""
     question = Question(0)
     question.begin()
-    assert await question.asking.wait(5)
+    assert await question.asking.wait(WAIT_SECONDS)
     assert (["yes"], 1, []) == (question.answers, question.asked, question.failed)
 
 
@@ -55,7 +56,7 @@ async def test_one_at_a_time():
     question = Question(0)
     question.begin()
     question.begin()
-    await question.asking.wait(5)
+    await question.asking.wait(WAIT_SECONDS)
     assert 1 == question.asked
 
 
@@ -86,7 +87,7 @@ async def test_an_answer_that_is_not_good():
             raise ValueError(answer)
 
     question.asking.begin(question.ask, take)
-    assert await question.asking.wait(5)
+    assert await question.asking.wait(WAIT_SECONDS)
     assert (2, [ValueError]) == (question.asked, [type(each) for each in question.failed])
 
 
@@ -97,7 +98,7 @@ async def test_hurry():
     question.begin()
     assert not await question.asking.wait(0.05)
     question.asking.hurry()
-    assert await question.asking.wait(5)
+    assert await question.asking.wait(WAIT_SECONDS)
     assert 2 == question.asked
 
 

@@ -75,6 +75,7 @@ def test_memory_of_every_daemon():
     assert ("idle: RSS of all daemons", "ours : theirs") in names
 
 
+@pytest.mark.timing
 def test_cpu_time_of_a_process():
     """The CPU time of a process is what that itself reads before and after."""
     program = "from time import process_time; print(process_time(), flush=True); input(); print(process_time())"
@@ -85,6 +86,7 @@ def test_cpu_time_of_a_process():
     assert before <= found <= after
 
 
+@pytest.mark.timing
 def test_descendants_are_counted():
     """What a process starts belongs to it; what has ended cannot be measured."""
     program = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'x = bytearray(2**26); print(1, flush=True); input()']).wait()"

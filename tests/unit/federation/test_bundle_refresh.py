@@ -8,6 +8,7 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore
+from harness.looking import WAIT_SECONDS
 from sojourn.audit.journal import Audit
 from sojourn.errors import BundleNotFetched, NotFound, StoreFull
 from sojourn.federation.bundle_refresh import Federating
@@ -340,7 +341,7 @@ class TestRefresh:
         await room.quiet()
         assert 0 == room.endpoints.count(OTHER)
         room.endpoints.answers[OTHER] = bundle = room.bundle()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             await room.federating.refresh(OTHER)
         assert bundle is room.foreign.get(OTHER)
 

@@ -10,6 +10,7 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.people import CHAT, CHAT_ALONE, PeopleIssuer
 from harness.authserver import AuthServer, bomb, drop, huge, redirect, slow, status
+from harness.looking import WAIT_SECONDS
 from harness.tlsplace import TlsPlace
 from sojourn.errors import InvalidConfig, InvalidToken
 from sojourn.errors.people import PersonRefused
@@ -99,7 +100,7 @@ class TestFetched:
         """A fetch that had begun when a token came says nothing of a key that is not in it."""
         server.script("jwks", slow(0.3))
         first = asyncio.ensure_future(code(people, idp.id_token()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not server.calls("jwks"):
                 await asyncio.sleep(0.01)
         assert "issuer_unavailable" == await code(people, idp.id_token({"kid": "k2"}))
@@ -116,7 +117,7 @@ class TestFetched:
         clock.advance(PUBLISHED_KEYS_SECONDS)
         idp.at = int(clock.now().timestamp())
         await code(people, idp.id_token())  # with this one they are fetched behind
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not (found := await code(people, idp.id_token())):
                 await asyncio.sleep(0.01)
         assert "issuer_unavailable" == found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.looking import WAIT_SECONDS
 from sojourn.errors import CannotStart, InvalidConfig
 from sojourn.limits import SERVICE_MESSAGES_WAITING
 from sojourn.runtime.service_manager import ServiceManager
@@ -17,7 +18,7 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     """Where messages come in."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(str(tmp_path / "notify"))
-        made.settimeout(5)
+        made.settimeout(WAIT_SECONDS)
         yield made
 
 
@@ -40,7 +41,7 @@ class TestMessages:
         name = f"sojourn-test-{os.getpid()}-{threading.get_ident()}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(f"\0{name}")
-            systemd.settimeout(5)
+            systemd.settimeout(WAIT_SECONDS)
             manager = manager_at(f"@{name}")
             manager.tell("READY=1")
             assert b"READY=1" == systemd.recv(4096)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from fakes.databases import BlockedWriter, opened
+from harness.looking import WAIT_SECONDS
 from sojourn.errors import AlreadyExists, Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
 from sojourn.errors.oauth import DatabaseDamaged
 from sojourn.store import database as database_module
@@ -293,7 +294,7 @@ class TestClose:
         """A closed database refuses writes, and keeps nobody waiting."""
         with opened(path) as database:
             database.close()
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(WAIT_SECONDS):
                 with pytest.raises(SojournError):
                     await database.write(put("late"))
 

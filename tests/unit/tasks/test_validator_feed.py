@@ -141,6 +141,6 @@ async def test_how_long_until_all_hear_of_an_end(feed, monkeypatch):
         while not all(each.changed.is_set() for each in watchers):
             await asyncio.sleep(0)
         assert 1 == len(took)
-        assert 0 < took[0] < 10
+        assert took[0] > 0
     feed.publish(task(version=3, state="revoked"))
     assert 1 == len(took)

@@ -12,7 +12,7 @@ import pytest
 from fakes.ca import FakeCa, odd_certificate
 from fakes.nodes import ShiftedClock, node_of
 from fakes.spire_server import FakeSpireServer
-from harness.looking import descriptors
+from harness.looking import WAIT_SECONDS, descriptors
 from harness.spirenode import until
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.errors import NodeRefused, NotFound, Unavailable, UpstreamUnavailable
@@ -549,7 +549,7 @@ class TestAway:
             while server.calls[-1] != "NewJWTSVID":
                 await asyncio.sleep(0.01)
         with pytest.raises(UpstreamUnavailable):
-            await asyncio.wait_for(asked, 5)
+            await asyncio.wait_for(asked, WAIT_SECONDS)
         assert ours
         assert not [each for each in ours if Path(each).exists()]
 

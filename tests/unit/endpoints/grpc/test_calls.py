@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 
 import grpc
 import pytest
@@ -16,6 +15,7 @@ from sojourn.errors import InvalidInput, SojournError
 from sojourn.errors.oauth import NonceNeeded
 from sojourn.http2.errors import BadMessage, MalformedMessage, MessageOverLimit, UnknownPacking
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND
+from sojourn.quota.rate import Rate
 
 LEAVES = sorted(
     (each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, SojournError)),
@@ -186,7 +186,7 @@ class TestErrors:
                 server.handler = raising(error)
                 _, text, _ = await status_of(server.unary())
         took = [each.pop("duration_ms") for each in logs]
-        assert all(0 <= each < 60_000 for each in took)
+        assert all(each >= 0 for each in took)
         by["door"] = "public"
         refused = {"event": "call_refused", "log_level": "info", **by, "code": "not_found", "reason": "no"}
         assert [{**refused, "detail": "secret"}, {**refused, "detail": None}] == logs[:2]
@@ -278,11 +278,11 @@ class TestRefusals:
     async def test_fill_no_log(self, server, capsys):
         """A user's refused calls are logged up to a limit for each second."""
         server.handler = raising(errors.NotFound("no"))
-        began = time.monotonic()
+        assert REFUSALS_LOGGED_PER_SECOND == server.calls._refusals._per_second
+        server.calls._refusals = Rate(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
         for _ in range(5 * REFUSALS_LOGGED_PER_SECOND):
             await status_of(server.unary())
-        seconds = int(time.monotonic() - began) + 2
-        assert 0 < capsys.readouterr().out.count("call_refused") <= seconds * REFUSALS_LOGGED_PER_SECOND
+        assert REFUSALS_LOGGED_PER_SECOND == capsys.readouterr().out.count("call_refused")
 
 
 class TestFirst:

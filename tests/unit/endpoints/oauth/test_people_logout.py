@@ -12,6 +12,7 @@ from fakes.logouts import logout_token
 from fakes.people import CHAT, CHAT_ALONE, ISSUER, PeopleIssuer, table
 from fakes.persons import for_people, person, refused
 from harness.authserver import AuthServer
+from harness.looking import WAIT_SECONDS
 from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.endpoints.oauth.people_logout import LogoutApp
 from sojourn.errors import StoreFailed
@@ -82,7 +83,7 @@ class Place(FamilyRoom):
         """After the pause between two looks whether keys are to be had."""
         self.clock.advance(PENDING_DELIVERY_PAUSE_SECONDS)
         self.alarms.ring_due()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             while self.app.pending._tries:
                 await asyncio.sleep(0)
 

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.ca import FakeCa
 from fakes.fake_agent import Fail, FakeAgent, x509_response
+from harness.looking import WAIT_SECONDS
 from sojourn import errors
 from sojourn._pb import workload_pb2
 from sojourn._pb.sojourn.v1 import validation_pb2
@@ -55,7 +56,7 @@ class TestX509:
         """A watch yields each new SVID on one stream."""
         svids = [ca.svid(), ca.svid()]
         agent.push("FetchX509SVID", *(x509_response(ca, svid) for svid in svids))
-        async with asyncio.timeout(5), contextlib.aclosing(client.watch_x509_contexts()) as contexts:
+        async with asyncio.timeout(WAIT_SECONDS), contextlib.aclosing(client.watch_x509_contexts()) as contexts:
             assert [svid.serial for svid in svids] == [(await anext(contexts)).default.serial for _ in svids]
         assert len(agent.requests) == 1
 
@@ -70,7 +71,10 @@ class TestX509:
             None,
             x509_response(ca, ca.svid()),
         )
-        async with asyncio.timeout(5), contextlib.aclosing(client.watch_x509_contexts(heard.append)) as contexts:
+        async with (
+            asyncio.timeout(WAIT_SECONDS),
+            contextlib.aclosing(client.watch_x509_contexts(heard.append)) as contexts,
+        ):
             assert (await anext(contexts)).default.spiffe_id.path == "/web"
         assert [errors.NoIdentity, errors.Unavailable, errors.InvalidSvid] == [type(error) for error in heard]
 
@@ -219,7 +223,7 @@ async def test_an_agent_that_takes_its_time(agent: FakeAgent, socket: Path, tmp_
             assert await client.fetch_x509_svids()
     finally:
         server.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await asyncio.gather(*(task for task in passing if task is not None), return_exceptions=True)
 
 

@@ -12,6 +12,7 @@ import pytest
 from fakes.ca import FakeCa
 from fakes.fake_agent import FakeAgent, x509_response
 from fakes.task_messages import BEGUN, ended, task
+from harness.looking import WAIT_SECONDS
 from sojourn._pb import workload_pb2
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn._pb.sojourn.v1 import validation_pb2
@@ -36,12 +37,12 @@ def remote(socket: Path) -> Iterator[FakeAgent]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
     thread.start()
-    assert up.wait(5)
+    assert up.wait(WAIT_SECONDS)
     push = agent.push
     agent.push = lambda *what: loop.call_soon_threadsafe(push, *what)  # type: ignore[method-assign]
     yield agent
     loop.call_soon_threadsafe(down.set)
-    thread.join(5)
+    thread.join(WAIT_SECONDS)
     loop.close()
 
 

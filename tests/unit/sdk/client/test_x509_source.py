@@ -8,6 +8,7 @@ import grpc
 import pytest
 from fakes.ca import FakeCa
 from fakes.fake_agent import Fail, FakeAgent, x509_response
+from harness.looking import WAIT_SECONDS
 from sojourn.errors import NoIdentity, Refused, Unreachable
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.x509_source import X509Source
@@ -18,7 +19,7 @@ async def test_follows(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
     """Each update is the present SVID at once, and the version grows."""
     first, second = ca.svid(), ca.svid()
     agent.push("FetchX509SVID", x509_response(ca, first))
-    async with asyncio.timeout(5), X509Source(client) as source:
+    async with asyncio.timeout(WAIT_SECONDS), X509Source(client) as source:
         assert first.serial == source.svid.serial
         assert {ca.trust_domain: (ca.root,)} == source.bundles
         before = source.version
@@ -30,7 +31,7 @@ async def test_follows(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
 async def test_refused_midway(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
     """When the agent refuses, the SVID is dropped and contexts wrap nothing (WAPI-26)."""
     agent.push("FetchX509SVID", x509_response(ca, ca.svid()))
-    async with asyncio.timeout(5), X509Source(client) as source:
+    async with asyncio.timeout(WAIT_SECONDS), X509Source(client) as source:
         tls = source.client_context(authorize_any())
         tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
         before = source.version
@@ -50,7 +51,7 @@ async def test_outage_keeps(agent: FakeAgent, client: Client, ca: FakeCa) -> Non
     """While the agent is away the last SVID stays."""
     first, second = ca.svid(), ca.svid()
     agent.push("FetchX509SVID", x509_response(ca, first))
-    async with asyncio.timeout(5), X509Source(client) as source:
+    async with asyncio.timeout(WAIT_SECONDS), X509Source(client) as source:
         before = source.version
         agent.push("FetchX509SVID", Fail(grpc.StatusCode.UNAVAILABLE, "away"), None, x509_response(ca, second))
         assert first.serial == source.svid.serial
@@ -84,7 +85,7 @@ async def test_for_good(agent: FakeAgent, client: Client) -> None:
 async def test_restart(socket: Path, ca: FakeCa) -> None:
     """A restarted agent is found again, and its SVID followed."""
     first, second = ca.svid(), ca.svid()
-    async with asyncio.timeout(10), Client(str(socket)) as client:
+    async with asyncio.timeout(WAIT_SECONDS), Client(str(socket)) as client:
         agent = FakeAgent()
         agent.push("FetchX509SVID", x509_response(ca, first))
         source = X509Source(client)

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from fakes.fake_agent import Fail, FakeAgent
 from fakes.task_feed import AUDIENCE, ISSUER, Boot, delta, heartbeat, live, over, part, signing_key, snapshot, token
+from harness.looking import WAIT_SECONDS
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import Unavailable
 from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS
@@ -35,7 +36,7 @@ async def feed(agent: FakeAgent, client: Client, boot: Boot) -> AsyncIterator[Ta
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not holds():
             await asyncio.sleep(0)  # the message is on its way through a real socket
 
@@ -181,7 +182,7 @@ class TestInParts:
             await asyncio.sleep(0)
         assert not waiting.done()
         agent.push("WatchTasks", snapshot([KEY], live("t2")))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert "nothing is heard of it any more" in await waiting
 
     @pytest.mark.parametrize("then", [heartbeat(), delta(live("t3")), part(live("t3"), epoch=2), None])

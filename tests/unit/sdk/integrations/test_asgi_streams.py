@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fakes.fake_agent import FakeAgent
 from fakes.task_feed import AUDIENCE, delta, heartbeat, live, over, signing_key, snapshot, token
+from harness.looking import WAIT_SECONDS
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
@@ -26,7 +27,7 @@ async def verifier(agent: FakeAgent, client: Client) -> AsyncIterator[TaskVerifi
 async def eventually(look: Callable[[], object], what: str) -> None:
     """Look until it is true."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not look():
                 await asyncio.sleep(0.005)
     except TimeoutError:
@@ -95,7 +96,7 @@ class TestSocket:
         await asyncio.sleep(0.05)
         assert not serving.done(), "another task's end is none of its business"
         agent.push("WatchTasks", delta(end))
-        await asyncio.wait_for(serving, 5)
+        await asyncio.wait_for(serving, WAIT_SECONDS)
         assert ["websocket.connect", "websocket.receive", "websocket.disconnect"] == [each["type"] for each in heard]
         assert ["websocket.accept", "websocket.close"] == wire.kinds
         assert (1008, True) == (wire.sent[-1]["code"], "the task" in wire.sent[-1]["reason"])
@@ -119,7 +120,7 @@ class TestSocket:
         serving = asyncio.ensure_future(guarded(socket(), wire.receive, wire.send))
         await eventually(lambda: "websocket.send" in wire.kinds, "it sends")
         agent.push("WatchTasks", delta(over("t1", 6)))
-        await asyncio.wait_for(serving, 5)
+        await asyncio.wait_for(serving, WAIT_SECONDS)
         assert "the task is over" in str(caught[0])
         await asyncio.sleep(0.05)
         assert "websocket.close" == wire.kinds[-1]
@@ -139,7 +140,7 @@ class TestSocket:
         agent.push("WatchTasks", delta(over("t1", 6)))
         await eventually(lambda: wire.kinds[-1] == "websocket.close", "the client is cut off")
         release.set()
-        await asyncio.wait_for(serving, 5)
+        await asyncio.wait_for(serving, WAIT_SECONDS)
 
     async def test_one_that_has_closed(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
         """One that the application has closed is not closed again; nothing is left running."""
@@ -171,7 +172,7 @@ class TestSocket:
         await eventually(lambda: wire.sent, "it is accepted")
         await asyncio.sleep(0.05)
         agent.push("WatchTasks", snapshot([KEY], live("t2", 5), epoch=2))
-        await asyncio.wait_for(serving, 5)
+        await asyncio.wait_for(serving, WAIT_SECONDS)
         assert "nothing is heard of it" in wire.sent[-1]["reason"]
 
 
@@ -192,7 +193,7 @@ class TestRequest:
         await eventually(lambda: len(wire.sent) > 3, "it sends")
         agent.push("WatchTasks", delta(over("t1", 6)))
         with pytest.raises(OSError, match="the task is over"):
-            await asyncio.wait_for(serving, 5)
+            await asyncio.wait_for(serving, WAIT_SECONDS)
 
     async def test_one_that_watches_its_client(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
         """An application that waits for its client to go, as for a stream of events, hears that it has gone."""
@@ -209,7 +210,7 @@ class TestRequest:
         serving = asyncio.ensure_future(guarded(request(), wire.receive, wire.send))
         await eventually(lambda: heard, "it has the request")
         agent.push("WatchTasks", delta(over("t1", 6)))
-        await asyncio.wait_for(serving, 5)
+        await asyncio.wait_for(serving, WAIT_SECONDS)
         assert [EMPTY, {"type": "http.disconnect"}] == heard
         assert before == running()
 

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from fakes.fake_agent import Fail, FakeAgent
 from fakes.task_messages import BEGUN, GRANT, denied, ended, pending, task
+from harness.looking import WAIT_SECONDS
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import (
     ApprovalDenied,
@@ -29,7 +30,10 @@ class TestStream:
         """Leaving the block completes the task, and its end is awaited."""
         agent.answers["complete"] = ended("completed")
         agent.push("RunTask", BEGUN)
-        async with asyncio.timeout(5), client.task("triage-ticket", params={"n": "7"}, grants=[GRANT]) as running:
+        async with (
+            asyncio.timeout(WAIT_SECONDS),
+            client.task("triage-ticket", params={"n": "7"}, grants=[GRANT]) as running,
+        ):
             assert (running.id, running.state, running.grants, running.ended) == ("t1", "active", (GRANT,), False)
         assert (running.ended, running.state) == (True, "completed")
         command = agent.task_commands.get_nowait()
@@ -42,7 +46,10 @@ class TestStream:
         """Parameters are values as their type has them, and what is none is refused before anything is sent."""
         agent.answers["complete"] = ended("completed")
         agent.push("RunTask", BEGUN)
-        async with asyncio.timeout(5), client.task("triage-ticket", params={"cents": 2500, "urgent": True, "n": "7"}):
+        async with (
+            asyncio.timeout(WAIT_SECONDS),
+            client.task("triage-ticket", params={"cents": 2500, "urgent": True, "n": "7"}),
+        ):
             begin = agent.requests[0][1].begin
             assert {"cents": "2500", "urgent": "true", "n": "7"} == dict(begin.params)
         for wrong in (2.5, None, [1], b"7"):
@@ -56,7 +63,7 @@ class TestStream:
         agent.answers["complete"] = ended("completed", "failed")
         agent.push("RunTask", BEGUN)
         with pytest.raises(KeyError):
-            async with asyncio.timeout(5), client.task("triage-ticket"):
+            async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket"):
                 raise KeyError
         assert agent.task_commands.get_nowait().complete.failed
 
@@ -66,7 +73,7 @@ class TestStream:
         agent.answers["GetToken"] = pb.GetTokenResponse(
             access_token="secret", expires_at=1, resource=GRANT.resource, actions=GRANT.actions
         )
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             token = await running.token(GRANT.resource, ["ticket:read"])
             agent.push("RunTask", ended("completed"))
         assert (token.token, token.header, token.actions) == ("secret", "Bearer secret", ("ticket:read",))
@@ -77,7 +84,7 @@ class TestStream:
     async def test_revoked(self, agent: FakeAgent, client: Client) -> None:
         """A revocation is heard at once, with its reason; no token is asked for after it."""
         agent.push("RunTask", BEGUN)
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             agent.push("RunTask", pb.TaskEvent(changed=task("suspended")), ended("revoked", "operator said so"), None)
             await running.wait_ended()
             assert (running.ended, running.state, running.reason) == (True, "revoked", "operator said so")
@@ -89,7 +96,7 @@ class TestStream:
         """When the stream breaks and no agent comes back the task is lost, and leaving the block says nothing more."""
         agent.push("RunTask", BEGUN, *[Fail(grpc.StatusCode.UNAVAILABLE, "going")] * 2)
         impatient = Client(str(socket), patience_seconds=0)
-        async with asyncio.timeout(5), impatient as client, client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), impatient as client, client.task("triage-ticket") as running:
             await running.wait_ended()
             assert (running.state, running.reason) == ("lost", "going")
         assert agent.requests[1][1].attach.task_id == "t1"
@@ -97,7 +104,7 @@ class TestStream:
     async def test_completed_by_hand(self, agent: FakeAgent, client: Client) -> None:
         """A task may be completed before its block ends, twice too."""
         agent.push("RunTask", BEGUN, ended("completed"))
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             await running.complete(failed=True)
             await running.complete()
             assert running.state == "completed"
@@ -123,7 +130,7 @@ class TestRestart:
         """When the agent restarts the task is had back by a stream that names it, and is completed on that one."""
         agent.answers["complete"] = ended("completed")
         agent.push("RunTask", BEGUN, GOING)
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             while len(agent.requests) < 2:
                 await asyncio.sleep(0.01)
             assert (running.state, running.ended) == ("active", False)
@@ -137,7 +144,7 @@ class TestRestart:
     async def test_an_agent_that_is_slow_to_come(self, agent: FakeAgent, client: Client) -> None:
         """Nobody there, one that is shutting down, one that is full: it is tried again."""
         agent.push("RunTask", BEGUN, GOING, GOING, None, Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "full"), ATTACHED)
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             while running.status.version == BEGUN.begun.version:
                 await asyncio.sleep(0.01)
             assert (len(agent.requests), running.state) == (5, "active")
@@ -146,7 +153,7 @@ class TestRestart:
     async def test_a_task_that_is_over(self, agent: FakeAgent, client: Client) -> None:
         """A task that the new run of the agent does not give back is lost at once, and says why."""
         agent.push("RunTask", BEGUN, GOING, Fail(grpc.StatusCode.NOT_FOUND, "there is no such task", "not_found"))
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             await running.wait_ended()
             assert (running.state, running.reason) == ("lost", "there is no such task")
             with pytest.raises(TaskOver, match="there is no such task"):
@@ -156,7 +163,7 @@ class TestRestart:
         """A token that is asked for while there is no agent is asked for again when the task is back."""
         agent.answers["GetToken"] = GOING
         agent.push("RunTask", BEGUN)
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             asking = asyncio.ensure_future(running.token())
             while len(agent.requests) < 2:
                 await asyncio.sleep(0.01)
@@ -170,7 +177,7 @@ class TestRestart:
         """What the agent refuses while the task has its stream is told at once."""
         agent.answers["GetToken"] = Fail(grpc.StatusCode.UNAVAILABLE, "disk", "store_failed")
         agent.push("RunTask", BEGUN)
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             with pytest.raises(Unavailable, match="disk"):
                 await running.token()
             agent.answers["GetToken"] = Fail(grpc.StatusCode.FAILED_PRECONDITION, "suspended", "task_not_active")
@@ -183,7 +190,7 @@ class TestRestart:
         """What became of the task is told to the new run of the agent, if its holder said it in between."""
         agent.answers["complete"] = ended("completed", "failure")
         agent.push("RunTask", BEGUN, GOING)
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("triage-ticket") as running:
             while len(agent.requests) < 2:
                 await asyncio.sleep(0.01)
             completing = asyncio.ensure_future(running.complete(failed=True))
@@ -228,7 +235,7 @@ class TestApproval:
         """The block is entered once enough have agreed; each step until then is heard of once."""
         agent.push("RunTask", *(pb.TaskEvent(pending=pending(given)) for given in (0, 0, 1)), BEGUN)
         heard = []
-        async with asyncio.timeout(5), client.task("pay", on_pending=heard.append) as running:
+        async with asyncio.timeout(WAIT_SECONDS), client.task("pay", on_pending=heard.append) as running:
             assert running.state == "active"
             agent.answers["complete"] = ended("completed")
         assert [(0, 2), (1, 2)] == [(each.approval.given, each.approval.needed) for each in heard]
@@ -245,7 +252,7 @@ class TestApproval:
         """What was not approved is an error of its own kind, with the approver's words; the block is not entered."""
         agent.push("RunTask", pb.TaskEvent(pending=pending()), pb.TaskEvent(ended=over))
         with pytest.raises(error, match=words):
-            async with asyncio.timeout(5), client.task("pay"):
+            async with asyncio.timeout(WAIT_SECONDS), client.task("pay"):
                 raise AssertionError("the block was entered")
 
     async def test_a_stream_that_waits_no_longer(self, agent: FakeAgent, client: Client) -> None:
