@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import forks
 from harness.keeper import keep
+from harness.looking import OpenFiles
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "deploy" / "samples"
@@ -186,21 +186,9 @@ class AgentProcess:
             arguments += [f"--{name.replace('_', '-')}", value]
         return self.json(*arguments)
 
-    def descriptors(self) -> int:
-        """How many files the agent has open. Only root may look: for anybody else there are none."""
-        try:
-            return len(os.listdir(f"/proc/{self.pid}/fd"))
-        except PermissionError:
-            if os.geteuid() == 0:
-                raise
-            return 0
-
-    def settled_descriptors(self, at_most: int, seconds: float = 10.0) -> int:
-        """The number of open files once it is no more than `at_most`, or what it is after `seconds`."""
-        ends = time.monotonic() + seconds
-        while (count := self.descriptors()) > at_most and time.monotonic() < ends:
-            time.sleep(0.05)
-        return count
+    def open_files(self) -> OpenFiles:
+        """Those that it has open now."""
+        return OpenFiles(self.pid)
 
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]

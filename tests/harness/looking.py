@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+PIDFD = ("anon_inode:[pidfd]", "pidfd:")  # by the kernel's age
+OF_CALLERS = ("socket:", "/proc/", *PIDFD)  # what an agent opens for those who call it, and for them alone
 WAIT_SECONDS = (
     15.0  # until what is waited for has failed: a busy machine needs less, and what hangs is said soon enough
 )
@@ -30,9 +32,34 @@ def next_second() -> None:
     time.sleep(1.02 - time.time() % 1)
 
 
-def descriptors() -> int:
-    """How many files this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+class OpenFiles:
+    """What a process has open now. What it closes later does not count: that may be garbage of others."""
+
+    def __init__(self, pid: int | str = "self") -> None:
+        self._folder = Path(f"/proc/{pid}/fd")
+        self._before = self._now()
+
+    def opened_since(self, *kinds: str) -> list[str]:
+        """What it has opened and not closed, as the kernel names it, such as `socket:[17]`; `kinds`: how names begin.
+
+        Nothing, if the process is another's and this is not root.
+        """
+        return sorted(name for _, name in self._now() - self._before if name.startswith(kinds or ""))
+
+    def await_closed(self, *kinds: str) -> None:
+        """Wait until it has closed what it has opened since, or fail with what that is."""
+        with contextlib.suppress(AssertionError):
+            until(lambda: not self.opened_since(*kinds))
+        left = self.opened_since(*kinds)
+        assert not left, f"still open: {left}"
+
+    def _now(self) -> set[tuple[str, str]]:
+        found = set()
+        with contextlib.suppress(PermissionError) if os.geteuid() else contextlib.nullcontext():
+            for each in os.listdir(self._folder):
+                with contextlib.suppress(FileNotFoundError):  # it has been closed in the meantime
+                    found.add((each, os.readlink(self._folder / each)))
+        return found
 
 
 def command_lines() -> str:

@@ -10,6 +10,7 @@ from sojourn._pb.sojourn.v1.admin_pb2 import RevokeTaskRequest
 from sojourn._pb.sojourn.v1.tasks_pb2 import Task
 
 from harness.agent import SAMPLES, AgentProcess
+from harness.looking import OF_CALLERS
 from harness.taskcalls import unary
 
 TICKETS = "https://tickets.example.org"
@@ -18,7 +19,6 @@ PRINTER = "https://printer.example.org"
 TRIAGE = "spiffe://example.org/agent/triage"
 ISSUER = "https://sojourn.example.org"
 OTHER_UID, THIRD_UID, STRANGER_UID = 4001, 4002, 4009
-SLACK = 16  # descriptors of the database and of gRPC, which come with first use
 
 CONFIG = """
 trust_domain = "example.org"
@@ -102,11 +102,10 @@ def shared_agent(*, level: str = "info") -> Iterator[AgentProcess]:
         agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
         agent.register("/agent/triage", f"unix:uid:{OTHER_UID}")
         agent.register("/third", f"unix:uid:{THIRD_UID}")
-        before = agent.descriptors()
+        before = agent.open_files()
         yield agent
         revoke_all(agent)  # those that are held by the process that runs the tests
-        left = agent.settled_descriptors(before + SLACK)
-        assert left <= before + SLACK, f"the agent leaks descriptors: {before} before, {left} after"
+        before.await_closed(*OF_CALLERS)
         assert [] == inner_failures(agent)
 
 

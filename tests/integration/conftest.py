@@ -12,6 +12,7 @@ from harness.authserver import AuthServer
 from harness.borrowed import wire_of
 from harness.callers import Caller
 from harness.clients import built
+from harness.looking import OF_CALLERS
 from harness.peopleplace import People, people_place
 from harness.raw import Admin, Wire
 from harness.taskagent import ISSUER, TICKETS, shared_agent
@@ -29,14 +30,12 @@ UIDS = itertools.count(4301)
 def agent() -> Iterator[AgentProcess]:
     """A running agent on the quickstart sample. After the test it must have closed what it opened for callers."""
     with AgentProcess() as running:
-        before = running.descriptors()
+        before = running.open_files()
         yield running
         if running.process is not None and running.process.poll() is None:
             left_behind = wait_for_quiet(running)
             assert left_behind == ([], 0), f"streams or tasks outlive their callers: {left_behind}"
-            slack = 12  # the database's and gRPC's own, which come with first use
-            left = running.settled_descriptors(before + slack)
-            assert left <= before + slack, f"the agent leaks descriptors: {before} before, {left} after"
+            before.await_closed(*OF_CALLERS)
             failed = [line for line in running.log_lines() if line["event"] in {"call_failed", "http_failed"}]
             assert [] == failed
 

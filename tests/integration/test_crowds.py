@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from harness.agent import AgentProcess
 from harness.callers import Caller
-from harness.looking import until
+from harness.looking import OF_CALLERS, until
 from harness.raw import Admin, Wire
 from sojourn._pb.spire.api.types import types_pb2 as types
 
@@ -55,14 +55,14 @@ def resident_mib(pid: int) -> float:
 @pytest.mark.root
 def test_five_thousand_streams(agent: AgentProcess) -> None:
     """Each of 5,000 streams hears of a registration and of a rotation, all the same, at four descriptors a connection."""
-    before = agent.descriptors()
+    before = agent.open_files()
     connections = len(UIDS) * STREAMS_OF_EACH // STREAMS_PER_CONNECTION
     holders = [Holder(agent.socket, uid) for uid in UIDS]
     with Admin(agent.admin_socket) as admin:
         entries = [admin.register("/crowd", f"unix:uid:{uid}", hint="first", x509_svid_ttl=3600) for uid in UIDS]
         first = [told(holder, "hold", streams=STREAMS_OF_EACH) for holder in holders]
         assert len(UIDS) * STREAMS_OF_EACH == len(admin.streams())
-        assert agent.descriptors() - before <= connections * DESCRIPTORS_PER_CONNECTION + SLACK
+        assert len(before.opened_since()) <= connections * DESCRIPTORS_PER_CONNECTION + SLACK
         for each in entries:
             each.hint, each.x509_svid_ttl = "second", 10
         admin.update(*entries)
@@ -78,7 +78,7 @@ def test_five_thousand_streams(agent: AgentProcess) -> None:
         for holder in holders:
             holder.close()
         until(lambda: not admin.streams())
-    assert agent.settled_descriptors(before + SLACK) <= before + SLACK
+    before.await_closed(*OF_CALLERS)
 
 
 def told(holder: Holder, do: str, **arguments: Any) -> dict[str, Any]:

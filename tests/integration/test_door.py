@@ -15,7 +15,7 @@ import httpx
 import pytest
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
-from harness.looking import until
+from harness.looking import OF_CALLERS, until
 from harness.raw import ENTRY_API, Admin, Wire, module_agent, refusal
 from sojourn.limits import SUBORDINATE_LOOK_SECONDS
 
@@ -273,11 +273,11 @@ class TestSockets:
         """Callers that were served and are gone leave no descriptor behind."""
         served(agent)
         until(lambda: admin.status().connections == 0)
-        before = agent.descriptors()
+        before = agent.open_files()
         for _ in range(20):
             assert served(agent)
         until(lambda: admin.status().connections == 0)
-        assert agent.settled_descriptors(before) <= before
+        before.await_closed(*OF_CALLERS)
 
 
 @pytest.mark.root

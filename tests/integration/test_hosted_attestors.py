@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from harness.looking import command_lines
+from harness.looking import OpenFiles, command_lines
 from sojourn.attestation import plugin_attestor
 from sojourn.attestation.attestor import Answer
 from sojourn.attestation.plugin_attestor import HostedAttestor
@@ -77,10 +77,10 @@ async def started(settings=None, value=HOSTILE):
 
 @pytest.fixture
 async def attestor():
-    before = len(os.listdir("/proc/self/fd"))
+    before = OpenFiles()
     async with started() as attestor:
         yield attestor
-    assert before >= len(os.listdir("/proc/self/fd"))
+    assert [] == before.opened_since()
 
 
 @pytest.fixture
@@ -329,23 +329,23 @@ class TestStart:
 
     async def test_that_fails(self):
         """An attestor that cannot be made is a fault of the configuration, and leaves nothing behind."""
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         made = [
             HostedAttestor(EntryPoint("x", value, "x"), settings, SystemClock()) for settings, value, _ in self.FAULTS
         ]
         failed = await asyncio.gather(*(each.start() for each in made), return_exceptions=True)
         assert [faults for _, _, faults in self.FAULTS] == [each.faults for each in failed]
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
 
     async def test_that_does_not_end(self, monkeypatch):
         """An attestor that is not made in time is a fault too, whatever it prints meanwhile."""
         monkeypatch.setattr(plugin_attestor, "HOST_START_SECONDS", 4.0)
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         deeds = ("stand", "flood")
         made = [HostedAttestor(EntryPoint("x", HOSTILE, "x"), {"deed": each}, SystemClock()) for each in deeds]
         failed = await asyncio.gather(*(each.start() for each in made), return_exceptions=True)
         assert [[": did not start within 4 s"]] * 2 == [each.faults for each in failed]
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
 
     async def test_closes(self, tmp_path):
         """An attestor's process is told when the agent ends, and has time to let go of what it holds."""

@@ -15,7 +15,7 @@ from harness import forging
 from harness.agent import AgentProcess
 from harness.callers import Caller
 from harness.forging import connection, leaf, root_of
-from harness.looking import until
+from harness.looking import OF_CALLERS, until
 from harness.program import Program
 from harness.remotes import (
     LISTEN,
@@ -181,7 +181,7 @@ async def test_the_agent_restarts() -> None:
 
 async def test_silent_connections(own: AgentProcess) -> None:
     """Connections that say nothing hold up nobody, are no more than so many, and are ended after a while."""
-    before = own.descriptors()
+    before = own.open_files()
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(silent(own)) for _ in range(REMOTE_HANDSHAKES_PER_ADDRESS // 2)]
         async with connection(own.tcp, leaf(root_of(own), san=(san(SERVICE), False))) as opened:
@@ -193,7 +193,7 @@ async def test_silent_connections(own: AgentProcess) -> None:
         async with connection(own.tcp, leaf(root_of(own), san=(san(SERVICE), False))) as opened:
             assert await answered(opened)
     assert "too many handshakes of this address are under way" in refusals(own)
-    assert own.settled_descriptors(before + 20) <= before + 20
+    before.await_closed(*OF_CALLERS)
 
 
 async def test_rubbish(shared: AgentProcess) -> None:

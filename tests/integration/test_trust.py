@@ -13,7 +13,7 @@ import jwt
 import pytest
 from harness.agent import AgentProcess, clean_environment
 from harness.clients import built
-from harness.looking import until
+from harness.looking import OF_CALLERS, until
 from harness.program import Program
 from harness.taskagent import inner_failures
 from harness.tlsplace import TlsPlace
@@ -272,9 +272,9 @@ def test_bad_certificate(tmp_path: Path) -> None:
 
 def test_visitors_leave_nothing_behind(own: AgentProcess) -> None:
     """What a hundred requests have opened is closed when they are done."""
-    before = own.descriptors()
+    before = own.open_files()
     for _ in range(20):
         with visitor(own) as client:
             for _ in range(5):
                 assert 200 == client.get(KEYS).status_code
-    assert own.settled_descriptors(before + 4) <= before + 4
+    before.await_closed(*OF_CALLERS)

@@ -17,7 +17,7 @@ import pytest
 from fakes.cloudtask import AWS, ENTRA, GCP, KEY, S3, VAULT, CloudTask, token
 from harness import overunix
 from harness.cloudrun import cloud_agent
-from harness.looking import command_lines, until
+from harness.looking import OpenFiles, command_lines, until
 from harness.taskagent import STRANGER_UID
 from harness.vaultecho import Upstream, serving
 from sojourn.errors import Unavailable
@@ -375,11 +375,8 @@ def test_no_descriptor_left() -> None:
         async with running(CloudTask(AWS, VAULT)):
             pass
 
-    def count() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     asyncio.run(once())
-    before = count()
+    before = OpenFiles()
     for _ in range(20):
         asyncio.run(once())
-    assert before == count()
+    assert [] == before.opened_since()

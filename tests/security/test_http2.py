@@ -32,7 +32,7 @@ from harness.http2 import (
     literal,
     message,
 )
-from harness.looking import until
+from harness.looking import PIDFD, until
 from harness.raw import WORKLOAD_API, Admin, Wire, module_agent
 from sojourn.limits import STREAMS_PER_UID
 
@@ -311,12 +311,13 @@ def test_CVE_2024_7246_table_poisoning(agent: AgentProcess) -> None:
 
 def test_CVE_2023_4785_connections_that_end_at_once(agent: AgentProcess, other: Wire) -> None:
     """Two thousand connections that are aborted after their preface leave no descriptor behind."""
-    before = agent.descriptors()
+    assert is_served(other)
+    before = agent.open_files()
     for number in range(2_000):
         with Connection(agent.socket) as connection:
             connection.socket.send((PREFACE + frame(SETTINGS) + BEGIN)[: 24 + number % 100])
     assert is_served(other)
-    assert agent.settled_descriptors(before + 4) <= before + 4
+    before.await_closed("socket:", *PIDFD)
 
 
 @pytest.mark.parametrize("window", [0, 1])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.agent import AgentProcess
+from harness.looking import OF_CALLERS
 from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, refusal
 from sojourn._pb import workload_pb2 as pb
 
@@ -136,10 +137,10 @@ def test_SPI_01_006_callers_that_die_leave_nothing(agent: AgentProcess, admin: A
     admin.register("/dying", "unix:uid:4871")
     body = frame(HEADERS, END_HEADERS, 1, call_headers(WORKLOAD_API + "FetchX509SVID"))
     request = PREFACE + frame(SETTINGS) + body + frame(DATA, END_STREAM, 1, message(b""))
-    before = agent.descriptors()
+    before = agent.open_files()
     done = subprocess.run([sys.executable, "-I", "-c", DYING, agent.socket, "10000", request.hex(), "1"], timeout=400)
     assert 0 == done.returncode
-    assert agent.settled_descriptors(before + 4) <= before + 4
+    before.await_closed(*OF_CALLERS)
     assert [] == [stream for stream in admin.streams() if stream.uid == 4871]
     assert [] == [line for line in agent.log_lines() if line["event"] in {"attestor_raised", "call_failed"}]
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from harness.looking import OpenFiles
 from sojourn.agent import process
 from sojourn.agent.process import limitations
 from sojourn.errors import CannotStart
@@ -111,10 +112,10 @@ class TestClaim:
 
     def test_descriptors_are_closed_on_refusal(self, folder, lock):
         """A refused claim leaves no descriptor behind."""
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         with pytest.raises(CannotStart):
             claim(folder)
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
 
 
 class TestLimitations:

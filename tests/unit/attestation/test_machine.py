@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes.children import child
-from harness.looking import until
+from harness.looking import OpenFiles, until
 from harness.pidone import PidOne
 from sojourn.attestation import machine as machines
 from sojourn.attestation.account_files import name_in
@@ -237,11 +237,11 @@ class TestFiles:
     def test_a_link_itself(self, tmp_path):
         """A link at the end is what is there, and is not opened."""
         (tmp_path / "link").symlink_to("/etc/passwd")
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         assert os.lstat(tmp_path / "link").st_ino == Below(tmp_path).status_of("/link").st_ino
         with pytest.raises(OSError, match="symbolic links"):
             Below(tmp_path).open("/link")
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
 
 
 class TestAccounts:

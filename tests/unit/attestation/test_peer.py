@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from fakes.children import child, peer_of
-from harness.looking import descriptors
+from harness.looking import OpenFiles
 from sojourn.attestation import peer as peer_module
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, TooManyGroups
@@ -83,18 +83,18 @@ class TestOfSocket:
 
     def test_closes(self, connection):
         """Closing a peer gives back all that it held."""
-        before = descriptors()
+        before = OpenFiles()
         Peer.of_socket(connection).close()
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     def test_one_that_has_gone(self, caller, connection):
         """A caller that has ended since cannot be pinned, and nothing is left behind."""
         caller.kill()
         caller.wait()
-        before = descriptors()
+        before = OpenFiles()
         with pytest.raises(AttestationFailed):
             Peer.of_socket(connection)
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     def test_the_end_is_seen(self, caller, connection):
         """When the caller ends later, that shows."""
@@ -122,18 +122,18 @@ class TestOfSocket:
                     raise OSError(number, os.strerror(number))
                 return connection.getsockopt(level, option, *size)
 
-        before = descriptors()
+        before = OpenFiles()
         with pytest.raises(AttestationFailed, match="has gone, or cannot be pinned"):
             Peer.of_socket(Gone())
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     def test_whether_the_kernel_pins_callers(self, monkeypatch):
         """It does as far as it has the option, and finding out leaves nothing behind."""
-        before = descriptors()
+        before = OpenFiles()
         assert peer_module.kernel_pins_callers() == (tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 5))
         monkeypatch.setattr(peer_module, "SO_PEERPIDFD", 9999)
         assert not peer_module.kernel_pins_callers()
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     def test_without_groups_of_the_socket(self, connection, monkeypatch):
         """Groups that do not fit are read from the living process."""
@@ -157,10 +157,10 @@ class TestOfSocket:
         """Of a process in more groups nothing is read at all, and nothing is left behind."""
         monkeypatch.setattr(Process, "credentials", None)
         with connected(listener, GROUPS_PER_CALLER + 1) as (_, connection):
-            before = descriptors()
+            before = OpenFiles()
             with pytest.raises(TooManyGroups, match="more than 1000 groups"):
                 Peer.of_socket(connection)
-            assert before == descriptors()
+            assert [] == before.opened_since()
 
     @pytest.mark.root
     def test_groups_that_grow(self, listener, monkeypatch):
@@ -187,10 +187,10 @@ class TestOfSocket:
     def test_another_process_of_the_same_pid(self, connection, monkeypatch):
         """A pidfd that names another pid than the connect's is refused, and nothing is left behind."""
         monkeypatch.setattr(peer_module, "_fdinfo_pid", lambda _: -1)
-        before = descriptors()
+        before = OpenFiles()
         with pytest.raises(AttestationFailed):
             Peer.of_socket(connection)
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
 
 class TestOfPid:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes.children import child, holder_of, waiting_child
 from harness.cgroups import cgroup
-from harness.looking import descriptors, until
+from harness.looking import PIDFD, OpenFiles, until
 from sojourn.attestation import process as process_module
 from sojourn.attestation.process import Process, Program, stat_of
 from sojourn.errors import AttestationFailed
@@ -49,12 +49,12 @@ class TestPin:
         """A process that has ended is refused, collected or not, and no descriptor is left."""
         running.kill()
         os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
-        before = descriptors()
+        before = OpenFiles()
         for _ in ("not collected", "collected"):
             with pytest.raises(AttestationFailed):
                 Process.open(running.pid)
             running.wait()
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     def test_a_descriptor_is_owned(self, running):
         """The descriptor that is handed over is closed also when pinning fails."""
@@ -88,11 +88,11 @@ class TestPin:
 
     def test_close(self, running):
         """Closing gives the descriptor back, once."""
-        before = descriptors()
+        before = OpenFiles()
         process = holder_of(running)
         process.close()
         process.close()
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
 
 class TestCgroup:
@@ -137,20 +137,20 @@ class TestKeptOpen:
 
     def test_descriptors(self, running):
         """Files that are kept open are closed when they are let go of, with the handle, and if the process had gone."""
-        before = descriptors()
+        before = OpenFiles()
         process = holder_of(running)
         process.keep_open()
         process.keep_open()
         process.let_go()
-        assert before + 1 == descriptors()
+        assert 1 == len(before.opened_since(*PIDFD)) == len(before.opened_since())
         process.keep_open()
         process.close()
-        assert before == descriptors()
+        assert [] == before.opened_since()
         process = holder_of(running)
         end(running)
         process.keep_open()
         process.close()
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
 
 class TestExit:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness.engineproxy import EngineProxy, on_the_wire
+from harness.looking import OpenFiles
 from sojourn.errors import AttestationFailed
 from sojourn.limits import USER_SOCKETS_AT_ONCE
 from sojourn.net.sockets import take_no_descriptors
@@ -162,13 +163,12 @@ class TestWhoListens:
 
     async def test_nothing_is_left_open(self, path, pool):
         """Whatever goes wrong, and also if the asker gives up."""
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         with serving(b"H", pause=0.05):
             for seconds in (0.0, 0.001, 0.01, 0.03, 1.0):
                 with pytest.raises(AttestationFailed):
                     await client(path, pool).get("/x", seconds)
-        await asyncio.sleep(0.1)
-        assert before >= len(os.listdir("/proc/self/fd"))
+        await asyncio.to_thread(before.await_closed)
 
 
 class TestFolders:
@@ -183,7 +183,7 @@ class TestFolders:
             return os.open("/", os.O_PATH)
 
         monkeypatch.setattr("sojourn_attestors.asking.localfetching.open_socket", blocking)
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         waiting = [asyncio.ensure_future(finder.find("/x", uid)) for uid in range(1, USER_SOCKETS_AT_ONCE + 1)]
         await asyncio.sleep(0)
         for uid in (1, USER_SOCKETS_AT_ONCE + 1):
@@ -204,4 +204,4 @@ class TestFolders:
             else:
                 break
         pool.shutdown()
-        assert before >= len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.children import child
+from harness.looking import OpenFiles
 from sojourn.limits import BLOCKING_THREADS, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
 from sojourn_attestors.kernel.digests import Digests
 from sojourn_attestors.kernel.filestatus import served_by_this_kernel
@@ -69,13 +70,13 @@ class TestPrograms:
     async def test_that_was_read_at_last(self, pool, running, stalled):
         """A program that took too long is read to its end, and no thread or descriptor is left over."""
         programs = Programs(pool, path=True, sha256=True)
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         await programs.of(running.pid, 1, 0.1)
         stalled.set()
         await idle(programs._threads)
         assert {"path", "sha256"} == kinds(await programs.of(running.pid, 1, PATIENCE))
         await idle(programs._threads)
-        assert (before, {}) == (len(os.listdir("/proc/self/fd")), programs._digests._computing)
+        assert ([], {}) == (before.opened_since(), programs._digests._computing)
 
     async def test_one_users(self, pool, running, stalled):
         """While programs of a user are still being read, though nobody waits any more, that user gets no more threads.
@@ -129,16 +130,16 @@ class TestPrograms:
             return result
 
         monkeypatch.setattr(programs, "_open", slowly)
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         asking = asyncio.ensure_future(programs.of(running.pid, 1, PATIENCE))
         await asyncio.to_thread(opened.wait, PATIENCE)
-        assert before < len(os.listdir("/proc/self/fd"))
+        assert before.opened_since()
         asking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asking
         going_on.set()
         await idle(programs._threads)
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
 
 
 class TestThreads:

@@ -2,7 +2,6 @@
 
 import array
 import asyncio
-import os
 import socket
 import struct
 import subprocess
@@ -12,7 +11,7 @@ import time
 
 import pytest
 from fakes.systembus import BUS, Error, FakeSystemBus, signal_of
-from harness.looking import WAIT_SECONDS
+from harness.looking import WAIT_SECONDS, OpenFiles
 from jeepney import DBusAddress, HeaderFields, new_error, new_method_return, new_signal
 from sojourn.errors import AttestationFailed
 from sojourn.limits import BUS_ANSWER_MAX_BYTES
@@ -153,10 +152,10 @@ class TestWhatNobodyAskedFor:
                     refused.append(True)
 
         await echo(connection)
-        count = len(os.listdir("/proc/self/fd"))
+        count = OpenFiles()
         bus.before = before
         assert "x" == await echo(connection)
-        assert count == len(os.listdir("/proc/self/fd"))
+        assert [] == count.opened_since()
         with socket.socket(socket.AF_UNIX) as probe:
             assert [True] * 20 * take_no_descriptors(probe) == refused
 

@@ -16,7 +16,7 @@ from fakes.systemd_room import (  # noqa: F401 - fixtures
     reason_of,
     subject,
 )
-from harness.looking import until
+from harness.looking import OpenFiles
 from sojourn.errors import AttestationFailed
 from sojourn_attestors import systemd as module
 from sojourn_attestors.systemd import SystemdAttestor
@@ -154,10 +154,11 @@ class TestTheBus:
     async def test_lets_go(self, attestor, bus, process):
         """A closed attestor has no connection left, and makes one again if it is asked."""
         bus.unit("web.service", process.pid, CGROUP)
+        before = OpenFiles()
         await attestor.attest(subject(process))
-        before = len(os.listdir("/proc/self/fd"))
+        assert before.opened_since("socket:")
         await attestor.close()
-        until(lambda: len(os.listdir("/proc/self/fd")) <= before - 2, "both ends are closed")
+        before.await_closed("socket:")
         assert VALUES == (await attestor.attest(subject(process))).values
 
 

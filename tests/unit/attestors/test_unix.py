@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes.children import child
+from harness.looking import OpenFiles
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn_attestors import unix
 from sojourn_attestors.asking.names import Names
@@ -174,9 +175,9 @@ class TestProgram:
         """Looking at a program leaves no descriptor behind."""
         attestor = UnixAttestor({}, pool)
         await attestor.attest(subject(running.pid))
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         await attestor.attest(subject(running.pid))
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
 
 
 class TestScripts:

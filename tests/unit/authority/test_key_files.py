@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from harness.looking import descriptors
+from harness.looking import OpenFiles
 from sojourn.authority import key_files
 from sojourn.errors import CannotStart
 from sojourn.files import atomic
@@ -45,10 +45,10 @@ def test_open_to_others(path, mode):
 def test_not_a_regular_file(path, make):
     """A folder, a FIFO or a link in the place of a key is refused at once."""
     make(path)
-    before = descriptors()
+    before = OpenFiles()
     with pytest.raises(CannotStart):
         key_files.read(path)
-    assert before == descriptors()
+    assert [] == before.opened_since()
 
 
 @pytest.mark.root

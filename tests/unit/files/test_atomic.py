@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from harness.looking import descriptors
+from harness.looking import OpenFiles
 from sojourn.files import atomic
 
 
@@ -75,7 +75,7 @@ def test_a_folder_is_in_its_place(path: Path) -> None:
 def test_failure_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If writing fails, the old file stays, nothing else is left, and no descriptor."""
     atomic.write(path, b"old")
-    before = descriptors()
+    before = OpenFiles()
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -83,7 +83,7 @@ def test_failure_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="space"):
         atomic.write(path, b"new")
-    assert (["key.pem"], before, b"old") == (os.listdir(path.parent), descriptors(), path.read_bytes())
+    assert (["key.pem"], [], b"old") == (os.listdir(path.parent), before.opened_since(), path.read_bytes())
 
 
 def test_interrupted_at_the_last_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,7 @@ class TestPacked:
             assert said in await refusal(stream, error)
         assert 0 == connection.held
 
+    @pytest.mark.timing
     async def test_a_bomb(self, connection):
         """What is larger than may be is not unpacked to find that out."""
         stream = make(connection, encoding=b"gzip")

@@ -1,6 +1,5 @@
 """oauth/one_shot_holder.py: the processes that ran callers, kept pinned and looked at each time."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +7,7 @@ from fakes.attestations import FakeAttestor
 from fakes.children import child, holder_of, peer_of
 from fakes.granting_room import TRIAGE_ID, Room
 from fakes.runners import helper_of
+from harness.looking import OpenFiles
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import stat_of
 from sojourn.errors import AttestationFailed
@@ -144,10 +144,10 @@ def test_a_runner_that_has_gone_meanwhile():
         client = OAuthClient(SOCKET, (), peer)
         other.kill()
         other.wait()
-        before = set(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         with pytest.raises(AttestationFailed, match="gone") as caught:
             module.bond_of(client, runner, waits=False)
         del caught
-        assert before == set(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
         peer.close()
         runner.close()

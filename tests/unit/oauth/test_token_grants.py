@@ -1,7 +1,6 @@
 """oauth/token_grants.py: who asks, by what, and what of it becomes a task token."""
 
 import asyncio
-import os
 from datetime import timedelta
 
 import pytest
@@ -12,6 +11,7 @@ from fakes.granting_room import ISSUER, TRIAGE_ID, WEB_ID, Room
 from fakes.registrations import entry
 from fakes.runners import helper_of
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
+from harness.looking import OpenFiles
 from sojourn.attestation.peer import Peer
 from sojourn.errors import (
     ActionOutsideType,
@@ -35,11 +35,6 @@ async def room(tmp_path):
     room = Room(tmp_path / "keys")
     yield room
     room.close()
-
-
-def descriptors(room):
-    """Those that are open, but for the runners that are kept."""
-    return len(os.listdir("/proc/self/fd")) - len(room.runners)
 
 
 class TestExchange:
@@ -160,10 +155,10 @@ class TestExchange:
     )
     async def test_refused(self, room, fields, error):
         """What is not the caller's to have is refused, nothing is begun, and no descriptor is left."""
-        before = descriptors(room)
+        before = OpenFiles()
         with pytest.raises(error):
             await room.exchange(**fields)
-        assert ([], before) == (room.engine.tasks.all(), descriptors(room))
+        assert ([], len(room.runners)) == (room.engine.tasks.all(), len(before.opened_since()))
 
     async def test_details_beyond_the_type(self, room):
         """Details that name an action that the type does not have are refused."""
@@ -206,7 +201,7 @@ class TestExchange:
 
     async def test_no_token_no_task(self, room, monkeypatch):
         """If no token can be given, the one-shot task ends."""
-        before = descriptors(room)
+        before = OpenFiles()
 
         async def refuse(_event):
             raise StoreFailed("no")
@@ -214,7 +209,7 @@ class TestExchange:
         monkeypatch.setattr(room.store, "record", refuse)
         with pytest.raises(StoreFailed):
             await room.exchange(audience=TICKETS)
-        assert ([], before) == (room.engine.tasks.all(), descriptors(room))
+        assert ([], len(room.runners)) == (room.engine.tasks.all(), len(before.opened_since()))
         assert ["no_token"] == [task.reason for task in room.engine.tasks.ended()]
 
     async def test_policy_denies(self, room):

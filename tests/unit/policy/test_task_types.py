@@ -1,12 +1,12 @@
 """task_types.py: task types of two files each, whole or not at all."""
 
 import contextlib
-import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type, toml
+from harness.looking import OpenFiles
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import Fault, InvalidInput, InvalidPolicy
@@ -323,6 +323,6 @@ class TestLoad:
 
     def test_leaves_no_descriptor(self, folder):
         """Loading leaves no descriptor behind."""
-        before = len(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         load(folder)
-        assert before == len(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()

@@ -19,7 +19,7 @@ from fakes.task_room import (
     end_all,
 )
 from fakes.task_types import TICKETS, TRIAGE
-from harness.looking import descriptors
+from harness.looking import PIDFD, OpenFiles
 from sojourn.audit.journal import Audit
 from sojourn.errors import (
     ActionOutsideType,
@@ -84,11 +84,11 @@ class TestBegin:
     )
     async def test_refusals_leave_nothing_behind(self, room, arguments, error):
         """What may not begin does not: no task, no record, and the holder's descriptor is closed."""
-        before = descriptors()
+        before = OpenFiles()
         with pytest.raises(error):
             await room.begin(**arguments)
         assert ([], {}, []) == (room.engine.tasks.all(), room.store.rows, room.store.names)
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     async def test_journal_comes_before_the_answer(self, room):
         """A task is in the journal when it is answered for."""
@@ -99,11 +99,11 @@ class TestBegin:
     async def test_no_journal_no_task(self, room):
         """If the journal does not take it, nothing has begun, and validators hear nothing."""
         room.store.failure = StoreFailed("no")
-        before = descriptors()
+        before = OpenFiles()
         with room.engine.feed.watch([TICKETS]) as watcher, pytest.raises(StoreFailed):
             await room.begin()
         assert ([], [], []) == (room.engine.tasks.all(), room.engine.tasks.ended(), watcher.take())
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     async def test_holder_gone_while_it_is_written(self, room):
         """If the holder goes while the journal is written, the caller is refused and the end is recorded too."""
@@ -277,11 +277,11 @@ class TestStates:
 
     async def test_ending_lets_go_of_the_holder(self, room):
         """The holder's descriptor is closed when its task ends."""
-        before = descriptors()
+        before = OpenFiles()
         task = await room.begin()
-        assert before + 1 == descriptors()
+        assert 1 == len(before.opened_since(*PIDFD)) == len(before.opened_since())
         await room.engine.revoke(task, "because")
-        assert before == descriptors()
+        assert [] == before.opened_since()
 
     async def test_a_bounded_number_of_ended_tasks_is_kept(self, room, monkeypatch):
         """Of the ended tasks the oldest are forgotten; their tokens are refused all the same."""

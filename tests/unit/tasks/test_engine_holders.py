@@ -14,7 +14,7 @@ from fakes.task_room import (
     Room,
 )
 from fakes.task_types import TICKETS
-from harness.looking import descriptors
+from harness.looking import PIDFD, OpenFiles
 from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import (
@@ -134,12 +134,12 @@ class TestEntriesChanged:
 class TestHolders:
     async def test_one_descriptor_for_many_tasks(self, room):
         """However many tasks a process holds, it takes one descriptor, until the last of them has ended."""
-        before = descriptors()
+        before = OpenFiles()
         tasks = [await room.begin() for _ in range(5)]
-        assert (before + 1, 1) == (descriptors(), len(room.holders))
+        assert (1, 1) == (len(before.opened_since(*PIDFD)), len(room.holders))
         for task in tasks:
             await room.engine.revoke(task, "because")
-        assert (before, 0) == (descriptors(), len(room.holders))
+        assert ([], 0) == (before.opened_since(), len(room.holders))
 
     async def test_all_tasks_end_with_it(self, room):
         """When a process ends, so do all tasks that it holds, and no other."""
@@ -175,10 +175,10 @@ class TestHolders:
         for _ in range(HOLDERS):
             await room.begin(holder=room.add(child()))
         stranger = room.add(child())
-        before = descriptors()
+        before = OpenFiles()
         with pytest.raises(LimitExceeded):
             await room.begin(holder=stranger)
-        assert before == descriptors()
+        assert [] == before.opened_since()
         assert HOLDERS == len(room.engine.tasks.all())
 
     async def test_room_for_others(self, room):

@@ -15,7 +15,7 @@ from fakes.task_room import (
     Room,
 )
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
-from harness.looking import descriptors
+from harness.looking import OpenFiles
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.attestation.process import Process
 from sojourn.errors import (
@@ -290,7 +290,7 @@ class TestOneShot:
     async def test_closes_both(self, room, helper, heir):
         """Ending a one-shot task closes the descriptors of helper and runner."""
         assert helper.pid != heir.pid
-        before = descriptors()
+        before = OpenFiles()
         task = await self.one_shot(room, helper, heir)
         await room.engine.revoke(task, "because")
-        assert before == descriptors()
+        assert [] == before.opened_since()

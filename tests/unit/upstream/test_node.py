@@ -12,7 +12,7 @@ import pytest
 from fakes.ca import FakeCa, odd_certificate
 from fakes.nodes import ShiftedClock, node_of
 from fakes.spire_server import FakeSpireServer
-from harness.looking import WAIT_SECONDS, descriptors
+from harness.looking import WAIT_SECONDS, OpenFiles
 from harness.spirenode import until
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.errors import NodeRefused, NotFound, Unavailable, UpstreamUnavailable
@@ -523,17 +523,17 @@ class TestAway:
         """However often a server goes and comes, and nodes with it, no file and no connection stays open."""
         async with FakeSpireServer() as server:
             server.register("a")
-            counts = []
-            for _ in range(4):
+            for turn in range(4):
                 async with node_of(server, tmp_path) as node:
                     for failing in (grpc.StatusCode.UNAVAILABLE, None) * 5:
                         server.failing = failing
                         await node.sync()
                     await node.x509.sign(node.entries["a"])
-                counts.append(descriptors())
+                if turn == 1:
+                    before = OpenFiles()
             # The server's end of a connection is closed a moment after the node's.
             async with asyncio.timeout(20):
-                while descriptors() > counts[1]:
+                while before.opened_since():
                     await asyncio.sleep(0.01)
 
     async def test_ended_while_calls_are_under_way(

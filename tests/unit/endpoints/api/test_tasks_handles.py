@@ -1,9 +1,8 @@
 """tasks.py: no request leaves a handle on its caller open."""
 
-import os
-
 import pytest
 from fakes.children import child, peer_of
+from harness.looking import OpenFiles
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.endpoints.api.tasks import TasksApi
 from sojourn.errors import InvalidInput
@@ -24,8 +23,8 @@ async def test_a_malformed_begin():
     api._people = PeopleService.__new__(PeopleService)  # nobody is asked before the request is read
     with child() as process:
         peer = peer_of(process)
-        before = set(os.listdir("/proc/self/fd"))
+        before = OpenFiles()
         with pytest.raises(InvalidInput):
             await api._begin_stream(peer, pb.BeginTaskRequest())
-        assert before == set(os.listdir("/proc/self/fd"))
+        assert [] == before.opened_since()
         peer.close()

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from harness.looking import descriptors
+from harness.looking import OpenFiles
 from sojourn.attestation import peer
 from sojourn.endpoints.listener.bind import bind, listen, unbind
 from sojourn.errors import CannotStart
@@ -101,10 +101,10 @@ class TestBind:
         path.parent.mkdir()
         there = path.with_name(name)
         make(there)
-        before = (os.lstat(there).st_ino, descriptors())
+        number, before = os.lstat(there).st_ino, OpenFiles()
         with pytest.raises(CannotStart):
             bind(path, 0o600)
-        assert before == (os.lstat(there).st_ino, descriptors())
+        assert (number, []) == (os.lstat(there).st_ino, before.opened_since())
         assert [name] == os.listdir(path.parent)
 
     def test_a_link_to_a_stale_socket(self, path, tmp_path):
