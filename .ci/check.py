@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from trees import nodes_of
+
 ROOT = Path(__file__).resolve().parent.parent
 ALWAYS = ("tests/unit/test_layers.py", "tests/unit/test_architecture.py", "tests/unit/test_fronts.py")
 
@@ -23,7 +25,7 @@ def rooms() -> list[str]:
 
 def imported(path: Path) -> Iterator[str]:
     """The modules that a file names in its imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

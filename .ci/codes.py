@@ -16,6 +16,7 @@ from sojourn.audit.events import EVENTS
 from sojourn.endpoints.http1.oauth_responses import http_status
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.tasktoken.end_reasons import CAUSES, REASONS
+from trees import tree_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "agent" / "sojourn"
@@ -51,7 +52,7 @@ class Metric:
 def _trees() -> Iterator[tuple[Path, ast.Module]]:
     for path in sorted(SOURCE.rglob("*.py")):
         if "_pb" not in path.parts:
-            yield path, ast.parse(path.read_text())
+            yield path, tree_of(path)
 
 
 def first_sentence(text: str) -> str:

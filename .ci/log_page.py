@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sojourn.runtime.log_events import ALERTS, LOG_EVENTS, LOG_FIELDS
+from trees import nodes_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "agent" / "sojourn"
@@ -69,10 +70,9 @@ class Logged:
 def _calls() -> Iterator[tuple[str, ast.Call]]:
     """Each call that logs, with its level ('' if that is chosen when it runs)."""
     for path in sorted(SOURCE.rglob("*.py")):
-        text = path.read_text()
-        if "structlog.get_logger" not in text:
+        if "structlog.get_logger" not in path.read_text():
             continue
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LEVELS:
                 place = ast.unparse(node.func.value)
                 if place in {"log", "self._log", "structlog.get_logger()"}:
@@ -97,7 +97,7 @@ def texts() -> set[str]:
     for path in SOURCE.rglob("*.py"):
         if path.name == "log_events.py" or "_pb" in path.parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
     return found

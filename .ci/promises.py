@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from trees import parsed
+
 ROOT = Path(__file__).resolve().parent.parent
 TESTS, PAGES = ROOT / "tests", ROOT / "build"
 AREAS = Path(__file__).with_suffix(".toml")
@@ -85,12 +87,12 @@ def _marked(target: ast.expr, value: ast.expr) -> bool:
 
 
 def _is_full(*marks: ast.expr) -> bool:
-    return any(ast.unparse(each) in {"pytest.mark.full", "pytest.mark.forked"} for each in marks)
+    return any(ast.unparse(each) in {f"pytest.mark.{mark}" for mark in ("full", "forked", "timing")} for each in marks)
 
 
 def read(file: str, source: str) -> Room:
     """A file of tests, by its path below tests/ and its text."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     about = _first_paragraph(tree)
     if named := re.match(r"[\w/]+\.py: ", about):  # what it tests: the reader of promises need not know
         about = about[named.end()].upper() + about[named.end() + 1 :]

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from conformance.rows import DOCUMENTS, ROWS, Row
+from harness.trees import tree_of
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE.parent.parent / "docs" / "conformance.md"
@@ -44,7 +45,7 @@ def functions() -> list[tuple[str, str]]:
     return [
         (node.name, ast.get_docstring(node) or "")
         for path in sorted(HERE.glob("test_*.py"))
-        for node in ast.parse(path.read_text()).body
+        for node in tree_of(path).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     ]
 

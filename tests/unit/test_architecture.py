@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from harness.trees import nodes_of
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "agent" / "sojourn"
@@ -45,7 +46,7 @@ def room_of(name):
 
 def uses(path):
     """The modules below `sojourn` that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "sojourn":
             for alias in node.names:
                 yield f"{node.module}.{alias.name}".removeprefix("sojourn.")

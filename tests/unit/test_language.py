@@ -1,7 +1,6 @@
 """How the code speaks: the rules of CONTRIBUTING.md, "Words", that a program can see."""
 
 import ast
-import gc
 import io
 import re
 import tokenize
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.trees import nodes_of
 
 ROOT = Path(__file__).parents[2]
 FILES = [
@@ -24,7 +24,7 @@ SUBJECTLESS = re.compile(r"(?:^|[.:;] )(Of (?:what|whom|whose|those|these|one|th
 def sentences(path: Path) -> Iterator[tuple[int, str]]:
     """Docstrings and comments that stand above the line, whole, each with its line."""
     text = path.read_text()
-    for node in ast.walk(_parsed(text)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             said = ast.get_docstring(node)
             if said:
@@ -33,15 +33,6 @@ def sentences(path: Path) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and not token.line[: token.start[1]].strip():
             yield token.start[0], token.string.lstrip("# ")
-
-
-def _parsed(text: str) -> ast.AST:
-    """The tree, made without a collection on the way: what that runs has CPython 3.11 lose count of its depth."""
-    gc.disable()
-    try:
-        return ast.parse(text)
-    finally:
-        gc.enable()
 
 
 def found_in(path: Path) -> list[str]:

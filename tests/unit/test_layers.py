@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sojourn
+from harness.trees import parsed, tree_of
 
 ROOT = Path(sojourn.__file__).parent
 TESTS = Path(__file__).parents[1]
@@ -143,7 +144,7 @@ def sources():
     for path in sorted(ROOT.rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if not inside(name, ["_pb"]):
-            yield name, ast.parse(path.read_text("utf-8"))
+            yield name, tree_of(path)
 
 
 @cache
@@ -226,11 +227,11 @@ class TestLayers:
     )
     def test_a_backward_import_is_found(self, source):
         """This test finds a store that imports an endpoint, however that is written."""
-        assert backward("store.tasks", ast.parse(source))
+        assert backward("store.tasks", parsed(source))
 
     def test_a_forward_import_is_not(self):
         """This test lets an endpoint import the store."""
-        assert [] == backward("endpoints.admin.status", ast.parse("from sojourn.store.audit import AuditTable"))
+        assert [] == backward("endpoints.admin.status", parsed("from sojourn.store.audit import AuditTable"))
 
 
 class TestPurity:
@@ -291,7 +292,7 @@ class TestHomes:
     def test_attestors_use_what_a_third_party_may(self):
         """Our own attestors import the plugin interface, values and such as a cache, and nothing else of the daemon."""
         for path in ATTESTORS.rglob("*.py"):
-            tree = ast.parse(path.read_text("utf-8"))
+            tree = tree_of(path)
             allowed = [
                 *("httpclient", "net.sockets", "net.urls", "errors", "limits", "plugins.attestor"),
                 *("attestation.account_files", "attestation.machine", "attestation.selectors"),
@@ -323,7 +324,7 @@ class TestHttp2:
     )
     def test_is_fuzzed_alone(self, file):
         """What fuzzes it imports nothing of Sojourn but the package."""
-        assert [] == [name for name in ours(ast.parse((TESTS / file).read_text())) if not inside(name, ["http2"])]
+        assert [] == [name for name in ours(tree_of(TESTS / file)) if not inside(name, ["http2"])]
 
 
 class TestSdk:

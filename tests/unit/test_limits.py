@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import sojourn
+from harness.trees import tree_of
 
 
 @pytest.mark.parametrize("name", ["limits.py", "operating_limits.py"])
 def test_once(name):
     """No limit is set twice: the second would count, whatever the first says."""
-    tree = ast.parse((Path(sojourn.__file__).parent / name).read_text())
+    tree = tree_of(Path(sojourn.__file__).parent / name)
     assigned = [each.targets[0] for each in tree.body if isinstance(each, ast.Assign)]
     annotated = [each.target for each in tree.body if isinstance(each, ast.AnnAssign)]
     names = Counter(ast.unparse(each) for each in (*assigned, *annotated))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from harness.cicode import load
+from harness.trees import nodes_of
 from sojourn.cli import misuse
 
 pytestmark = pytest.mark.full
@@ -43,7 +44,7 @@ def reasons() -> set[str]:
             "foreign_bundles.py",
             "nodes.py",
         }:
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for node in nodes_of(path):
                 if isinstance(node, ast.keyword) and node.arg == "reason_code" and isinstance(node.value, ast.Constant):
                     found.add(node.value.value)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.trees import parsed, tree_of
 
 ROOT = Path(__file__).parents[2]
 CODE = (ROOT / "agent" / "sojourn", ROOT / "attestors" / "sojourn_attestors")
@@ -88,7 +89,7 @@ def read() -> set[str]:
         for folder in CODE
         for path in folder.rglob("*.py")
         if path.name not in _NOT_HERE and "_pb" not in path.parts
-        for name in names_in(ast.parse(path.read_text("utf-8")))
+        for name in names_in(tree_of(path))
     }
     return found - {_PLACEHOLDER}
 
@@ -114,7 +115,7 @@ def told() -> set[str]:
 )
 def test_what_is_looked_for(code: str, expected: set[str]) -> None:
     """The test below sees each way in which the code reads a variable."""
-    assert expected == set(names_in(ast.parse(code)))
+    assert expected == set(names_in(parsed(code)))
 
 
 def test_the_table_has_them_all() -> None:

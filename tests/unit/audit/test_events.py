@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from harness.trees import parsed, tree_of
 from sojourn.audit.events import DENIALS, EVENTS
 from sojourn.audit.journal import Audit
 from sojourn.runtime.clock import SystemClock
@@ -58,9 +59,9 @@ class Called:
 class Module:
     """A file of the code with all its calls."""
 
-    def __init__(self, name: str, source: str) -> None:
+    def __init__(self, name: str, tree: ast.Module) -> None:
         self.name = name
-        self.tree = ast.parse(source)
+        self.tree = tree
         self.calls = list(self._calls(self.tree, ()))
 
     def _calls(self, node: ast.AST, around: tuple[ast.AST, ...]) -> Iterator[Called]:
@@ -208,7 +209,7 @@ def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 @cache
 def found() -> tuple[set[str], list[str]]:
     paths = [path for path in sorted(SOURCE.rglob("*.py")) if "_pb" not in path.parts]
-    return Code([Module(str(path.relative_to(SOURCE)), path.read_text()) for path in paths]).recorded()
+    return Code([Module(str(path.relative_to(SOURCE)), tree_of(path)) for path in paths]).recorded()
 
 
 @pytest.mark.full
@@ -279,12 +280,12 @@ A(thing="a")
 )
 def test_a_name_is_found_however_it_is_passed(source: str, names: set[str]) -> None:
     """A name is found where it stands, in a variable, in parts, and in what callers pass."""
-    assert (names, []) == Code([Module("a.py", source)]).recorded()
+    assert (names, []) == Code([Module("a.py", parsed(source))]).recorded()
 
 
 def test_a_name_that_comes_from_elsewhere_is_told() -> None:
     """A place that records what nobody can read from the code is named with its line."""
-    assert (set(), ["a.py:2"]) == Code([Module("a.py", "def f(audit, row):\n audit.note(row.what)")]).recorded()
+    assert (set(), ["a.py:2"]) == Code([Module("a.py", parsed("def f(audit, row):\n audit.note(row.what)"))]).recorded()
 
 
 def test_the_journal_takes_an_unknown_event() -> None:

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from harness.trees import nodes_of
 from sojourn.cli.agent import run
 from sojourn.config import description
 from sojourn.config.load import VARIABLES, load
@@ -86,7 +87,7 @@ def test_what_is_in_force_at_once() -> None:
     """The keys that are told to need no restart are those that the agent applies when the file is read again."""
     calls = [
         node.args[0]
-        for node in ast.walk(ast.parse(AGENT.read_text()))
+        for node in nodes_of(AGENT)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "on"
     ]
     lists = [ast.literal_eval(each) for each in calls if isinstance(each, ast.List)]

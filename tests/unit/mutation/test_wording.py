@@ -1,9 +1,8 @@
 """tests/mutation: which changes of the code are wording, and which reasons for what lives are stale."""
 
-import ast
-
 import pytest
 from explained import Reasons
+from harness.trees import parsed
 from mutants import Mutant
 from wording import error_names, only_wording
 
@@ -43,7 +42,7 @@ DONE = [
 
 
 def is_wording(change):
-    before, after = (ast.parse(text).body[0] for text in (BEFORE, BEFORE.replace(*change)))
+    before, after = (parsed(text).body[0] for text in (BEFORE, BEFORE.replace(*change)))
     return only_wording(before, after, frozenset({"Refused"}))
 
 
@@ -65,7 +64,7 @@ class TestWording:
     def test_errors(self):
         """Errors are known by where they are imported from, or what they are derived from."""
         text = "from sojourn.errors import Refused as No, quoted\nfrom sojourn.x import Y\nclass Never(No): ...\n"
-        assert {"No", "Never"} == error_names(ast.parse(text))
+        assert {"No", "Never"} == error_names(parsed(text))
 
 
 LINE = {"function": "sojourn.a.f", "change": "x [< → <=] 1", "reason": "x is never 1"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fakes.databases import opened
 from harness.nextrelease import _MIGRATION, NEXT
+from harness.trees import parsed
 from sojourn.errors import CannotStart
 from sojourn.store import schema_upgrade, snapshot, tables
 from sojourn.store.schema_upgrade import COPIES, copies
@@ -37,7 +38,7 @@ def made(path):
 def taking(source):
     """What a migration does that is more than adding."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
         if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "op"):

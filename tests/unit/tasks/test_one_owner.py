@@ -1,12 +1,13 @@
 """A task's state has one owner: tasks/task.py, whose methods say which change each is."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import sojourn
+from harness.trees import nodes_of, parsed
 from sojourn.tasks.seldom import Seldom
 from sojourn.tasks.task import Task
 
@@ -18,9 +19,9 @@ ROOMS = ("tasks", "oauth", "facts", "ssf", "notices", "agent")  # of all that is
 OTHERS = ("credentials", "endpoints")  # whose credentials and messages have fields of these names, too
 
 
-def written(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def written(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """Where an attribute of another object is written that a task has, and which one."""
-    for node in ast.walk(tree):
+    for node in nodes:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if not isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             continue
@@ -37,7 +38,7 @@ def test_nobody_else_writes_it(room: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {name}"
         for path in sorted((ROOT / room).rglob("*.py"))
-        for line, name in written(ast.parse(path.read_text()))
+        for line, name in written(nodes_of(path))
         if path not in OWNERS
     ]
     assert [] == found
@@ -46,12 +47,11 @@ def test_nobody_else_writes_it(room: str) -> None:
 @pytest.mark.parametrize("room", OTHERS)
 def test_nor_where_others_have_such_fields(room: str) -> None:
     """Where credentials and messages have fields of these names, none of a task is set."""
-    texts = {path: path.read_text() for path in (ROOT / room).rglob("*.py")}
     found = [
         (path, line)
-        for path, text in texts.items()
-        for line, name in written(ast.parse(text))
-        if f"task.{name}" in text.splitlines()[line - 1].partition("=")[0]
+        for path in (ROOT / room).rglob("*.py")
+        for line, name in written(nodes_of(path))
+        if f"task.{name}" in path.read_text().splitlines()[line - 1].partition("=")[0]
     ]
     assert [] == found
 
@@ -61,4 +61,4 @@ def test_nor_where_others_have_such_fields(room: str) -> None:
 )
 def test_what_would_be_found(text: str) -> None:
     """Each way of writing to a task is found."""
-    assert 1 == len(list(written(ast.parse(text))))
+    assert 1 == len(list(written(ast.walk(parsed(text)))))

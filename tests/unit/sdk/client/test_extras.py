@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from harness.trees import nodes_of
 from sojourn.errors import FailedPrecondition
 from sojourn.sdk.client.extras import extra
 
@@ -26,7 +27,7 @@ def test_each_extra_exists() -> None:
     """An extra that an error or a guide names is one of the package's."""
     named = set()
     for path in (ROOT / "agent" / "sojourn").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "extra":
                 named |= {each.value for each in node.args if isinstance(each, ast.Constant)}
     there = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
