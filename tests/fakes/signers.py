@@ -6,6 +6,7 @@ from copy import copy
 from datetime import timedelta
 from typing import Any
 
+from harness.looking import idle
 from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.identity.entries import Entry
 from sojourn.identity.svid_issuer import Signers
@@ -69,5 +70,4 @@ def late_signers(authority: EmbeddedAuthority, *, held: bool = True, seconds: fl
 
 async def quiet() -> None:
     """All that can be done at once is done."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await idle()

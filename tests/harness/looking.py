@@ -1,5 +1,6 @@
 """What only looking can tell, and waiting for it."""
 
+import asyncio
 import contextlib
 import os
 import time
@@ -25,6 +26,17 @@ def until(look: Callable[[], T], what: str = "it is so", seconds: float = WAIT_S
         if time.monotonic() > ends:
             raise AssertionError(f"not within {seconds} s: {what}; last seen: {seen!r}")
         time.sleep(0.02)
+
+
+async def idle() -> None:
+    """Return once the running loop has nothing to do: whatever goes on waits for time, a thread or another process."""
+    ready, calm = asyncio.get_running_loop()._ready, 0  # type: ignore[attr-defined]
+    for _ in range(10_000):
+        await asyncio.sleep(0)
+        calm = 0 if ready else calm + 1
+        if calm == 2:  # what came on sockets meanwhile is ready only one turn later
+            return
+    raise AssertionError("the loop is never idle")
 
 
 def next_second() -> None:

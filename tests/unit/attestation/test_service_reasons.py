@@ -7,7 +7,7 @@ import pytest
 import structlog
 from fakes.children import child, peer_of
 from fakes.registrations import selectors
-from harness.looking import WAIT_SECONDS
+from harness.looking import WAIT_SECONDS, idle
 from sojourn.attestation import service
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, Program
@@ -62,8 +62,7 @@ class TestTurns:
         unix.gate = asyncio.Event()
         waiting = [asyncio.ensure_future(attestation.attest(each)) for each in inside]
         await asyncio.wait_for(unix.asking.wait(), WAIT_SECONDS)
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await idle()
         assert ATTESTATIONS_PER_CGROUP == len(unix.asked)
         unix.gate.set()
         await asyncio.gather(*waiting)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from fakes.handing_room import CEILING, ORDERS, OutsideRoom, outside_type, room_fixture, started, task_fixture  # noqa: F401 - fixtures
+from harness.looking import idle
 from sojourn.errors import PolicyDenied, TaskOver
 from sojourn.facts.facts import OPERATOR as SAID
 from sojourn.facts.facts import Publication
@@ -37,8 +38,7 @@ class TestOver:
         elif moment == "holding":
             await room.corp.came.wait()
             room.book.gate = gate
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await idle()
         assert not asking.done()
         if change == "end":
             room.engine.end(task, "revoked", "test")

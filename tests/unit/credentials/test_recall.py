@@ -7,6 +7,7 @@ import pytest
 from fakes.credentials import CascadeRoom, RecallingProvider
 from fakes.providers import Ask
 from fakes.task_room import READ_TICKETS
+from harness.looking import idle
 from sojourn.credentials import recall
 from sojourn.credentials.credential import ENDING, GONE, OPEN
 from sojourn.limits import (
@@ -210,8 +211,7 @@ class TestCrowds:
         """A provider is asked to take back so many at once and no more, and all are taken back."""
         corp.hanging = asyncio.Event()
         credentials = await several(room, cascade, 3 * PROVIDER_RECALLS_AT_ONCE)
-        for _ in range(9):
-            await asyncio.sleep(0)
+        await idle()
         assert PROVIDER_RECALLS_AT_ONCE == corp.recalling
         corp.hanging.set()
         while cascade.book.index.outliving("corp"):

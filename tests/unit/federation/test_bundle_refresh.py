@@ -8,7 +8,7 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore
-from harness.looking import WAIT_SECONDS
+from harness.looking import WAIT_SECONDS, idle
 from sojourn.audit.journal import Audit
 from sojourn.errors import BundleNotFetched, NotFound, StoreFull
 from sojourn.federation.bundle_refresh import Federating
@@ -90,8 +90,7 @@ class Room:
 
     async def quiet(self):
         """Let what is under way go as far as it can without time going by."""
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await idle()
 
     async def later(self, seconds):
         self.clock.advance(seconds)

@@ -26,6 +26,7 @@ from harness.http2 import (
     setting,
     window,
 )
+from harness.looking import idle
 from sojourn.http2 import connection as connection_module
 from sojourn.http2.connection import Connection
 from sojourn.http2.frames import (
@@ -76,7 +77,7 @@ class Peer:
         self.connection.data_received(b"".join(frames))
         while self.host.turns.waiting:  # what was sent is read turn by turn
             await asyncio.sleep(0)
-        await settled()
+        await idle()
         return self.transport.frames()
 
     async def refused(self, *frames):
@@ -90,18 +91,13 @@ class Peer:
         return None
 
 
-async def settled():
-    for _ in range(6):
-        await asyncio.sleep(0)
-
-
 @pytest.fixture
 async def peer():
     made = Peer()
     made.connection.connection_made(made.transport)
     yield made
     made.connection.connection_lost(None)
-    await settled()
+    await idle()
 
 
 @pytest.fixture
@@ -336,7 +332,7 @@ class TestRules:
         peer.connection.connection_made(peer.transport)
         trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, literal(b"x", b"1"))
         assert await peer.refused(HELLO, HEAD, frame(DATA, 0, 1, message(b"a")), trailers) is None
-        await settled()
+        await idle()
         assert [b"a", None] == got
         peer.connection.connection_lost(None)
 
@@ -364,7 +360,7 @@ class TestAnswers:
         greeted.connection.go_away()
         greeted.connection.go_away()
         assert [(GOAWAY, 0, 0, four(2**31 - 1) + four(0))] == greeted.transport.frames()
-        await settled()
+        await idle()
         assert ([1, 7], 0, "close") == (greeted.stopped, greeted.server.streams, greeted.transport.ended)
         assert [] == await greeted.send(frame(PING, body=b"12345678"))
 
@@ -386,7 +382,7 @@ class TestBackpressure:
         assert (False, False) == (greeted.transport.reading, greeted.connection.free)
         assert [] == await greeted.send(frame(PING, body=b"12345678"))
         greeted.connection.resume_writing()
-        await settled()
+        await idle()
         assert (True, True) == (greeted.transport.reading, greeted.connection.free)
         assert [(PING, ACK, 0, b"12345678")] == greeted.transport.frames()
 
@@ -398,7 +394,7 @@ class TestBackpressure:
             lambda: greeted.connection.connection_lost(None),
         ):
             waiting = asyncio.ensure_future(greeted.connection.freed())
-            await settled()
+            await idle()
             assert not waiting.done()
             wake()
             async with asyncio.timeout(20):

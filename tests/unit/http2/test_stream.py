@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from harness.http2 import DATA, END_STREAM, HEADERS, RST_STREAM, WINDOW_UPDATE, message
+from harness.looking import idle
 from hpack import Decoder
 from sojourn.http2.errors import MalformedMessage, MessageOverLimit, UnknownPacking
 from sojourn.http2.frames import FRAME_BYTES
@@ -299,8 +300,7 @@ class TestAnswer:
         assert [BEGIN, (DATA, 0, message(content)[:7])] == connection.frames()
         (stream if of_stream else connection).window = FRAME_BYTES + 3
         connection.free_up()
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await idle()
         assert [FRAME_BYTES, 3] == [len(body) for _, _, body in connection.frames()]
         (stream if of_stream else connection).window = ROOM
         connection.free_up()

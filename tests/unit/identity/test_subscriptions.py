@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes.registrations import entry
+from harness.looking import idle
 from sojourn.attestation.attestor import Attested
 from sojourn.errors import Unavailable
 from sojourn.identity import streams as streams_module
@@ -170,14 +171,14 @@ class TestPushes:
         stream, waiting = await hold(lambda step: pushed.append(step) or True)
         for _ in range(2):
             stream.wake()
-            await turns()
+            await idle()
         assert (2, False, False) == (len(set(pushed)), waiting.done(), stream.changed)
 
     async def test_what_a_push_cannot_do(self, hold):
         """Where a push does not do, whoever waits goes on."""
         stream, waiting = await hold(lambda _: False)
         stream.wake()
-        await turns()
+        await idle()
         assert (None, False) == (waiting.result(), stream.changed)
 
     async def test_what_a_push_raises(self, hold):
@@ -191,7 +192,7 @@ class TestPushes:
         second, _ = await hold(lambda _: pushed.append(True) or True)
         first.wake()
         second.wake()
-        await turns()
+        await idle()
         assert [True] == pushed
         with pytest.raises(Unavailable):
             await failing
@@ -208,7 +209,7 @@ class TestPushes:
 
         stream, _ = await hold(push)
         stream.wake()
-        await turns()
+        await idle()
         assert [True, True] == pushed
 
     async def test_one_that_ends(self, hold):
@@ -227,7 +228,7 @@ class TestPushes:
         stream, waiting = await hold(lambda _: pushed.append(True) or True)
         stream.wake()
         waiting.cancel()
-        await turns()
+        await idle()
         assert ([], True) == (pushed, waiting.cancelled())
 
     async def test_a_turn_is_over_after_a_time(self, hold, monkeypatch):
@@ -253,7 +254,7 @@ class TestPushes:
         stream, _ = await hold(lambda _: True)
         stream.due = before = 1.0
         stream.wake()
-        await turns()
+        await idle()
         assert before < stream.due < inf
 
     def test_answers_of_one_step(self, streams):
@@ -271,9 +272,3 @@ class TestPushes:
         assert [b"2", b"2", b"1"] == [step.answer(make, stream) for stream in (first, second, other)]
         assert [first, other] == made
         assert b"another" == step.answer(lambda _: b"another", second)
-
-
-async def turns():
-    """Some rounds of the event loop."""
-    for _ in range(5):
-        await asyncio.sleep(0)

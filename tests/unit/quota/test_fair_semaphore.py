@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from harness.looking import idle
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import LimitExceeded
@@ -28,22 +29,17 @@ class Callers:
                 await leave.wait()
 
         self.tasks.append(asyncio.ensure_future(stay()))
-        await settle()
+        await idle()
         return name
 
     async def leave(self, name):
         self.inside[name].set()
-        await settle()
+        await idle()
 
     async def close(self):
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-
-
-async def settle():
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -111,7 +107,7 @@ async def test_whoever_goes_away_takes_no_place(callers):
     for _ in range(5):
         await callers.come("a")
     callers.tasks[3].cancel()
-    await settle()
+    await idle()
     await callers.leave("a1")
     assert ["a5"] == callers.order[3:]
 
@@ -121,7 +117,7 @@ async def test_whoever_goes_away_gives_no_place_back(callers):
     for _ in range(4):
         await callers.come("a")
     callers.tasks[3].cancel()
-    await settle()
+    await idle()
     for owner in "abc":
         await callers.come(owner)
     assert ["a1", "a2", "a3", "b1"] == callers.order
@@ -133,7 +129,7 @@ async def test_whoever_goes_away_waits_no_more(callers):
         await callers.come("a")
     for task in callers.tasks[3:]:
         task.cancel()
-    await settle()
+    await idle()
     for _ in range(5):
         await callers.come("a")
     assert [False] * 5 == [task.done() for task in callers.tasks[-5:]]
@@ -147,7 +143,7 @@ async def test_whoever_goes_away_as_it_is_given_a_place_leaves_it(callers):
     await asyncio.sleep(0)  # a1 has left, and a4 has a place, and does not know of it yet
     assert [1, 3] == [len(callers.order) - 2, callers.places._taken["a"]]
     callers.tasks[3].cancel()
-    await settle()
+    await idle()
     assert ["a5"] == callers.order[3:]
 
 
@@ -157,7 +153,7 @@ async def test_whoever_goes_away_holds_nobody_up(callers):
         await callers.come("a")
     callers.tasks[3].cancel()
     callers.inside["a1"].set()
-    await settle()
+    await idle()
     assert ["a5"] == callers.order[3:]
 
 
@@ -177,7 +173,7 @@ async def test_it_says_whether_one_had_to_wait():
     assert not await places.acquire("a")
     assert (True, False) == (places.locked("a"), places.locked("b"))
     second = asyncio.ensure_future(places.acquire("a"))
-    await settle()
+    await idle()
     assert not second.done()
     places.release("a")
     assert await second
@@ -190,7 +186,7 @@ async def test_whoever_waits_is_not_overtaken():
     places = FairSemaphore(1)
     await places.acquire("a")
     waiting = asyncio.ensure_future(places.acquire("a"))
-    await settle()
+    await idle()
     places.release("a")
     assert places.locked("a")
     later = asyncio.ensure_future(places.acquire("a"))
@@ -206,12 +202,12 @@ async def test_without_a_limit_in_all():
     for owner in range(100):
         assert not await places.acquire(owner)
     waiting = [asyncio.ensure_future(places.acquire(7)) for _ in range(100)]
-    await settle()
+    await idle()
     places.release(8)
-    await settle()
+    await idle()
     assert [False] * 100 == [each.done() for each in waiting]
     places.release(7)
-    await settle()
+    await idle()
     assert [True, *[False] * 99] == [each.done() for each in waiting]
     for each in waiting:
         each.cancel()
@@ -241,7 +237,7 @@ async def test_nobody_waits_while_there_is_room(moves):
                 await callers.leave(mine[0])
             elif mine:
                 there.pop(mine[-1]).cancel()
-                await settle()
+                await idle()
             inside = [name[0] for name in callers.order if name in there]
             waiting = {name[0] for name in there if name not in callers.order}
             assert len(inside) <= 3

@@ -10,6 +10,7 @@ from fakes.next_run import NextRun
 from fakes.persons import ISSUERS, LIFE, ScriptedTokens, good_until, issuer_rules, person, refused
 from fakes.task_room import TRIAGE_ENTRY
 from fakes.task_types import TICKETS, task_type
+from harness.looking import idle
 from sojourn.errors import LimitExceeded, TaskOver
 from sojourn.errors.people import PersonRefused
 from sojourn.limits import PERSON_RECHECKS_AT_ONCE, PERSON_TOKEN_UNUSED_SECONDS, PERSON_TOKENS_UNUSED
@@ -71,18 +72,13 @@ class RecheckRoom(FamilyRoom):
         for _ in range(int(seconds)):
             self.clock.advance(1)
             self.alarms.ring_due()
-            await settle()
+            await idle()
 
     async def renew(self, task, text, whom=None):
         whom = whom or task.person
         self.tokens.people[text] = whom
         self.rechecks.note(self.issuer, whom, text, CHAT, self.clock.boot())
         await self.renewal.renew(task, PersonToken(text, ID_TOKEN))
-
-
-async def settle():
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -134,7 +130,7 @@ class TestAsks:
         await room.later(RECHECK)
         assert PERSON_RECHECKS_AT_ONCE == room.issuer.most
         room.issuer.gate.set()
-        await settle()
+        await idle()
         assert (several, PERSON_RECHECKS_AT_ONCE) == (len(set(room.issuer.asked)), room.issuer.most)
 
     async def test_expired(self, room):
@@ -192,7 +188,7 @@ class TestAsks:
         for each in tasks:
             room.engine.end(each, "completed", "success")
         room.issuer.gate.set()
-        await settle()
+        await idle()
         assert (PERSON_RECHECKS_AT_ONCE, 0) == (len(room.issuer.asked), len(room.rechecks))
 
     async def test_clock_step(self, room):
@@ -273,7 +269,7 @@ class TestNoAnswer:
         await room.later(RECHECK + GRACE)
         assert ("suspended", "person_unchecked") == how(task)
         room.issuer.gate.set()
-        await settle()
+        await idle()
         assert "active" == task.state
 
     async def test_ends(self, room):
@@ -357,7 +353,7 @@ class TestNoAnswer:
         room.issuer.gate = asyncio.Event()
         await room.later(RECHECK + GRACE - 1)
         room.issuer.gate.set()
-        await settle()
+        await idle()
         room.issuer.says = None
         await room.later(RECHECK + 1)
         assert "suspended" == task.state
@@ -370,7 +366,7 @@ class TestNoAnswer:
         room.issuer.says = None
         await room.later(RECHECK + GRACE)
         await room.renew(task, "first")
-        await settle()
+        await idle()
         assert ("active", ALICE) == (task.state, task.person)
 
 

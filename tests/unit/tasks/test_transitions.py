@@ -12,6 +12,7 @@ from fakes.persons import ScriptedTokens, good_until, person
 from fakes.registrations import entry
 from fakes.task_room import DEADLINE_SECONDS
 from fakes.task_types import PERMIT_ALL, TICKETS, task_type
+from harness.looking import idle
 from sojourn.errors import SojournError, StoreFailed, TaskOver
 from sojourn.facts.publications import Publication
 from sojourn.policy.task_type_tables import OPERATOR
@@ -185,8 +186,7 @@ class TestUndisturbed:
         room.store.gate, before = asyncio.Event(), made(room, task)
         asking = asyncio.ensure_future(change(room, task))
         await asyncio.wait_for(room.store.writing.wait(), 20)
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await idle()
         assert (False, name in {"hand on", "token"}) == (before, made(room, task))  # nobody has those yet
         await written(room)
         await asking

@@ -10,6 +10,7 @@ import pytest
 from fakes.children import child
 from fakes.identity_room import Room
 from fakes.registrations import entry
+from harness.looking import idle
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation import proc_snapshot
 from sojourn.attestation.peer import Peer
@@ -52,7 +53,7 @@ class Held:
         async with asyncio.timeout(DEADLINE_SECONDS):
             while len(self.call.pushed) < count:
                 await asyncio.sleep(0)
-        await quiet()
+        await idle()
         assert not self.next.done()
         return self.call.pushed
 
@@ -80,7 +81,7 @@ async def held(api, peer):
     async with aclosing(api.fetch_x509_svid(call, pb.X509SVIDRequest())) as answers:
         await anext(answers)
         stream = Held(call, answers)
-        await quiet()
+        await idle()
         try:
             yield stream
         finally:
@@ -96,12 +97,6 @@ def another(process):
         yield replace(peer, attested=None)
     finally:
         peer.close()
-
-
-async def quiet():
-    """All that can be done at once is done."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def ids(answer):
@@ -134,7 +129,7 @@ async def test_nothing_new(room, api):
     async with held(api, room.peer) as stream:
         for each in room.identities.streams:
             each.wake()
-        await quiet()
+        await idle()
         assert [] == await stream.pushed(0)
 
 
@@ -194,7 +189,7 @@ async def test_a_revoked_svid(room, api):
     async with aclosing(api.fetch_x509_svid(call, pb.X509SVIDRequest())) as answers:
         first = pb.X509SVIDResponse.FromString(await anext(answers))
         waiting = asyncio.ensure_future(anext(answers))
-        await quiet()
+        await idle()
         svid = room.identities.x509_svid(WEB)
         root = room.authority.root_of(svid)
         ends = int(svid.not_after.timestamp())

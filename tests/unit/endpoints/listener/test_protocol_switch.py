@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from fakes.doorways import shares
+from harness.looking import idle
 from sojourn.endpoints.listener import protocol_switch
 from sojourn.endpoints.listener.protocol_switch import Caller, Doorway
 from sojourn.http2.connection import Connection
@@ -97,11 +98,6 @@ def came(door):
     return caller, transport
 
 
-async def settled():
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
 class TestFirstBytes:
     @pytest.mark.parametrize("size", [1, 5, len(PREFACE) - 1, len(PREFACE), 100])
     async def test_http2(self, size):
@@ -111,7 +107,7 @@ class TestFirstBytes:
         for start in range(0, len(sent), size):
             assert not transport.written or start >= len(PREFACE)
             caller.data_received(sent[start : start + size])
-        await settled()
+        await idle()
         assert isinstance(caller._protocol, Connection)
         assert (True, True, []) == (
             transport.written.startswith(GREETING),
@@ -209,7 +205,7 @@ class TestEnd:
         door.quiet_seconds = 0.001
         (http2, one), (_, other) = came(door), came(door)
         http2.data_received(PREFACE + SETTINGS)
-        await settled()
+        await idle()
         before = one.written
         await door.drain()
         assert door.server.deaf

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from fakes.clock import FakeClock
+from harness.looking import idle
 from sojourn.endpoints.oauth.pending_deliveries import PendingDeliveries, PendingDelivery
 from sojourn.limits import (
     PENDING_DELIVERIES,
@@ -46,8 +47,7 @@ class Room:
         await self.quiet()
 
     async def quiet(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await idle()
 
 
 @pytest.fixture

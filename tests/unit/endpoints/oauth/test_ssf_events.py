@@ -1,6 +1,5 @@
 """ssf_events.py: how an event is handed in, and what the answer is (RFC 8935, 2)."""
 
-import asyncio
 import json
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import pytest
 from fakes.children import peer_of, waiting_child
 from fakes.clock import FakeClock
 from fakes.signed_events import IDP, issuer_key, signed
+from harness.looking import idle
 from sojourn.endpoints.http1.scope import HELD, SENDER
 from sojourn.endpoints.oauth.ssf_events import EventsApi
 from sojourn.errors import Bug, InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, StoreFailed, StoreFull
@@ -68,8 +68,7 @@ class Door:
         """After the pause between two looks whether keys are to be had."""
         self.clock.advance(PENDING_DELIVERY_PAUSE_SECONDS)
         self.alarms.ring_due()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await idle()
 
     async def post(self, content=TOKEN, media_type="application/secevent+jwt"):
         async def with_peer(scope, receive, send):

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from fakes.fake_agent import Fail, FakeAgent
 from fakes.task_feed import AUDIENCE, ISSUER, Boot, delta, heartbeat, live, over, part, signing_key, snapshot, token
-from harness.looking import WAIT_SECONDS
+from harness.looking import WAIT_SECONDS, idle
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import Unavailable
 from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS
@@ -178,8 +178,7 @@ class TestInParts:
         agent.push("WatchTasks", part(live("t1", 5)))
         await until(lambda: feed.lookup("t2") is not None)
         assert (None, ["t0", ""]) == (feed.lookup("t0"), heard)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await idle()
         assert not waiting.done()
         agent.push("WatchTasks", snapshot([KEY], live("t2")))
         async with asyncio.timeout(WAIT_SECONDS):
