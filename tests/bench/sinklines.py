@@ -13,8 +13,8 @@ from evidencelines import decided
 from fakes.signed_journals import SignedJournal, started
 from figures import Figure
 from ground import Bench
-from harness.guide import free_port
 from harness.looking import until
+from harness.ports import free_port
 from harness.sinkplace import SinkProgram
 from sojourn.audit.journal import Event
 from sojourn.runtime.clock import SystemClock

@@ -52,12 +52,6 @@ def sample(name: str, *changes: tuple[str, str]) -> str:
     return text
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 class Envoy:
     """One Envoy with a folder of its own below /tmp. Use as a context manager, which waits until it is live."""
 

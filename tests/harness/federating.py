@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.agent import AgentProcess
 from harness.bundleserver import BundleServer, Partner
 from harness.keeper import wait_or_kill
 from harness.looking import until
+from harness.ports import free_port
 from harness.raw import WORKLOAD_API, Wire
 
 
@@ -107,7 +107,7 @@ class SpireServer:
         self.socket = str(folder / "server.sock")
         self.log = folder / "server.log"
         self._config = folder / "server.conf"
-        self.node_port, self.port = _free_port(), _free_port()
+        self.node_port, self.port = free_port(), free_port()
         self._config.write_text(f"""
 server {{
     bind_address = "127.0.0.1"
@@ -173,10 +173,3 @@ plugins {{
     def bundle(self) -> str:
         """Its bundle as a SPIFFE document."""
         return self.run("bundle", "show", "-format", "spiffe").stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

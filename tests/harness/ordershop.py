@@ -89,11 +89,11 @@ class OrderShop:
 @contextmanager
 def order_shop(folder: Path) -> Iterator[OrderShop]:
     """A running shop, and a running agent on which this user is both /agent/support and /shop."""
-    from harness import guide
     from harness.agent import AgentProcess
+    from harness.ports import free_port
     from harness.taskagent import inner_failures, revoke_all, write_type
 
-    port, metrics = guide.free_port(), guide.free_port()
+    port, metrics = free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     agent = AgentProcess(config=CONFIG.format(url=url, shop=SHOP, metrics=metrics))
     (agent.folder / "types").mkdir()

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from harness.agent import ROOT
-from harness.guide import free_port
 from harness.keeper import keep
 from harness.lacking import lacking_program
 from harness.looking import until
+from harness.ports import free_port
 
 FOLDER = ROOT / "deploy" / "prometheus"
 INTERVAL = "2s"  # between scrapes, each of which may take as long on a busy machine

@@ -14,6 +14,7 @@ from harness import guide
 from harness.agent import ROOT, AgentProcess
 from harness.keycloak import Running
 from harness.peoplekeycloak import APP, PeopleRealm
+from harness.ports import free_port
 
 EXAMPLES = ROOT / "docs" / "examples"
 REFUND, DESK = "spiffe://example.org/agent/refund", "spiffe://example.org/agent/desk"
@@ -66,7 +67,7 @@ def customers(people: PeopleRealm) -> dict[str, str]:
 @contextmanager
 def refund_place(running: Running, people: PeopleRealm, folder: Path) -> Iterator[Shop]:
     """The shop, for a realm that has its people, and whose application tells the agent of logouts."""
-    port = guide.free_port()
+    port = free_port()
     url = f"http://localhost:{port}"
     shutil.copytree(EXAMPLES / "people", folder, dirs_exist_ok=True)
     (folder / "orders.json").write_text(json.dumps(customers(people)))

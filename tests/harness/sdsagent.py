@@ -8,8 +8,8 @@ import pytest
 from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 
 from harness.agent import AgentProcess
-from harness.envoy import free_port
 from harness.looking import until
+from harness.ports import free_port
 from harness.raw import Admin, module_agent
 
 DOMAIN = "spiffe://example.org"

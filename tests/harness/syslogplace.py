@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.ca import FakeCa
 from sojourn.spiffe.x509svid import X509Svid
 
-from harness.guide import free_port
 from harness.keeper import keep
 from harness.lacking import lacking
 from harness.looking import until
+from harness.ports import free_port
 
 _PROGRAM, _MODULE = "/usr/sbin/rsyslogd", "lmnsd_ossl.so"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from harness import agent as agents
 from harness import forks
-from harness.guide import free_port
 from harness.keeper import keep
+from harness.ports import free_port
 
 READY_SECONDS = 60.0
 NAME = "witness.example/w1"

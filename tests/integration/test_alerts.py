@@ -32,9 +32,9 @@ from harness.clocks import SteppedAgent
 from harness.companyca import CompanyFiles, company
 from harness.disks import full, small_disk
 from harness.federating import fetched, follow
-from harness.guide import free_port
 from harness.healthy import healthy_load
 from harness.looking import until
+from harness.ports import free_port
 from harness.prometheus import FOLDER, Prometheus, rules, watched
 from harness.raw import Admin, Wire
 from harness.servers import ServerProcess

@@ -11,8 +11,8 @@ import grpc
 import pytest
 from fakes.databases import opened
 from harness.agent import AgentProcess
-from harness.guide import free_port
 from harness.looking import until
+from harness.ports import free_port
 from harness.raw import Wire, refusal
 from harness.sinkplace import SinkPlace
 from harness.taskagent import make_agent

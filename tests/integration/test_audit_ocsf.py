@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from fakes.databases import opened
 from harness.agent import AgentProcess
-from harness.guide import free_port
 from harness.looking import until
 from harness.ocsf import faults
+from harness.ports import free_port
 from harness.sinkagents import caught_up, configured, kill_by_turns, load, running, sink, states, written
 from harness.sinkplace import SinkPlace, SinkProgram
 from harness.syslogplace import Rsyslog

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.ca import FakeCa
 from harness.agent import AgentProcess
 from harness.backups import back_up, command
-from harness.guide import free_port
 from harness.looking import until
+from harness.ports import free_port
 from harness.raw import Wire
 from harness.sinkagents import caught_up, configured, kill_by_turns, load, running, sink, states, written
 from harness.sinkplace import SinkPlace, SinkProgram

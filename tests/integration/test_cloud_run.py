@@ -17,11 +17,11 @@ import pytest
 from harness.agent import COMMAND, AgentProcess
 from harness.cloudrun import PROGRAM
 from harness.entraserver import TENANT, Application, EntraServer
-from harness.envoy import free_port
 from harness.exchanges import http
 from harness.gcpserver import PROVIDER, GcpServer
 from harness.looking import until
 from harness.openbao import openbao
+from harness.ports import free_port
 from harness.taskagent import TRIAGE, inner_failures, make_agent, write_type
 from harness.vaultserver import Role, VaultServer
 

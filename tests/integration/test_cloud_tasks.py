@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from harness import awsserver, entraserver, gcpserver
 from harness.agent import AgentProcess
-from harness.envoy import free_port
 from harness.exchanges import http
 from harness.looking import until
 from harness.openbao import openbao
+from harness.ports import free_port
 from harness.standin import Reply, StandIn
 from harness.taskagent import ISSUER, TRIAGE, make_agent, write_type
 from sojourn import SyncClient

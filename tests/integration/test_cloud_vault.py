@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 from fakes.outside import WORKLOAD, ended, steps, wanted
-from harness.envoy import free_port
 from harness.openbao import openbao
+from harness.ports import free_port
 from harness.standin import Issuer, Reply, guarded
 from harness.vaultserver import Role, VaultServer
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable

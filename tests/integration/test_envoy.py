@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fakes.ca import FakeCa
 from harness.agent import AgentProcess, clean_environment
-from harness.envoy import AGENT_SOCKET, SAMPLES, Envoy, find_envoy, free_port, placed, sample
+from harness.envoy import AGENT_SOCKET, SAMPLES, Envoy, find_envoy, placed, sample
 from harness.looking import until
+from harness.ports import free_port
 from harness.raw import Admin, Wire, module_agent
 from harness.sds import fetch, roots, secrets_of
 

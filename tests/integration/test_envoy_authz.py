@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from harness.agent import AgentProcess
 from harness.echo import Echo
-from harness.envoy import Envoy, find_envoy, free_port, placed
+from harness.envoy import Envoy, find_envoy, placed
 from harness.guarded import Guarded, config, refused, trusting
 from harness.looking import until
+from harness.ports import free_port
 from harness.raw import Admin
 from harness.taskagent import PLACE_A, TICKETS, TRIAGE, make_agent
 from sojourn import SyncClient

@@ -19,6 +19,7 @@ from harness.bundleserver import BundleServer, Partner
 from harness.federating import SpireServer, fetched, follow, follow_at, friend, jwt_keys, own_svid, roots
 from harness.looking import until
 from harness.partner import claims
+from harness.ports import free_port
 from harness.raw import Admin, Wire
 from harness.spirecli import binary
 from harness.tlsplace import TlsPlace
@@ -441,9 +442,7 @@ class TestCommands:
 
     def test_metrics(self, partner: Partner, server: BundleServer, tmp_path: Path) -> None:
         """The metrics tell how many are followed, how many fail, and how long ago the oldest was fetched."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         with AgentProcess(config=f'[metrics]\nlisten = "127.0.0.1:{port}"\n') as agent:
             follow(agent, partner, server, tmp_path)
             fetched(agent, partner.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from harness import pagelines
-from harness.guide import free_port
+from harness.ports import free_port
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(500)]
 

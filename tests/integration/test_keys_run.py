@@ -15,6 +15,7 @@ from harness import agent as agents
 from harness.agent import AgentProcess, clean_environment
 from harness.looking import until
 from harness.openbao import ROOT_TOKEN, openbao
+from harness.ports import free_port
 from harness.raw import Wire
 
 pytestmark = [pytest.mark.full, pytest.mark.root]
@@ -200,10 +201,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
 
 def test_openbao(tmp_path: Path) -> None:
     """The service alone has the token by which OpenBao signs: the agent, which asks the service, cannot read it."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = int(one.getsockname()[1])
-    with openbao(port) as bao, tempfile.TemporaryDirectory() as folder:
+    with openbao(free_port()) as bao, tempfile.TemporaryDirectory() as folder:
         bao.write("sys/mounts/transit", {"type": "transit"})
         Path(folder).chmod(0o755)
         token = Path(folder) / "token"

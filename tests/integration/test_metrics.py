@@ -13,9 +13,9 @@ import grpc
 import pytest
 from harness.agent import AgentProcess
 from harness.callers import Caller
-from harness.guide import free_port
 from harness.healthy import healthy_load
 from harness.looking import until
+from harness.ports import free_port
 from harness.raw import Admin, Wire
 from prometheus_client.parser import text_string_to_metric_families
 

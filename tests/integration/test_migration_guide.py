@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from harness import pagelines
 from harness.federating import SpireServer
-from harness.guide import free_port
 from harness.looking import until
+from harness.ports import free_port
 from harness.spireagent import SpireAgent
 from harness.spirecli import binary
 

@@ -4,7 +4,6 @@ and an authorization server that are real processes and sockets.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,6 +17,7 @@ from harness.callers import Caller
 from harness.exchanges import ACCESS_TOKEN, GRANT, JWT, http
 from harness.looking import until
 from harness.outside import HELPER, ORDERS, STOCK, client_beside, listed, working_agent
+from harness.ports import free_port
 from harness.taskagent import ISSUER, OTHER_UID, TICKETS, TRIAGE
 from sojourn import SojournError, SyncClient
 from sojourn.errors import TaskOver
@@ -25,9 +25,7 @@ from sojourn.errors import TaskOver
 
 @pytest.fixture(scope="module")
 def metrics() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from harness import guide, pagelines
 from harness.agent import ROOT, clean_environment
 from harness.keycloak import Realm, Running, running_keycloak
+from harness.ports import free_port
 
 pytestmark = [pytest.mark.full, pytest.mark.curl, pytest.mark.timeout(900)]
 
@@ -30,7 +31,7 @@ def printed(keycloak: Running, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder, short, port = (
         tmp_path_factory.mktemp("people"),
         tmp_path_factory.mktemp("p", numbered=True),
-        guide.free_port(),
+        free_port(),
     )
 
     def here(text: str) -> str:

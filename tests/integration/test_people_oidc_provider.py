@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import sojourn
 from harness.agent import AgentProcess
-from harness.guide import free_port
 from harness.looking import until
 from harness.oidcprovider import CLIENT, OidcProvider, running_provider
+from harness.ports import free_port
 from harness.taskagent import write_type
 from harness.tlsplace import TlsPlace
 from sojourn.errors import InvalidToken, SojournError

@@ -15,9 +15,9 @@ import sojourn
 from fakes.logouts import logout_token
 from harness.agent import COMMAND
 from harness.exchanges import form
-from harness.guide import free_port
 from harness.looking import until
 from harness.peopleplace import CHAT, People, people_place
+from harness.ports import free_port
 from sojourn.errors import SojournError
 
 pytestmark = pytest.mark.forked

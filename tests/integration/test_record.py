@@ -7,9 +7,9 @@ from urllib.request import urlopen
 
 import httpx
 import pytest
-from harness import guide
 from harness.looking import until
 from harness.ordershop import SHOP, SUPPORT, OrderShop, order_shop
+from harness.ports import free_port
 from sojourn.errors import Refused
 
 TRIES = 250
@@ -69,7 +69,7 @@ class TestUses:
         """What a service has told, and was answered, is there after the service was killed, and after the agent was."""
         task = shop.client.begin_task("support", params={"order": "O-1"})
         headers = bearer(task.token().token)
-        port, log = guide.free_port(), shop.log
+        port, log = free_port(), shop.log
         with shop.serving(port, tmp_path) as service:
             for _ in range(3):
                 url = f"http://127.0.0.1:{port}/orders/O-1"

@@ -1,7 +1,6 @@
 """Roots whose keys a service holds: a real agent with OpenBao's transit engine, and with a stand-in of AWS KMS."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from harness.agent import AgentProcess
 from harness.localkms import CREDENTIALS_FILE, REGION, LocalKms, local_kms
 from harness.looking import until
 from harness.openbao import ROOT_TOKEN, OpenBao, openbao
+from harness.ports import free_port
 from harness.raw import Wire
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import verify_chain
@@ -38,12 +38,6 @@ class Service:
     config: str
     keys: Callable[[], list[str]]
     away: Callable[[], AbstractContextManager[None]]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def enable(bao: OpenBao) -> None:

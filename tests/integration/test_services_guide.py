@@ -16,6 +16,7 @@ from fakes.services import Ticket
 from harness import guide
 from harness.agent import AgentProcess
 from harness.looking import until
+from harness.ports import free_port
 from harness.taskagent import write_type
 from sojourn import SyncClient
 from sojourn.sdk.client.sync import SyncTask
@@ -73,7 +74,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder, port = tmp_path_factory.mktemp("guide"), guide.free_port()
+    folder, port = tmp_path_factory.mktemp("guide"), free_port()
     guide.write(folder, port)
     cedar = (folder / "task-types" / "read-ticket.cedar").read_text().replace('"read-ticket"', '"read-high"')
     write_type(folder / "task-types", "read-high", HIGH.format(caller=CALLER, port=port), cedar)

@@ -21,8 +21,8 @@ from harness import tampering
 from harness.agent import AgentProcess
 from harness.auditing import by_go, by_python, check, codes, export, key_of, load
 from harness.backups import back_up, command
-from harness.guide import free_port
 from harness.looking import next_second, until
+from harness.ports import free_port
 from harness.sinkplace import SinkPlace
 from harness.witnessprocess import WitnessProcess
 from sojourn.tlog.checkpoints import Checkpoint

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from harness.agent import AgentProcess, clean_environment
 from harness.callers import Caller
-from harness.envoy import free_port
 from harness.exchanges import DETAILS, GRANT, JWT
 from harness.looking import until
+from harness.ports import free_port
 from sojourn._pb import workload_pb2
 from sojourn.limits import METRICS_CONNECTIONS
 from sojourn.sdk.client.sync import SyncClient

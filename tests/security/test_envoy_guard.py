@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from harness.agent import AgentProcess
 from harness.echo import Echo
-from harness.envoy import Envoy, find_envoy, free_port, placed
+from harness.envoy import Envoy, find_envoy, placed
 from harness.guarded import BASE, Answer, Guarded, config, refused, trusting
+from harness.ports import free_port
 from harness.raw import Admin
 from harness.taskagent import TICKETS, TRIAGE, make_agent, write_type
 from sojourn import SyncClient

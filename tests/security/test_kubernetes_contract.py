@@ -5,10 +5,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness.envoy import free_port
 from harness.inmates import Cgroups
 from harness.kubeletstandin import Kubelet
 from harness.podlike import CGROUP_ROOT, PodContainer
+from harness.ports import free_port
 from harness.subjects import subject_of
 from sojourn.testing.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.kubernetes import KubernetesAttestor

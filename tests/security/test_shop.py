@@ -19,8 +19,9 @@ import httpx
 import pytest
 from harness import guide
 from harness.agent import ROOT, AgentProcess
-from harness.envoy import AGENT_SOCKET, Envoy, find_envoy, free_port, placed
+from harness.envoy import AGENT_SOCKET, Envoy, find_envoy, placed
 from harness.looking import until
+from harness.ports import free_port
 from sojourn import SyncClient
 from sojourn.errors import SojournError
 from sojourn.errors.oauth import SendAgain

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from harness.agent import AgentProcess, clean_environment
-from harness.guide import free_port
 from harness.lacking import lacking
 from harness.looking import until
 from harness.olderkernel import forget_passrights
+from harness.ports import free_port
 
 pytestmark = pytest.mark.full
 

@@ -4,8 +4,8 @@ import getpass
 import importlib
 
 import pytest
-from harness.guide import free_port
 from harness.keycloak import Realm
+from harness.ports import free_port
 
 program = importlib.import_module(Realm.__module__)
 ARGUMENTS = [
