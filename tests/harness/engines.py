@@ -130,6 +130,7 @@ class Engine(abc.ABC):
             self.remove_containers()
         finally:
             self.stop()
+            self._end_lost_ones()
             if self._namespace is not None:
                 assert self._namespace.stdin is not None
                 self._remove_cgroups()
@@ -159,6 +160,13 @@ class Engine(abc.ABC):
             self.process.send_signal(number)
             self.process.wait(timeout=30)
             self.process = None
+
+    def _end_lost_ones(self) -> None:
+        """End what an engine that was killed meanwhile has left of containers: their command lines have its folder."""
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if str(self.folder).encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                    os.kill(int(name), signal.SIGKILL)
 
     def restart(self) -> None:
         self.stop()
