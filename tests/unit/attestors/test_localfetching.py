@@ -138,6 +138,7 @@ class TestWhoListens:
             with pytest.raises(AttestationFailed, match="listens user 0"):
                 await client(path, pool, owner=4711).get("/x", 1)
 
+    @pytest.mark.timing
     async def test_a_full_line(self, path, pool):
         """Where nobody takes connections any more, the deadline holds, and the agent does other things meanwhile."""
         with socket.socket(socket.AF_UNIX) as listener:

@@ -136,8 +136,10 @@ class TestLimits:
     async def test_streams(self, tmp_path: Path) -> None:
         """More streams than a connection may have at once are refused, which a client may try again."""
 
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+
         async def wait(stream: Stream) -> None:
-            await asyncio.sleep(0.3)
+            await over.wait()
             await stream.answer(b"")
 
         def work(connection: Connection) -> set[int]:
@@ -147,6 +149,8 @@ class TestLimits:
             for kind, flags, stream, body in connection.frames():
                 if kind == RST_STREAM and body == (7).to_bytes(4, "big"):
                     refused.add(stream)
+                if len(refused) == 5:
+                    loop.call_soon_threadsafe(over.set)
                 ended += kind == HEADERS and bool(flags & END_STREAM)
                 if ended == STREAMS_PER_CONNECTION:
                     return refused

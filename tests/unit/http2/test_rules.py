@@ -26,7 +26,7 @@ from harness.http2 import (
     setting,
     window,
 )
-from harness.looking import idle
+from harness.looking import WAIT_SECONDS, idle
 from sojourn.http2 import connection as connection_module
 from sojourn.http2.connection import Connection
 from sojourn.http2.frames import (
@@ -126,13 +126,16 @@ class TestBeginning:
 
     async def test_silence(self, peer, monkeypatch):
         """A peer that says nothing in time is sent away; one that has greeted is not."""
-        monkeypatch.setattr(connection_module, "FIRST_BYTES_SECONDS", 0.01)
         quick, slow = Peer(), Peer()
-        for each in (quick, slow):
-            each.connection.connection_made(each.transport)
+        quick.connection.connection_made(quick.transport)
         await quick.send(HELLO)
+        assert quick.connection._deadline is None
+        monkeypatch.setattr(connection_module, "FIRST_BYTES_SECONDS", 0.01)
+        slow.connection.connection_made(slow.transport)
         await slow.send(PREFACE[:10])
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not slow.transport.ended:
+                await asyncio.sleep(0.01)
         assert ("", "close") == (quick.transport.ended, slow.transport.ended)
         quick.connection.connection_lost(None)
 
