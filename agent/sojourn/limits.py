@@ -67,6 +67,7 @@ HELD_WAITING_MAX = 65_536  # more than wait in a socket of systemd's: its Backlo
 PATH_LINKS_MAX = 40  # that lead to a socket, one to the other: as many as the kernel follows
 SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
+HTTP_FAREWELL_SECONDS = 1.0  # for the answer to a head that is too large
 HTTP_HEAD_FIELDS = 100  # as many as other servers take
 HTTP_KEEP_ALIVE_SECONDS = 30
 HTTP_READ_BYTES = 16 * 1024  # that are read in one step

@@ -65,9 +65,17 @@ class OpenFiles:
         left = self.opened_since(*kinds)
         assert not left, f"still open: {left}"
 
+    def await_few(self, slack: int) -> None:
+        """Wait until it has no more open than it had, but for so many, or fail with what it has opened since."""
+        with contextlib.suppress(AssertionError):
+            until(lambda: len(self._now()) <= len(self._before) + slack)
+        assert len(self._now()) <= len(self._before) + slack, f"still open: {self.opened_since()}"
+
     def _now(self) -> set[tuple[str, str]]:
+        """Each by number and name; nothing if the process has ended."""
         found = set()
-        with contextlib.suppress(PermissionError) if os.geteuid() else contextlib.nullcontext():
+        gone = (FileNotFoundError, PermissionError) if os.geteuid() else FileNotFoundError
+        with contextlib.suppress(gone):
             for each in os.listdir(self._folder):
                 with contextlib.suppress(FileNotFoundError):  # it has been closed in the meantime
                     found.add((each, os.readlink(self._folder / each)))

@@ -16,6 +16,7 @@ from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.http2.limits import FIELD_HELD_BYTES, METADATA_MAX_BYTES
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
+    HTTP_FAREWELL_SECONDS,
     HTTP_HEAD_FIELDS,
     HTTP_KEEP_ALIVE_SECONDS,
     HTTP_PIPELINE,
@@ -121,16 +122,16 @@ class Conversation(HttpToolsProtocol):
             return True
         if self._waits:
             self._waits = False
-            if not self.flow.read_paused and not self.transport.is_closing():
+            if not self.flow.read_paused and not self.transport.is_closing() and not self._oversized:
                 self.transport.resume_reading()
         return False
 
     def _read(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._oversized:
             return
         self._came_bytes += len(data)
         super().data_received(data)
-        if self._heading and self._came_bytes > METADATA_MAX_BYTES:
+        if self._heading and self._came_bytes > METADATA_MAX_BYTES and not self._oversized:
             self._oversized = True
             self.send_400_response("")
         elif self._came_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES or not self._hold_heads():
@@ -161,7 +162,8 @@ class Conversation(HttpToolsProtocol):
         else:
             said = b"a head is of %d fields and %d bytes at most" % (HTTP_HEAD_FIELDS, METADATA_MAX_BYTES)
             self.transport.write(_TOO_LARGE % (len(said), said))
-            self.transport.close()
+            self.transport.pause_reading()  # not closed: over TLS that would first hear the rest of a flood
+            asyncio.get_running_loop().call_later(HTTP_FAREWELL_SECONDS, self.transport.abort)
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) > HTTP_PIPELINE:  # each waits with an object of its own

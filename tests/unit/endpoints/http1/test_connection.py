@@ -140,7 +140,7 @@ class TestLimits:
         """A head has a hundred fields and 16 KiB at most, and who sends more is told so."""
         got = await site.send(GET[:-2] + head + b"\r\n", answers=1 if status == b"200" else None)
         assert status == got.split()[1]
-        assert (b"100 fields and 16384 bytes at most" in got) == (status == b"431")
+        assert got.count(b"100 fields and 16384 bytes at most") == (status == b"431")
 
     async def test_nothing_is_said_ahead_of_an_answer(self, site):
         """Where a request before it waits for its answer, a head that is too large ends the connection unanswered."""
