@@ -16,7 +16,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from testruns import ROOT, Red, Run, adopt_orphans, check_all_ended, check_few, end_children
@@ -197,11 +197,12 @@ def one(part: Part, files: Sequence[str]) -> None:
         ended = do(part, files)
     finally:
         end_children()
-    (SAID / f"{part.name}.json").write_text(json.dumps({"why": ended.why, "flaky": ended.flaky}))
+    (SAID / f"{part.name}.json").write_text(json.dumps(asdict(ended)))
 
 
 def main(names: Sequence[str]) -> int:
     os.environ["CI"] = "1"
+    os.environ.setdefault("SOJOURN_TEST_TRIAL", secrets.token_hex(8))  # whose parts share what they build
     os.environ.setdefault("PYTEST_XDIST_AUTO_NUM_WORKERS", str((os.cpu_count() or 1) * 5 // 2))  # many tests wait
     try:
         parts = read_parts(PARTS.read_text(encoding="utf-8"))

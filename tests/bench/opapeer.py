@@ -1,7 +1,6 @@
 """A real OPA to compare decisions with: a server on loopback, with the policies that it is given."""
 
 import contextlib
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from beside import Subject
 from harness.agent import clean_environment
 from harness.looking import until
+from harness.ports import free_port
 from peers import OPA
 
 ALLOW = "/v1/data/sojourn/allow"
@@ -20,9 +20,8 @@ ALLOW = "/v1/data/sojourn/allow"
 def opa(rego: str) -> Iterator[Subject]:
     """Raise Missing. It answers at ALLOW when this returns; the subject's address is HOST:PORT."""
     (program,) = OPA.there()
-    with tempfile.TemporaryDirectory(prefix="sojourn-opa-") as folder, socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-        free.close()
+    with tempfile.TemporaryDirectory(prefix="sojourn-opa-") as folder:
+        address = f"127.0.0.1:{free_port()}"
         (Path(folder) / "policy.rego").write_text(rego)
         process = subprocess.Popen(
             [

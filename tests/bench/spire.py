@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from beside import Subject
 from ground import Admin
 from harness.agent import clean_environment
 from harness.looking import until
+from harness.ports import free_port
 from peers import SPIRE
 from sojourn._pb.spire.api.types import types_pb2 as types
 
@@ -102,9 +102,7 @@ def spire(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="sojourn-spire-")))
         os.chmod(folder, 0o711)  # for other users' clients
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         for name, text in (("server", _SERVER), ("agent", _AGENT)):
             (folder / name).mkdir()
             (folder / f"{name}.conf").write_text(text.format(folder=folder, port=port, **settings))

@@ -6,7 +6,6 @@ from copy import copy
 from datetime import timedelta
 from typing import Any
 
-from harness.looking import idle
 from sojourn.authority.embedded_ca import EmbeddedAuthority
 from sojourn.identity.entries import Entry
 from sojourn.identity.svid_issuer import Signers
@@ -66,8 +65,3 @@ def late_signers(authority: EmbeddedAuthority, *, held: bool = True, seconds: fl
     """Signers of all kinds that keep callers waiting: an hour for X.509-SVIDs, five minutes for the others."""
     at_once = Signers.at_once(authority, timedelta(hours=1), timedelta(minutes=5))
     return Signers(*(LateSigner(each, held=held, seconds=seconds) for each in (at_once.x509, at_once.jwt, at_once.wit)))
-
-
-async def quiet() -> None:
-    """All that can be done at once is done."""
-    await idle()

@@ -48,11 +48,9 @@ _DOCKER = ("/usr/sbin/dockerd", "--data-root", f"{WORK}/docker", "--storage-driv
 
 
 def image() -> Path:
-    """The image as it is built from this checkout: once in a run of the tests, or the one that SOJOURN_TEST_IMAGE names."""
-    if given := os.environ.get("SOJOURN_TEST_IMAGE"):
-        return Path(given)
+    """The image as it is built from this checkout: once in a run of the tests, or in a trial, whose parts share it."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    run = os.environ.get("SOJOURN_TEST_TRIAL") or os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
     marker = IMAGES / "built-by-tests"
     with (IMAGES / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -11,9 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 PIDFD = ("anon_inode:[pidfd]", "pidfd:")  # by the kernel's age
 OF_CALLERS = ("socket:", "/proc/", *PIDFD)  # what an agent opens for those who call it, and for them alone
-WAIT_SECONDS = (
-    15.0  # until what is waited for has failed: a busy machine needs less, and what hangs is said soon enough
-)
+WAIT_SECONDS = 15.0  # until what is waited for has failed: a busy machine needs less
 
 
 def until(look: Callable[[], T], what: str = "it is so", seconds: float = WAIT_SECONDS) -> T:
@@ -60,16 +58,16 @@ class OpenFiles:
 
     def await_closed(self, *kinds: str) -> None:
         """Wait until it has closed what it has opened since, or fail with what that is."""
-        with contextlib.suppress(AssertionError):
-            until(lambda: not self.opened_since(*kinds))
-        left = self.opened_since(*kinds)
-        assert not left, f"still open: {left}"
+        self._await(lambda: not self.opened_since(*kinds), *kinds)
 
     def await_few(self, slack: int) -> None:
         """Wait until it has no more open than it had, but for so many, or fail with what it has opened since."""
+        self._await(lambda: len(self._now()) <= len(self._before) + slack)
+
+    def _await(self, closed: Callable[[], bool], *kinds: str) -> None:
         with contextlib.suppress(AssertionError):
-            until(lambda: len(self._now()) <= len(self._before) + slack)
-        assert len(self._now()) <= len(self._before) + slack, f"still open: {self.opened_since()}"
+            until(closed)
+        assert closed(), f"still open: {self.opened_since(*kinds)}"
 
     def _now(self) -> set[tuple[str, str]]:
         """Each by number and name; nothing if the process has ended."""

@@ -13,7 +13,8 @@ from fakes.given_node import AGENT, FakeNode
 from fakes.journals import FakeAuditStore
 from fakes.registrations import NODE, TRUST_DOMAIN, entry
 from fakes.revocations import FakeRevocationStore
-from fakes.signers import LateSigner, quiet
+from fakes.signers import LateSigner
+from harness.looking import idle
 from sojourn.agent.node_signing import NodeSigning
 from sojourn.attestation.service import Attestation
 from sojourn.audit.journal import Audit
@@ -116,7 +117,7 @@ class TestFollowing:
         room.node.give(*many)
         assert UPSTREAM_ENTRIES_IN_A_STEP == len(room.registry)
         room.node.take(many[-1].id)
-        await quiet()
+        await idle()
         assert len(many) - 1 == len(room.registry)
         room.node.take(*room.node.entries)
         assert 0 == len(room.registry)
@@ -137,7 +138,7 @@ class TestFollowing:
         before = await room.issuing.x509.get(made)
         room.node.x509.vouches = lambda svid: svid.serial != before.serial
         room.node.rebundle(room.node.bundle, frozenset({"some-authority"}))
-        await quiet()
+        await idle()
         assert 2 == len(room.node.x509.asked)
         assert before.serial != (await room.issuing.x509.get(made)).serial
 

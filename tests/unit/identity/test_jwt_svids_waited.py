@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from fakes.authorities import authority_in
 from fakes.registrations import entry
-from fakes.signers import LateSigner, quiet
+from fakes.signers import LateSigner
+from harness.looking import idle
 from sojourn.errors import LimitExceeded, Unavailable
 from sojourn.identity import signatures as signatures_module
 from sojourn.identity.jwt_svid_cache import JwtSvids
@@ -49,7 +50,7 @@ async def test_once_for_all_who_ask(svids, signer):
     """All who wait for the same audience get the same, and it is there then; another audience gets another."""
     asking = [ask(svids) for _ in range(5)]
     other = ask(svids, audience="b")
-    await quiet()
+    await idle()
     signer.let_go()
     found = {svid.token for [svid] in await asyncio.gather(*asking)}
     assert {svids.look(WEB, ["a"]).token} == found
@@ -59,7 +60,7 @@ async def test_once_for_all_who_ask(svids, signer):
 async def test_each_anew(svids, signer):
     """For an audience that takes each once, all who wait get their own, and none is kept."""
     asking = [ask(svids, audience="once") for _ in range(5)]
-    await quiet()
+    await idle()
     signer.let_go()
     assert 5 == len({svid.token for [svid] in await asyncio.gather(*asking)})
     assert 0 == len(svids)
@@ -69,7 +70,7 @@ async def test_several_entries(svids, signer):
     """Those of several entries come in their order, when the last is signed; one that is there is not signed again."""
     await first(svids, signer)
     asking = ask(svids, DB, WEB)
-    await quiet()
+    await idle()
     assert not asking.done()
     signer.let_go()
     assert [DB.spiffe_id, WEB.spiffe_id] == [svid.spiffe_id for svid in await asking]
@@ -82,9 +83,9 @@ async def test_renewed_behind_it(svids, signer, clock):
     clock.advance(TTL.total_seconds() * 0.6)
     assert all(old is svids.look(WEB, ["a"]) for _ in range(5))
     assert [[old]] == [await svids.get([WEB], ["a"], again)]
-    await quiet()
+    await idle()
     signer.let_go()
-    await quiet()
+    await idle()
     assert (True, 2) == (svids.look(WEB, ["a"]).issued_at > old.issued_at, len(signer.asked))
 
 
@@ -96,16 +97,16 @@ async def test_renewing_that_fails(svids, signer, clock):
     clock.advance(TTL.total_seconds() * 0.6)
     for _ in range(20):
         assert old is svids.look(WEB, ["a"])
-        await quiet()
+        await idle()
     assert 2 == len(signer.asked)
     clock.advance(31)
     assert old is svids.look(WEB, ["a"])
-    await quiet()
+    await idle()
     assert 3 == len(signer.asked)
     signer.failing = None
     clock.advance(31)
     assert old is svids.look(WEB, ["a"])
-    await quiet()
+    await idle()
     assert old is not svids.look(WEB, ["a"])
 
 
@@ -147,7 +148,7 @@ async def test_what_changes_meanwhile(svids, signer, how, audience, when):
         how(svids)
 
     asking = ask(svids, audience=audience, still=looked_at if when == "after" else again)
-    await quiet()
+    await idle()
     if when == "before":
         how(svids)
     signer.let_go()
@@ -179,11 +180,11 @@ async def test_its_key_is_tainted(svids, signer):
 async def test_ever_other_audiences(svids, signer):
     """Who asks for ever other audiences is refused at a limit, and keeps nobody else waiting."""
     asking = [ask(svids, audience=f"a{number}") for number in range(JWT_SIGNATURES_PER_ENTRY)]
-    await quiet()
+    await idle()
     with pytest.raises(LimitExceeded):
         await svids.get([WEB], ["one more"], again)
     other = ask(svids, DB)
-    await quiet()
+    await idle()
     assert DB in signer.asked
     signer.let_go()
     await asyncio.gather(other, *asking)
@@ -198,7 +199,7 @@ async def test_an_outage_is_told_once(svids, signer, clock):
         for _ in range(6):
             clock.advance(TTL.total_seconds() * 0.15)
             svids.look(WEB, ["a"])
-            await quiet()
+            await idle()
     assert 1 < len(signer.asked) - 1
     (line,) = (each for each in lines if each["event"] == "jwt_svid_not_renewed")
     assert ("warning", "unavailable", "the server is away") == (line["log_level"], line["code"], line["reason"])

@@ -9,7 +9,8 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
-from fakes.signers import late_signers, quiet
+from fakes.signers import late_signers
+from harness.looking import idle
 from sojourn.audit.journal import Audit
 from sojourn.errors import Unavailable
 from sojourn.identity.prefetch import Prefetch
@@ -43,7 +44,7 @@ class Room:
     async def __aenter__(self):
         self.prefetch.begin()
         self.running = asyncio.ensure_future(self.prefetch.run())
-        await quiet()
+        await idle()
         return self
 
     async def __aexit__(self, *_):
@@ -65,10 +66,10 @@ async def test_what_comes_and_goes(tmp_path):
     """An entry that comes has its SVID; one that goes makes room for the next."""
     async with Room(tmp_path, [A], 2) as room:
         room.registry.follow_server(NODE, {B.id: B, C.id: C})
-        await quiet()
+        await idle()
         assert [A.id, B.id] == room.ahead()
         room.registry.follow_server(NODE, {}, [A.id])
-        await quiet()
+        await idle()
         assert [B.id, C.id] == room.ahead()
 
 
@@ -77,7 +78,7 @@ async def test_a_changed_entry(tmp_path):
     async with Room(tmp_path, [A], 2) as room:
         before = room.issuing.x509.kept()[0].svid.serial
         room.registry.follow_server(NODE, {A.id: replace(A, spiffe_id=B.spiffe_id, revision=1)})
-        await quiet()
+        await idle()
         (kept,) = room.issuing.x509.kept()
         assert (B.spiffe_id, True) == (kept.svid.spiffe_id, kept.svid.serial != before)
 
@@ -95,7 +96,7 @@ async def test_they_are_kept_fresh(tmp_path):
         before = room.issuing.x509.kept()[0].svid.serial
         room.clock.advance(timedelta(minutes=40).total_seconds())
         room.alarms.ring_due()
-        await quiet()
+        await idle()
         assert before != room.issuing.x509.kept()[0].svid.serial
 
 
@@ -108,7 +109,7 @@ async def test_a_signer_that_fails(tmp_path):
         room.signers.x509.failing = None
         room.clock.advance(SIGNATURE_RETRY_SECONDS)
         room.alarms.ring_due()
-        await quiet()
+        await idle()
         assert [A.id] == room.ahead()
 
 
@@ -127,10 +128,10 @@ async def test_a_fault_of_one(tmp_path, monkeypatch):
         monkeypatch.setattr(room.issuing.x509, "get", get)
         with capture_logs() as lines:
             room.registry.follow_server(NODE, {A.id: A, B.id: B})
-            await quiet()
+            await idle()
         assert [("svid_not_prefetched", A.id)] == [(each["event"], each["entry_id"]) for each in lines]
         room.registry.follow_server(NODE, {C.id: C})
-        await quiet()
+        await idle()
         assert [C.id] == room.ahead()
         assert not room.running.done()
 
@@ -139,8 +140,8 @@ async def test_some_at_a_time(tmp_path):
     """However many there are, places are left for those who ask."""
     many = [entry(f"/many/{number}", id=f"many-{number}") for number in range(3 * PREFETCHED_AT_ONCE)]
     async with Room(tmp_path, many, 1_000) as room:
-        await quiet()
+        await idle()
         assert PREFETCHED_AT_ONCE == room.signers.x509.most_at_work
         for _ in range(20):
-            await quiet()
+            await idle()
         assert len(many) == len(room.ahead())

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from fakes.registrations import entry
-from fakes.signers import quiet
+from harness.looking import idle
 from sojourn.errors import LimitExceeded, Unavailable
 from sojourn.identity import signatures as module
 from sojourn.identity.signatures import Overtaken, Signatures, places
@@ -52,7 +52,7 @@ async def desk():
 async def test_all_who_ask_wait_for_one(desk):
     """Whoever asks for what is being signed gets the same, and it lands once."""
     asking = [desk.ask() for _ in range(5)]
-    await quiet()
+    await idle()
     desk.gate.set()
     assert {f"{WEB.id} 0"} == set(await asyncio.gather(*asking))
     assert ([(WEB.key, f"{WEB.id} 0")], 0) == (desk.landed, len(desk.signatures))
@@ -61,9 +61,9 @@ async def test_all_who_ask_wait_for_one(desk):
 async def test_one_who_goes_cancels_it_for_nobody(desk):
     """A waiter that is cancelled takes nothing from the others."""
     gone, stays = desk.ask(), desk.ask()
-    await quiet()
+    await idle()
     gone.cancel()
-    await quiet()
+    await idle()
     desk.gate.set()
     assert f"{WEB.id} 0" == await stays
     assert gone.cancelled()
@@ -72,11 +72,11 @@ async def test_one_who_goes_cancels_it_for_nobody(desk):
 async def test_nobody_is_left(desk):
     """What is signed when all have gone is not put into use: nobody got it."""
     gone = desk.ask()
-    await quiet()
+    await idle()
     gone.cancel()
-    await quiet()
+    await idle()
     desk.gate.set()
-    await quiet()
+    await idle()
     assert ([], [], 0) == (desk.landed, desk.failed, len(desk.signatures))
 
 
@@ -85,7 +85,7 @@ async def test_that_is_wanted_though_nobody_waits():
     desk = Desk(wanted=lambda _: True)
     desk.begin()
     desk.gate.set()
-    await quiet()
+    await idle()
     assert [(WEB.key, f"{WEB.id} 0")] == desk.landed
 
 
@@ -138,7 +138,7 @@ class TestGivenUp:
     async def test_while_it_is_signed(self, desk, how):
         """Who waits for what changes meanwhile is told at once; it is not signed on, and others' is."""
         web, db = desk.ask(), desk.ask(DB)
-        await quiet()
+        await idle()
         {
             "which": lambda: desk.signatures.give_up(lambda each: each.id == WEB.id),
             "entry": lambda: desk.signatures.give_up_entry(WEB.id),
@@ -153,7 +153,7 @@ class TestGivenUp:
     async def test_between_landing_and_taking(self, desk):
         """What was revoked after it was signed, and before whoever waited went on, is not given."""
         asking = desk.ask()
-        await quiet()
+        await idle()
         landed, desk.land = desk.land, None
         desk.signatures._land = lambda signature, made: (
             landed(signature, made),
@@ -167,7 +167,7 @@ class TestGivenUp:
     async def test_an_entry_that_is_another(self, desk):
         """Who asks with the changed entry is not given what was asked for before it changed."""
         old = desk.ask()
-        await quiet()
+        await idle()
         changed = entry("/web", id=WEB.id, revision=1)
         new = desk.ask(changed)
         with pytest.raises(Overtaken):
@@ -180,7 +180,7 @@ class TestGivenUp:
         monkeypatch.setattr(module, "SIGNATURES_AT_ONCE", 1)
         desk = Desk()
         first, second, third = desk.ask(), desk.ask(DB), desk.ask(entry("/third"))
-        await quiet()
+        await idle()
         desk.signatures.give_up_entry(DB.id)
         desk.gate.set()
         with pytest.raises(Overtaken):
@@ -195,7 +195,7 @@ class TestPlaces:
         monkeypatch.setattr(module, "SIGNATURES_AT_ONCE", 3)
         desk = Desk()
         asking = [desk.ask(entry(f"/{number}")) for number in range(10)]
-        await quiet()
+        await idle()
         assert 3 == len(desk.begun)
         desk.gate.set()
         await asyncio.gather(*asking)
@@ -207,7 +207,7 @@ class TestPlaces:
         desk = Desk()
         many = [desk.ask(key=("a", number)) for number in range(100)]
         other = desk.ask(DB)
-        await quiet()
+        await idle()
         assert [WEB.id, WEB.id, DB.id] == desk.begun
         desk.gate.set()
         await asyncio.gather(other, *many)
@@ -216,7 +216,7 @@ class TestPlaces:
         """Who asks for ever more of one entry is refused, and others are not."""
         desk = Desk(per_entry=2)
         asking = [desk.ask(key=("a", number)) for number in range(2)]
-        await quiet()
+        await idle()
         with pytest.raises(LimitExceeded):
             desk.begin(key=("a", 2))
         asking.append(desk.ask(DB))
@@ -229,12 +229,12 @@ class TestPlaces:
         monkeypatch.setattr(module, "SIGNATURES_AT_ONCE", 1)
         desk = Desk()
         first, gone = desk.ask(), desk.ask(DB)
-        await quiet()
+        await idle()
         gone.cancel()
-        await quiet()
+        await idle()
         desk.gate.set()
         await first
-        await quiet()
+        await idle()
         assert [WEB.id] == desk.begun
 
 
@@ -242,9 +242,9 @@ async def test_nothing_is_left_behind(desk):
     """When all is over there is no trace of it."""
     asking = [desk.ask(each, raising=error) for each in (WEB, DB) for error in (None,)]
     asking += [desk.ask(entry("/bad"), raising=ValueError())]
-    await quiet()
+    await idle()
     desk.signatures.give_up_entry(DB.id)
     desk.gate.set()
     await asyncio.gather(*asking, return_exceptions=True)
-    await quiet()
+    await idle()
     assert ({}, {}) == (desk.signatures._under_way, desk.signatures._of_entry)

@@ -8,7 +8,8 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.registrations import entry
-from fakes.signers import LateSigner, late_signers, quiet
+from fakes.signers import LateSigner, late_signers
+from harness.looking import idle
 from sojourn.audit.journal import Audit
 from sojourn.errors import Unavailable
 from sojourn.identity import signatures as signatures_module
@@ -46,7 +47,7 @@ class Room:
     async def goes_by(self, time):
         self.clock.advance(time.total_seconds())
         self.alarms.ring_due()
-        await quiet()
+        await idle()
 
     def ask(self, each=WEB):
         return asyncio.ensure_future(self.svids.get(each))
@@ -97,7 +98,7 @@ class TestGet:
         """Looking keeps nobody waiting; all who wait get the same SVID, which is recorded once and is there then."""
         assert room.svids.look(WEB) is None
         asking = [room.ask() for _ in range(5)]
-        await quiet()
+        await idle()
         room.signer.let_go()
         first, *others = await asyncio.gather(*asking)
         assert all(each is first for each in others)
@@ -108,10 +109,10 @@ class TestGet:
         """A signature that hangs for one identity holds up no other, not to speak of what is there."""
         db = await room.first(DB)
         hanging = room.ask()
-        await quiet()
+        await idle()
         assert db is room.svids.look(DB) is await room.svids.get(DB)
         other = room.ask(entry("/other"))
-        await quiet()
+        await idle()
         assert [DB.id, WEB.id, entry("/other").id] == room.asked()
         room.signer.let_go()
         await asyncio.gather(hanging, other)
@@ -120,13 +121,13 @@ class TestGet:
         """Who goes away takes nothing from the others, and what nobody got is neither kept nor recorded."""
         gone, stays = room.ask(), room.ask()
         alone = room.ask(DB)
-        await quiet()
+        await idle()
         gone.cancel()
         alone.cancel()
-        await quiet()
+        await idle()
         room.signer.let_go()
         svid = await stays
-        await quiet()
+        await idle()
         assert [(WEB.id, svid.serial)] == room.audited
         assert [WEB.id] == [kept.entry.id for kept in room.svids.kept()]
 
@@ -149,7 +150,7 @@ class TestGet:
     async def test_that_is_not_good_by_our_clock(self, room):
         """What is signed by a clock that is wrong is not given."""
         asking = room.ask()
-        await quiet()
+        await idle()
         room.clock.step_wall(-86_400)
         room.signer.let_go()
         with pytest.raises(Unavailable, match="clock"):
@@ -162,7 +163,7 @@ class TestWhileItIsSigned:
     async def test_the_identity_goes(self, room, how):
         """An entry that is deleted, or an identity that is revoked, meanwhile: what was asked for is given to nobody."""
         asking = room.ask()
-        await quiet()
+        await idle()
         {
             "entry": lambda: room.svids.forget_entry(WEB.id),
             "identity": lambda: room.svids.forget(WEB.key),
@@ -171,13 +172,13 @@ class TestWhileItIsSigned:
         room.signer.let_go()
         with pytest.raises(Overtaken):
             await asking
-        await quiet()
+        await idle()
         assert ([], [], 1) == (room.audited, room.svids.kept(), room.signer.cancelled)
 
     async def test_another_identity_goes(self, room):
         """What others lose meanwhile is nothing to those who wait."""
         asking = room.ask()
-        await quiet()
+        await idle()
         room.svids.forget_entry(DB.id)
         room.svids.give_up(lambda key: key == DB.key)
         room.signer.let_go()
@@ -186,7 +187,7 @@ class TestWhileItIsSigned:
     async def test_just_as_it_is_there(self, room):
         """What is forgotten in the moment in which it lands is not given to whoever waited for it."""
         asking = room.ask()
-        await quiet()
+        await idle()
         room.svids.on_rotation(
             lambda _: asyncio.get_running_loop().call_soon(room.svids.forget_entry, WEB.id)
         )  # runs before the waiter
@@ -198,10 +199,10 @@ class TestWhileItIsSigned:
     async def test_the_entry_changes(self, room):
         """Who asks with the changed entry gets an SVID for that, whatever was under way."""
         old = room.ask()
-        await quiet()
+        await idle()
         changed = entry("/web", id=WEB.id, dns_names=("web.example",), revision=1)
         new = room.ask(changed)
-        await quiet()
+        await idle()
         room.signer.let_go()
         with pytest.raises(Overtaken):
             await old
@@ -211,7 +212,7 @@ class TestWhileItIsSigned:
     async def test_its_authority_is_tainted(self, room):
         """What an authority has signed that is tainted by then is signed again; if that is so too, nobody gets it."""
         asking = room.ask()
-        await quiet()
+        await idle()
         room.signer.trusted = False
         room.signer.let_go()
         with pytest.raises(Unavailable, match="authority"):
@@ -226,7 +227,7 @@ class TestRotation:
         await room.goes_by(DUE)
         assert (old, [], [WEB.id] * 2) == (room.svids.look(WEB), room.rotated, room.asked())
         room.signer.let_go()
-        await quiet()
+        await idle()
         assert [WEB.key] == room.rotated
         assert old is not room.svids.look(WEB)
         assert 2 == len(room.audited)
@@ -286,7 +287,7 @@ class TestRotation:
         room.svids.unwatch(WEB.key)
         assert old is room.svids.look(WEB)
         room.signer.let_go()
-        await quiet()
+        await idle()
         assert old is not room.svids.look(WEB)
 
     async def test_nobody_watches(self, room):
@@ -297,7 +298,7 @@ class TestRotation:
         assert [WEB.id] == room.asked()
         assert old is room.svids.look(WEB)
         room.signer.let_go()
-        await quiet()
+        await idle()
         assert ([WEB.id] * 2, True) == (room.asked(), room.svids.look(WEB) is not old)
 
     async def test_nobody_watches_and_nobody_comes(self, room):
@@ -315,7 +316,7 @@ class TestRotation:
         await room.goes_by(DUE)
         room.svids.forget(WEB.key)
         room.signer.let_go()
-        await quiet()
+        await idle()
         assert ([], 1) == (room.rotated, len(room.audited))
         await room.svids.get(WEB)
         assert 3 == len(room.asked())
@@ -329,7 +330,7 @@ class TestReissue:
         await room.goes_by(DUE)
         before = [kept.svid for kept in room.svids.kept()]
         replacing = asyncio.ensure_future(room.svids.reissue(lambda _: True))
-        await quiet()
+        await idle()
         assert (False, 2) == (replacing.done(), room.signer.cancelled)
         room.signer.let_go()
         assert 2 == await replacing
@@ -342,7 +343,7 @@ class TestReissue:
         assert 1 == await room.svids.reissue(lambda _: True)
         assert old is room.svids.look(WEB)
         room.signer.let_go()
-        await quiet()
+        await idle()
         assert old is not room.svids.look(WEB)
 
     async def test_nobody_watches(self, room):
@@ -359,9 +360,9 @@ class TestBegin:
         room.svids.watch(WEB.key)
         for _ in range(3):
             room.svids.begin(WEB)
-        await quiet()
+        await idle()
         room.signer.let_go()
-        await quiet()
+        await idle()
         assert ([WEB.id], [WEB.key]) == (room.asked(), room.rotated)
 
     async def test_failure_is_tried_again(self, room):
@@ -371,7 +372,7 @@ class TestBegin:
         room.signer.failing = Unavailable("away")
         for _ in range(3):
             room.svids.begin(WEB)
-            await quiet()
+            await idle()
         assert [WEB.id] == room.asked()
         await room.goes_by(timedelta(seconds=SIGNATURE_RETRY_SECONDS))
         assert [WEB.id] * 2 == room.asked()
@@ -386,7 +387,7 @@ class TestBegin:
         room.signer.let_go()
         room.signer.failing = Unavailable("away")
         room.svids.begin(WEB)
-        await quiet()
+        await idle()
         getattr(room.svids, how)(WEB.id if how == "forget_entry" else WEB.key)
         await room.goes_by(timedelta(seconds=SIGNATURE_RETRY_MAX_SECONDS))
         assert ([WEB.id], {}) == (room.asked(), room.svids._tries)
@@ -400,15 +401,15 @@ class TestSteps:
         room.clock.advance(86_400 * 2)
         room.alarms.ring_due()
         room.signer.let_go()
-        await quiet()
+        await idle()
         room.signer.hold()
         room.rotated.clear()
         room.clock.step_wall(86_400)
         room.alarms.ring_due()
-        await quiet()
+        await idle()
         assert room.svids.look(WEB) is None
         room.signer.let_go()
-        await quiet()
+        await idle()
         assert room.svids.look(WEB) is not None
         assert [WEB.key] == room.rotated
 
@@ -422,7 +423,7 @@ async def test_signers_that_come_and_go(room):
     for number in range(20):
         room.signer.failing = Unavailable("away") if number % 3 else None
         asking = [room.ask(each) for each in entries[number:]]
-        await quiet()
+        await idle()
         if number % 4 == 0:
             room.svids.forget_entry(entries[number].id)
         await asyncio.gather(*asking, return_exceptions=True)
@@ -430,7 +431,7 @@ async def test_signers_that_come_and_go(room):
     room.signer.failing = None
     await room.goes_by(timedelta(seconds=SIGNATURE_RETRY_MAX_SECONDS))
     assert len({(await room.svids.get(each)).serial for each in entries}) == len(entries)
-    await quiet()
+    await idle()
     assert ({}, 0) == (room.svids._tries, len(room.svids._signatures))
 
 
@@ -496,11 +497,11 @@ async def test_another_kind_hangs(tmp_path):
         for each in range(SIGNATURES_AT_ONCE // SIGNATURES_AT_ONCE_PER_ENTRY)
         for number in range(SIGNATURES_AT_ONCE_PER_ENTRY + 1)
     ]
-    await quiet()
+    await idle()
     assert SIGNATURES_AT_ONCE == signers.jwt.at_work  # each place is taken
     signers.x509.let_go()
     svid = asyncio.ensure_future(issuing.x509.get(WEB))
-    await quiet()
+    await idle()
     assert svid.done()
     for each in asking:
         each.cancel()

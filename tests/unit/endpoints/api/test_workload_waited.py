@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from fakes.identity_room import Room
 from fakes.registrations import entry
-from fakes.signers import late_signers, quiet
+from fakes.signers import late_signers
+from harness.looking import idle
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.authority.embedded_ca import JWT
@@ -57,7 +58,7 @@ class Stream:
         async with asyncio.timeout(DEADLINE_SECONDS):
             while len(self.answers) < count and self.error is None:
                 await asyncio.sleep(0)
-        await quiet()
+        await idle()
         if self.error is not None:
             raise self.error
         assert count == len(self.answers)
@@ -124,7 +125,7 @@ class TestStreams:
     async def test_the_first_answer(self, room):
         """A stream waits for its SVID; what is there then costs the next stream no signature and no waiting."""
         stream = room.stream()
-        await quiet()
+        await idle()
         assert [] == stream.answers
         room.x509.let_go()
         assert ["/web"] == await stream.has(1)
@@ -136,7 +137,7 @@ class TestStreams:
         """A first answer has all that the caller is entitled to: it waits for the last of it."""
         await room.registry.create([MORE])
         stream = room.stream()
-        await quiet()
+        await idle()
         assert ([], 2) == (stream.answers, len(room.x509.asked))
         room.x509.let_go()
         assert {"/web", "/more"} == set(await stream.has(1))
@@ -173,7 +174,7 @@ class TestStreams:
         room.x509.hold()
         await room.registry.create([MORE])
         stream = room.stream()
-        await quiet()
+        await idle()
         assert [] == stream.answers
 
         async def changed(_peer):
@@ -203,7 +204,7 @@ class TestStreams:
         await stream.has(1)
         room.x509.hold()
         await room.registry.create([MORE])
-        await quiet()
+        await idle()
         room.authority.prepare("x509")
         assert ["/web"] == await stream.has(2)
         assert stream.answers[0].svids[0].bundle != stream.answers[1].svids[0].bundle
@@ -218,7 +219,7 @@ class TestStreams:
         room.x509.hold()
         room.clock.advance(timedelta(hours=1).total_seconds() * 0.6)
         room.alarms.ring_due()
-        await quiet()
+        await idle()
         assert 1 == len(stream.answers)
         room.x509.let_go()
         await stream.has(2)
@@ -227,7 +228,7 @@ class TestStreams:
     async def test_other_callers_are_served_meanwhile(self, room):
         """A caller whose SVID hangs keeps nobody waiting: not the bundles, and not what is there."""
         hanging = room.stream()
-        await quiet()
+        await idle()
         async with aclosing(room.api.fetch_x509_bundles(Call(room.peer), pb.X509BundlesRequest())) as answers:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 assert await anext(answers)
@@ -236,7 +237,7 @@ class TestStreams:
     async def test_the_agent_stops(self, room):
         """A stream that waits for a signature ends with the agent."""
         stream = room.stream()
-        await quiet()
+        await idle()
         room.identities.close()
         assert isinstance(await stream.ended(), Unavailable)
 
@@ -245,7 +246,7 @@ class TestWhileItIsSigned:
     async def test_the_entry_is_deleted(self, room):
         """A caller whose entry goes while its SVID is signed gets none, and none is recorded."""
         stream = room.stream()
-        await quiet()
+        await idle()
         await room.registry.delete([WEB.id])
         room.x509.let_go()
         assert isinstance(await stream.ended(), NoIdentity)
@@ -254,7 +255,7 @@ class TestWhileItIsSigned:
     async def test_the_entry_is_changed(self, room):
         """A caller whose entry changes while its SVID is signed gets one for the entry as it is then."""
         stream = room.stream()
-        await quiet()
+        await idle()
         await room.registry.update([(WEB.id, lambda old: replace(old, spiffe_id=OTHER_ID))])
         room.x509.let_go()
         assert ["/other"] == await stream.has(1)
@@ -263,7 +264,7 @@ class TestWhileItIsSigned:
     async def test_it_is_revoked(self, room):
         """What was asked for before an identity was revoked is given to nobody; what is sent was signed after it."""
         stream = room.stream()
-        await quiet()
+        await idle()
         room.identities.revoke_identity(room.revocations.next_identity(ENTRY, WEB.id))
         room.x509.let_go()
         await stream.has(1)
@@ -278,7 +279,7 @@ class TestWhileItIsSigned:
         await stream.has(1)
         room.x509.hold()
         room.identities.revoke_identity(room.revocations.next_identity(ENTRY, WEB.id))
-        await quiet()
+        await idle()
         assert (1, None) == (len(stream.answers), stream.error)
         room.x509.let_go()
         assert isinstance(await stream.ended(), SvidRevoked)
@@ -299,7 +300,7 @@ class TestJwts:
     async def test_waited_for(self, room):
         """A caller waits for its JWT-SVID; the next one for the same audience does not."""
         asking = room.jwts()
-        await quiet()
+        await idle()
         room.jwt.let_go()
         (svid,) = (await asking).svids
         room.jwt.hold()
@@ -315,7 +316,7 @@ class TestJwts:
     async def test_the_entry_is_deleted(self, room):
         """A caller whose entry goes meanwhile gets none."""
         asking = room.jwts()
-        await quiet()
+        await idle()
         await room.registry.delete([WEB.id])
         room.jwt.let_go()
         with pytest.raises(NoIdentity):
@@ -325,7 +326,7 @@ class TestJwts:
     async def test_the_entry_is_changed(self, room):
         """A caller whose entry changes meanwhile gets one of the entry as it is then."""
         asking = room.jwts()
-        await quiet()
+        await idle()
         await room.registry.update([(WEB.id, lambda old: replace(old, spiffe_id=OTHER_ID))])
         room.jwt.let_go()
         assert ["/other"] == ids(await asking)
@@ -333,7 +334,7 @@ class TestJwts:
     async def test_more_entries_meanwhile(self, room):
         """A caller that has more by the time when its JWT-SVID is signed gets one of each."""
         asking = room.jwts()
-        await quiet()
+        await idle()
         await room.registry.create([MORE])
         room.jwt.let_go()
         assert {"/web", "/more"} == set(ids(await asking))
@@ -342,7 +343,7 @@ class TestJwts:
     async def test_revoked(self, room, what):
         """What was signed before its identity was revoked, or by a key that is tainted then, is given to nobody."""
         asking = room.jwts()
-        await quiet()
+        await idle()
         if what == "the identity":
             room.identities.revoke_identity(room.revocations.next_identity(ENTRY, WEB.id))
         else:

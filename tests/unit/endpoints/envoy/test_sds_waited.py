@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fakes.identity_room import WEB, Room
 from fakes.registrations import entry
-from fakes.signers import late_signers, quiet
+from fakes.signers import late_signers
+from harness.looking import idle
 from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as tls
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn.endpoints.envoy import sds
@@ -79,7 +80,7 @@ async def test_a_certificate_alone(room, api):
     async with aclosing(api.stream_secrets(Call(room.peer, requests), None)) as answers:
         requests.put(pb.DiscoveryRequest(resource_names=["default"]))
         first = asyncio.ensure_future(anext(answers))
-        await quiet()
+        await idle()
         assert not first.done()
         room.signer.let_go()
         assert ["default"] == names(await soon(first))
@@ -114,7 +115,7 @@ async def test_a_single_fetch(room, api):
     asking = asyncio.ensure_future(
         api.fetch_secrets(Call(room.peer), pb.DiscoveryRequest(resource_names=[CERTIFICATE, BUNDLE]))
     )
-    await quiet()
+    await idle()
     assert not asking.done()
     room.signer.let_go()
     assert [BUNDLE, CERTIFICATE] == names(await soon(asking))
