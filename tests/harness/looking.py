@@ -26,6 +26,14 @@ def until(look: Callable[[], T], what: str = "it is so", seconds: float = WAIT_S
         time.sleep(0.02)
 
 
+def gone(pid: int) -> bool:
+    """Whether it has ended. Where its parent ended before it, it may be a zombie until the end of the tests."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 async def idle() -> None:
     """Return once the running loop has nothing to do: whatever goes on waits for time, a thread or another process."""
     ready, calm = asyncio.get_running_loop()._ready, 0  # type: ignore[attr-defined]

@@ -34,7 +34,3 @@ def hosts(agent: AgentProcess) -> list[int]:
 def host_of(agent: AgentProcess, *, other_than: int = 0) -> int:
     """The one process of its one attestor, as soon as it is there and is another."""
     return until(lambda: [each for each in hosts(agent) if each != other_than], "its process is there")[0]
-
-
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists() or ") Z " in Path(f"/proc/{pid}/stat").read_text()

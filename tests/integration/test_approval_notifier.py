@@ -1,7 +1,6 @@
 """Who is told that a task waits for someone to agree: a real agent with a real webhook or command, also over kill -9."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from harness.agent import AgentProcess
 from harness.approvals import ask, register
 from harness.authserver import redirect, status
 from harness.callers import Caller
-from harness.looking import until
+from harness.looking import gone, until
 from harness.taskagent import OTHER_UID
 from harness.webhook import Webhook
 
@@ -150,7 +149,7 @@ class TestCommand:
             assert "active" == room.decide(agent, ask(caller))
             until(lambda: pids.exists() and pids.read_text())
             agent.stop()
-        until(lambda: not any(runs(int(pid)) for pid in pids.read_text().split()))
+        until(lambda: all(gone(int(pid)) for pid in pids.read_text().split()))
         agent.start()
 
 
@@ -158,11 +157,3 @@ def events(file: Path, approval: str) -> list[str]:
     """What a command was told of a request."""
     said = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [each["event"] for each in said if each["approval"]["id"] == approval]
-
-
-def runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

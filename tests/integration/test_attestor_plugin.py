@@ -11,8 +11,8 @@ import pytest
 from harness.agent import COMMAND, ROOT, AgentProcess, clean_environment
 from harness.cgroups import cgroup, removed
 from harness.exampleplugins import install, run_own_tests
-from harness.looking import until
-from harness.plugins import gone, host_of
+from harness.looking import gone, until
+from harness.plugins import host_of
 
 pytestmark = pytest.mark.full
 

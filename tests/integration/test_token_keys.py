@@ -16,7 +16,7 @@ from cryptography import x509
 from harness.agent import AgentProcess
 from harness.backups import command, done
 from harness.disks import full
-from harness.looking import until
+from harness.looking import gone, until
 from harness.raw import Wire
 from harness.slowtoken import SlowToken
 from harness.softhsm import LABEL, PIN, SoftHsm
@@ -404,7 +404,7 @@ def test_what_the_process_is(agent: AgentProcess, token: SoftHsm) -> None:
     status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())
     assert ("0" * 16, "1", "2") == (status["CapEff"], status["NoNewPrivs"], status["Seccomp"])
     agent.kill()
-    until(lambda: not folder.exists(), "it has ended", 30)
+    until(lambda: gone(pid), "it has ended", 30)
 
 
 def test_no_key_anywhere(agent: AgentProcess, token: SoftHsm) -> None:

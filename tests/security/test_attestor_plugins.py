@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from harness.agent import ROOT, AgentProcess
-from harness.looking import until
-from harness.plugins import gone, host_of, hosts, install
+from harness.looking import gone, until
+from harness.plugins import host_of, hosts, install
 from harness.raw import Admin, Wire
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 from sojourn.testing.processes import child
