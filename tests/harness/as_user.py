@@ -5,6 +5,7 @@ Usage: as_user.py UID /path/to/sojourn ARGUMENTS…
 
 import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -39,6 +40,41 @@ def _reach() -> None:
             paths[:] = reached(paths)
 
 
+class _Forked:
+    """Stands for the Popen of a process that reads /proc: this user cannot start the interpreter, so it is forked."""
+
+    def __init__(self, channel: int) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.closerange(0, channel)
+            os.closerange(channel + 1, os.sysconf("SC_OPEN_MAX"))
+            from sojourn.attestation.proc_read import main
+
+            main(channel)
+            os._exit(0)
+
+    def poll(self) -> int | None:
+        try:
+            return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
+        except ChildProcessError:
+            return 0
+
+    def wait(self) -> int:
+        os.waitpid(self.pid, 0)
+        return 0
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _read_by_fork() -> None:
+    """Have the reader's process now, while there are no other threads."""
+    from sojourn.attestation import proc_reader
+
+    proc_reader._start = _Forked  # type: ignore[assignment]
+    proc_reader.reader.stat(os.getpid())
+
+
 def main() -> None:
     _reach()
     sys.path[0] = os.path.dirname(sys.path[0])  # it was the folder of this file
@@ -59,6 +95,7 @@ def main() -> None:
     os.setgid(uid)
     os.setuid(uid)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # as if it had been started by that user
+    _read_by_fork()
     sys.argv = sys.argv[2:]
     sys.meta_path.insert(0, _Unreadable())
     run()

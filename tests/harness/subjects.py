@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from sojourn.attestation.attestor import PinnedSubject
+from sojourn.attestation.proc_reader import reader
 from sojourn.attestation.process import Process
 
 
@@ -12,7 +13,7 @@ def subject_of(pid: int) -> Iterator[PinnedSubject]:
     """What the agent would show an attestor of a process that calls now."""
     process = Process.open(pid)
     try:
-        ids = process.credentials()
+        ids = reader.credentials(pid)
         yield PinnedSubject(pid, ids.uid, ids.gid, ids.groups, process.pidfd, process.cgroup())
     finally:
         process.close()

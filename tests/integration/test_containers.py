@@ -9,7 +9,7 @@ import pytest
 from harness.disguises import entering
 from harness.engines import Container, Engine
 from harness.inmates import Cgroups, inmate, subject_of
-from sojourn.attestation.process import stat_of
+from sojourn.attestation.proc_reader import reader
 from sojourn.errors import AttestationFailed
 from sojourn_attestors.containers.place import Containers, NotInside
 
@@ -72,7 +72,7 @@ async def test_nobody_else(engine: Engine, containers: Containers) -> None:
     """Processes of this machine, the engine's own among them, are in no container."""
     container = engine.run()
     assert engine.process is not None
-    for pid in (1, os.getpid(), engine.process.pid, stat_of(container.pid).parent):
+    for pid in (1, os.getpid(), engine.process.pid, reader.stat(container.pid).parent):
         assert await containers.locate(subject_of(pid)) is None
 
 

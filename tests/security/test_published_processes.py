@@ -94,7 +94,7 @@ def test_SPIRE_886_a_process_number_that_is_used_again(agent: AgentProcess, admi
 
 def test_SPIRE_982_a_process_name_that_looks_like_its_state() -> None:
     """A process whose name holds what /proc/PID/stat is made of is read by the kernel's own fields."""
-    from sojourn.attestation.process import stat_of
+    from sojourn.attestation.proc_reader import reader
 
     program = (
         "import ctypes, sys; ctypes.CDLL(None).prctl(15, b') S 1 1 (', 0, 0, 0); print(flush=True); sys.stdin.read()"
@@ -103,7 +103,7 @@ def test_SPIRE_982_a_process_name_that_looks_like_its_state() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         assert b") S 1 1 (" in Path(f"/proc/{process.pid}/stat").read_bytes()
-        found = stat_of(process.pid)
+        found = reader.stat(process.pid)
         assert (os.getpid(), True) == (found.parent, found.start_time > 1)
         process.communicate()
 

@@ -15,7 +15,7 @@ FRONTS = {
     "sojourn.mtls": "CertificateTokens",
     "sojourn.plugins.attestor": (
         "Answer AttestationFailed Attestor AttestorPlugin Cgroup Checking Closing Duration PinnedSubject Subject Table"
-        " between parse_cgroups read_settings"
+        " between parent_and_birth parse_cgroups read_settings"
     ),
     "sojourn.plugins.provider": (
         "Ended Http HttpResponse InvalidConfig InvalidInput Mint Obtained ProviderRefused ProviderTable ProviderUnavailable"

@@ -15,6 +15,7 @@ from sojourn.agent.readiness import readiness_of
 from sojourn.agent.reviewing import recertification_of
 from sojourn.agent.signing import refuse_node, signing_of
 from sojourn.attestation.loader import load_attestors
+from sojourn.attestation.proc_reader import reader
 from sojourn.attestation.service import Attestation
 from sojourn.attestation.subordinate_ids import Subordinates
 from sojourn.audit.journal import Audit
@@ -198,6 +199,7 @@ class Rooms:
         self.attestation = Attestation(await load_attestors(config.workload_attestors, pool, clock), clock)
         self.subordinates = Subordinates()
         await self.subordinates.start()
+        reader.owner = self.subordinates.owner
         self.signing = signing = signing_of(
             config, self._database, self.journal, self.audit, clock, alarms, pool, self._seal
         )

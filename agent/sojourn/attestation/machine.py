@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from pathlib import PurePath
 from typing import Final
 
-from sojourn.attestation.process import content_of, stat_of
+from sojourn.attestation.descent import birth_of, line_of
 from sojourn.errors import AttestationFailed
-from sojourn.limits import ANCESTORS_WALKED, MOUNT_TABLE_MAX_BYTES
+from sojourn.limits import MOUNT_TABLE_MAX_BYTES
 
 Namespace = tuple[int, int]
 _FIRST: Final = 1
@@ -147,7 +147,7 @@ def mount_namespace(pid: int | str) -> Namespace:
 def _doubt() -> str:
     if os.readlink("/proc/1/ns/user") != os.readlink("/proc/self/ns/user"):
         return "process 1 is in another user namespace than the agent"
-    if _ids_of_the_first() != {b"0"}:
+    if os.stat(f"/proc/{_FIRST}").st_uid != 0:
         return "process 1 is not root's"
     mount_namespace(_FIRST)
     os.stat(_FIRST_ROOT)
@@ -158,20 +158,12 @@ def _descends_from_the_first() -> bool:
     """Whether process 1 is what all of this began with. Who was put into a container's process namespace from outside
     has no parent in there. (A process that outlives who put it there has process 1 as its parent, and cannot be told.)
     """
-    pid = os.getpid()
-    for _ in range(ANCESTORS_WALKED):
-        if pid <= _FIRST:
-            break
-        try:
-            pid = stat_of(pid).parent
-        except AttestationFailed:  # it has just ended
-            return False
-    return pid == _FIRST
-
-
-def _ids_of_the_first() -> set[bytes]:
-    lines = content_of(_FIRST, "status").splitlines()
-    return set(next(line for line in lines if line.startswith(b"Uid:")).split()[1:])
+    own = os.pidfd_open(os.getpid())
+    try:
+        line, _ = line_of((os.getpid(), birth_of(os.getpid(), own)), own)
+        return line[-1][0] == _FIRST
+    finally:
+        os.close(own)
 
 
 def _mounts_of(pid: int | str) -> list[_Mount]:

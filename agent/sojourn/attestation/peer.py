@@ -6,14 +6,14 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from time import monotonic
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.confined_mark import is_confined
-from sojourn.attestation.process import Process, ProcessCredentials, Program, TooManyGroups, content_of
+from sojourn.attestation.proc_reader import TooManyGroups, reader
+from sojourn.attestation.process import Ids, Process, Program
 from sojourn.errors import AttestationFailed
 from sojourn.errors.oauth import Confined
-from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER
+from sojourn.limits import GROUPS_PER_CALLER
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
 SO_PEERGROUPS = 59  # Linux 4.13
@@ -24,7 +24,6 @@ _CONFINED = (
     "the caller descends from a command that never holds a token (`sojourn task run --proxy`): the agent gives it"
     " nothing, and what the task may do goes through the proxy that HTTPS_PROXY names"
 )
-_crowded: dict[int, float] = {}  # users of TooManyGroups, and until when none of theirs is looked at
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +57,7 @@ class Peer:
             raise AttestationFailed("the caller is in a process namespace that this agent cannot see")
         process = _pin(connection, pid)
         try:
-            groups, confined = _groups(connection, process), is_confined(process)
+            groups, confined = _groups(connection), is_confined(process)
             return cls(process, uid, gid, groups, process.program(), owner=owner, confined=confined)
         except BaseException:
             process.close()
@@ -69,7 +68,7 @@ class Peer:
         """Make a peer of a process that an operator asks about."""
         process = Process.open(pid)
         try:
-            found = process.credentials()
+            found = reader.credentials(pid)
             program, confined = process.program(), is_confined(process)
             process.check_alive()
         except BaseException:
@@ -86,33 +85,19 @@ class Peer:
             raise Confined(_CONFINED)
 
     def check_unchanged(self) -> None:
-        """Raise AttestationFailed unless the process lives, and still has the ids and the program it connected with.
+        """Raise AttestationFailed unless the process lives, and still has the user, the group and the program that it
+        connected with. Its further groups are those of then.
 
         A connection may have been passed on. If the process then runs another program, whoever holds the connection
         must not get that program's identity.
         """
-        self.check_same(self.credentials(), self.process.program())
+        self.check_same(self.process.ids(), self.process.program())
 
-    def credentials(self) -> ProcessCredentials:
-        """What ids the process has now. Raise AttestationFailed if it has gone, or TooManyGroups: also for a while
-        after that was so of any process of the user's, since looking at those holds up everybody.
-        """
-        if _crowded and _crowded.get(self.who, 0.0) > monotonic():
-            raise TooManyGroups(f"a process of this user is in more than {GROUPS_PER_CALLER} groups")
-        try:
-            return self.process.credentials()
-        except TooManyGroups:
-            now = monotonic()
-            for who in [who for who, until in _crowded.items() if until <= now]:
-                del _crowded[who]
-            _crowded[self.who] = now + CROWDED_SECONDS
-            raise
-
-    def check_same(self, found: ProcessCredentials, program: Program | None) -> None:
+    def check_same(self, found: Ids, program: Program | None) -> None:
         """As `check_unchanged`, by what was read of the process in this step of the event loop."""
         self.process.check_alive()
-        if found.uid != self.uid or found.gid != self.gid or found.groups != self.groups:
-            raise AttestationFailed("the process has changed its user or groups since it connected")
+        if found != Ids(self.uid, self.gid):
+            raise AttestationFailed("the process has changed its user or group since it connected")
         if program != self.program:
             raise AttestationFailed("the process runs another program than when it connected: connect again")
 
@@ -164,16 +149,13 @@ def _pin(connection: socket.socket, pid: int) -> Process:
     return Process(pid, pidfd)
 
 
-def _groups(connection: socket.socket, process: Process) -> frozenset[int]:
+def _groups(connection: socket.socket) -> frozenset[int]:
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _OPTION_MAX_BYTES)
     except OSError as error:
-        if error.errno == errno.ERANGE:
-            raw = _many_groups(connection)
-        else:  # before Linux 4.13: what the living process has now
-            groups = process.credentials().groups
-            process.check_alive()
-            return groups
+        if error.errno != errno.ERANGE:
+            raise AttestationFailed("the groups of the process are not told", detail=str(error)) from error
+        raw = _many_groups(connection)
     return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
 
 
@@ -189,7 +171,8 @@ def _many_groups(connection: socket.socket) -> bytes:
 
 
 def _fdinfo_pid(pidfd: int) -> int:
-    for line in content_of("self", f"fdinfo/{pidfd}").splitlines():
-        if line.startswith(b"Pid:"):
-            return int(line[4:])
+    with open(f"/proc/self/fdinfo/{pidfd}", "rb", buffering=0) as file:
+        for line in file.read().splitlines():
+            if line.startswith(b"Pid:"):
+                return int(line[4:])
     return -1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import Process, ProcessCredentials, Program
+from sojourn.attestation.process import Ids, Process, Program
 from sojourn.limits import LOOK_SHARED_SECONDS
 from sojourn.runtime.each_round import Found
 
@@ -14,7 +14,7 @@ from sojourn.runtime.each_round import Found
 class Look:
     """A process as it was a moment ago."""
 
-    credentials: ProcessCredentials
+    ids: Ids
     program: Program | None
     cgroup: str
 
@@ -26,18 +26,17 @@ class Looks:
     pid since the handle was made, so what was read under that pid, through whichever handle, is its own.
     """
 
-    __slots__ = ("_by_pid", "_doomed", "_places")
+    __slots__ = ("_by_pid", "_places")
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
         """`seconds`: a monotonic clock."""
         self._by_pid = Found[int, Look](LOOK_SHARED_SECONDS, seconds)
         self._places = Found[int, tuple[Program | None, str]](LOOK_SHARED_SECONDS, seconds)
-        self._doomed = Found[int, bool](LOOK_SHARED_SECONDS, seconds)
 
     def of(self, peer: Peer) -> Look:
         """Raise AttestationFailed if there is nothing to read."""
         process = peer.process
-        return self._by_pid.of(process.pid, lambda: Look(peer.credentials(), process.program(), process.cgroup()))
+        return self._by_pid.of(process.pid, lambda: Look(process.ids(), process.program(), process.cgroup()))
 
     def place_of(self, process: Process) -> tuple[Program | None, str]:
         """What a process runs, and its cgroup. Raise AttestationFailed if there is nothing to read."""
@@ -45,7 +44,3 @@ class Looks:
         if look is not None:
             return look.program, look.cgroup
         return self._places.of(process.pid, lambda: (process.program(), process.cgroup()))
-
-    def doomed(self, process: Process) -> bool:
-        """Whether a signal has ended a process. Raise AttestationFailed if there is nothing to read."""
-        return self._doomed.of(process.pid, lambda: process.doomed)

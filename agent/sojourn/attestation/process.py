@@ -2,27 +2,29 @@
 
 A pidfd refers to one process and never to another that got the same pid. So: read /proc/PID, then ask the pidfd
 whether the process still lives; if it does, what was read was its own.
+
+No `File` takes the memory of the process with it; what does is asked of `proc_reader`.
 """
 
 import asyncio
-import fcntl
 import os
 import select
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
+from typing import Literal
 
+from sojourn.attestation.descent import ProcessKey, birth_of, info_of, line_of, parent_of, tells
+from sojourn.attestation.proc_reader import reader
 from sojourn.errors import AttestationFailed
 from sojourn.files import identity
-from sojourn.limits import ANCESTORS_WALKED, GROUPS_PER_CALLER, STATUS_READ_BYTES
+from sojourn.limits import DOOMED_LOOK_SECONDS
 
-_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
 _PIDFD_INFO_EXIT = 1 << 3
 _BLOCK_BYTES = 8_192  # more than most files of /proc have
-_KEPT_OPEN = ("status", "cgroup")
+File = Literal["cgroup", "limits", "loginuid"]  # of /proc/PID: the kernel writes these without its memory
 _SIGNALED = 0x0400  # PF_SIGNALED, of the kernel's flags in /proc/PID/stat
 _NO_LOGIN = 2**32 - 1
-_PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +36,35 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessCredentials:
-    """Ids of a process, effective ones."""
+class Ids:
+    """The effective user and group of a process."""
 
     uid: int
     gid: int
-    groups: frozenset[int]
-
-
-class TooManyGroups(AttestationFailed):
-    """The process is in more groups than a caller may be. The kernel takes up to 30 ms to list them."""
 
 
 class Process:
     """One living process. Owns a pidfd; `close` it."""
 
-    __slots__ = ("_cgroup", "_credentials", "_loop", "_open", "_pidfd", "_poll", "pid", "start_time")
+    __slots__ = ("_cgroup", "_folder", "_loop", "_open", "_pidfd", "_poll", "_sound", "_start_time", "birth", "pid")
 
-    def __init__(self, pid: int, pidfd: int, start_time: int | None = None) -> None:
+    def __init__(self, pid: int, pidfd: int, like: "Process | None" = None) -> None:
         """Take ownership of `pidfd`. Raise AttestationFailed if the process has gone already.
 
-        `start_time`: what another handle on the process found.
+        `like`: another handle on the process.
         """
         self.pid = pid
         self._pidfd = pidfd
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poll: select.poll | None = None
-        self._open: dict[str, int] = {}  # files of /proc/PID
-        # What was read last, and what it says: what has not changed by a byte is not read again.
-        self._credentials: tuple[bytes, bytes, ProcessCredentials] | None = None
-        self._cgroup: tuple[bytes, str] | None = None
+        self._folder = -1  # /proc/PID, if it is kept open
+        self._open = -1  # so its file `cgroup`
+        self._cgroup: tuple[bytes, str] | None = None  # as read last: what has not changed by a byte is not read again
+        self._sound = 0.0  # until when no signal counts as having ended it
+        self._start_time: int | None = None if like is None else like._start_time
         try:
-            self.start_time = stat_of(pid).start_time if start_time is None else start_time
+            # What tells it apart from all others that have had its pid, or will.
+            self.birth: int = birth_of(pid, pidfd) if like is None else like.birth
             self.check_alive()
         except BaseException:
             os.close(pidfd)
@@ -87,7 +86,21 @@ class Process:
         one is closed.
         """
         self.check_alive()
-        return Process(self.pid, os.dup(self._pidfd), self.start_time)
+        return Process(self.pid, os.dup(self._pidfd), self)
+
+    @property
+    def key(self) -> ProcessKey:
+        """Which process it is, as long as the machine runs."""
+        return self.pid, self.birth
+
+    @property
+    def start_time(self) -> int:
+        """When it began, in clock ticks since boot. Raise AttestationFailed as ProcReader.stat."""
+        if self._start_time is None:
+            found = reader.stat(self.pid).start_time
+            self.check_alive()
+            self._start_time = found
+        return self._start_time
 
     @property
     def pidfd(self) -> int:
@@ -108,12 +121,17 @@ class Process:
         if self.exited:
             raise AttestationFailed("the process has gone")
 
-    @property
-    def doomed(self) -> bool:
+    def doomed(self, *, anew: bool) -> bool:
         """Whether a signal has ended it, though it may not be gone yet: while its core is written, or for as long as
-        whoever traces it keeps it in its last stop. Raise AttestationFailed if there is nothing to read.
+        whoever traces it keeps it in its last stop. That is looked at each DOOMED_LOOK_SECONDS, or `anew`. Raise
+        AttestationFailed as ProcReader.stat.
         """
-        return bool(stat_of(self.pid).flags & _SIGNALED)
+        if (now := monotonic()) < self._sound and not anew:
+            return False
+        if reader.stat(self.pid).flags & _SIGNALED:
+            return True
+        self._sound = now + DOOMED_LOOK_SECONDS
+        return False
 
     def on_exit(self, action: Callable[[], None]) -> None:
         """Call `action` once in the running loop as soon as the process has ended."""
@@ -131,22 +149,15 @@ class Process:
 
         Linux tells from 6.15 on, once the parent has collected the process.
         """
-        info = self._info(_PIDFD_INFO_EXIT)
+        info = info_of(self._pidfd, _PIDFD_INFO_EXIT)
         return None if info is None or not info[0] & _PIDFD_INFO_EXIT else int(info[-1])
 
-    def _parent(self) -> int | None:
-        """The parent's pid, or None if the kernel does not tell (any more)."""
-        info = self._info()
-        return None if info is None else int(info[4])
-
-    def _info(self, mask: int = 0) -> tuple[int, ...] | None:
-        """What the kernel says of the process by its pidfd, and of `mask`; None: nothing."""
-        buffer = bytearray(_PIDFD_INFO.pack(mask, *([0] * 13)))
-        try:
-            fcntl.ioctl(self._pidfd, _PIDFD_GET_INFO, buffer)
-        except OSError:
-            return None
-        return _PIDFD_INFO.unpack(buffer)
+    @property
+    def parent(self) -> int:
+        """The parent's pid. Raise AttestationFailed if the process has gone, or as ProcReader.stat."""
+        found = parent_of(self.pid, self._pidfd)
+        self.check_alive()
+        return found
 
     def program(self) -> Program | None:
         """The file that the process runs now, or None if this agent may not see it. Never waits for a file system."""
@@ -170,7 +181,7 @@ class Process:
     def cgroup(self) -> str:
         """The cgroups that the process is in, one line for each hierarchy, as /proc tells them: only to compare."""
         try:
-            content = self._content("cgroup")
+            content = content_of(self.pid, "cgroup") if self._open < 0 else _whole(self._open)
         except FileNotFoundError as error:
             if not os.path.exists("/proc/self/cgroup"):  # this kernel has no cgroups
                 return ""
@@ -181,56 +192,36 @@ class Process:
             self._cgroup = (content, content.decode("utf-8", "surrogateescape"))
         return self._cgroup[1]
 
-    def credentials(self) -> ProcessCredentials:
-        """Effective uid, gid and supplementary groups, from /proc/PID/status. Raise TooManyGroups, or AttestationFailed
-        if the process has gone.
-        """
+    def ids(self) -> Ids:
+        """Its effective user and group now. Raise AttestationFailed if it has gone."""
         try:
-            content = self._content("status", STATUS_READ_BYTES)
-            # The lines of all user and group ids follow each other; a name of several lines is escaped.
-            uids = content.index(b"\nUid:")
-            ids = content[uids : content.index(b"\n", content.index(b"\nGid:", uids) + 1)]
-            groups = content.index(b"\nGroups:", uids)
-            ends = content.find(b"\n", groups + 1)
-            if ends < 0 and len(content) >= STATUS_READ_BYTES:
-                raise TooManyGroups(f"the process is in more than {GROUPS_PER_CALLER} groups")
-            others = content[groups : content.index(b"\n", groups + 1)]
-            if self._credentials is None or self._credentials[:2] != (ids, others):
-                uid, gid = (int(line.split()[2]) for line in ids[1:].split(b"\n"))
-                members = frozenset(map(int, others.split()[1:]))
-                self._credentials = (ids, others, ProcessCredentials(uid, gid, members))
-            return self._credentials[2]
-        except (OSError, ValueError, IndexError) as error:
+            # The folder itself is the effective user's and group's, whatever else belongs to root in it.
+            status = os.stat(f"/proc/{self.pid}" if self._folder < 0 else self._folder)
+        except OSError as error:
             raise AttestationFailed("the process has gone", detail=str(error)) from error
+        self.check_alive()  # the folder of one that has gone is root's
+        return Ids(status.st_uid, status.st_gid)
 
     def keep_open(self) -> None:
-        """Keep the files open that `credentials` and `cgroup` read, until `let_go`: the kernel then need not find them.
+        """Keep open what `ids` and `cgroup` look at, until `let_go`: the kernel then need not find it.
 
-        An open file of /proc/PID stays that of its process: once that has gone there is nothing to read in it. If they
-        cannot be opened they are read as ever.
+        What is open of /proc/PID stays that of its process. If it cannot be opened it is looked at as ever.
         """
         self.let_go()
-        opened: dict[str, int] = {}
         try:
-            for name in _KEPT_OPEN:
-                opened[name] = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            self._folder = os.open(f"/proc/{self.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._open = os.open("cgroup", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
             self.check_alive()  # so that they are its own
         except (OSError, AttestationFailed):
-            for descriptor in opened.values():
-                os.close(descriptor)
-            return
-        self._open = opened
+            self.let_go()
 
     def let_go(self) -> None:
-        """Close the files that were kept open."""
-        opened, self._open = self._open, {}
-        for descriptor in opened.values():
-            os.close(descriptor)
-
-    def _content(self, name: str, most: int | None = None) -> bytes:
-        """A file of /proc/PID, or so much of it: from its beginning, whether it is open already or not."""
-        descriptor = self._open.get(name)
-        return content_of(self.pid, name, most) if descriptor is None else _whole(descriptor, most)
+        """Close what was kept open."""
+        opened = (self._folder, self._open)
+        self._folder = self._open = -1
+        for descriptor in opened:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def login_uid(self) -> int | None:
         """The user who logged in (kernel audit's loginuid), whatever the process has become since; None: not known.
@@ -239,12 +230,12 @@ class Process:
         process has gone.
         """
         try:
-            text = _read(self.pid, "loginuid")
-        except AttestationFailed as error:
+            text = content_of(self.pid, "loginuid").decode("ascii", "replace")
+        except OSError as error:
             self.check_alive()  # then it is this kernel that does not tell
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error, FileNotFoundError):
                 return None
-            raise
+            raise AttestationFailed("the process has gone", detail=str(error)) from error
         self.check_alive()
         if not text.strip().isdecimal():
             raise AttestationFailed("the kernel does not tell who logged in", detail=repr(text[:100]))
@@ -252,49 +243,27 @@ class Process:
         return None if number == _NO_LOGIN else number
 
     def descends_from(self, ancestor: "Process") -> bool:
-        """Whether this process is `ancestor` or one of its descendants, as far as the kernel's parent links tell.
+        """Whether this process is `ancestor` or one of its descendants, as far as the kernel's parent links tell. Raise
+        HeldUp if that cannot be told for now.
 
         An ancestor that has ended has no descendants: the kernel gives them another parent at once.
         """
-        pid, born = self.pid, self.start_time
-        for _ in range(ANCESTORS_WALKED):
-            if pid == ancestor.pid:
-                return born == ancestor.start_time
-            try:
-                pid = stat_of(pid).parent
-                if pid <= 1:
-                    return pid == ancestor.pid
-                earlier = stat_of(pid).start_time
-            except AttestationFailed:
-                return False
-            if earlier > born:  # a parent that is younger than its child: the pid was used again
-                return False
-            born = earlier
-        return False
+        if self.exited:
+            return False
+        line, _ = line_of(self.key, self._pidfd, ancestor.key)
+        return ancestor.key in line and not ancestor.exited and not self.exited
 
-    def ancestors(self, before: tuple[tuple[int, int], ...] = ()) -> tuple[tuple[tuple[int, int], ...], bool]:
-        """What this process descends from, its parent first: each by pid and start time, and PID 1 not among them. And
-        whether that is all: one may have gone meanwhile, and no more than ANCESTORS_WALKED are told.
+    def ancestors(self, before: tuple[ProcessKey, ...] = ()) -> tuple[tuple[ProcessKey, ...], bool]:
+        """What this process descends from, its parent first, and PID 1 not among them. And whether that is all: one may
+        have gone meanwhile, and no more than ANCESTORS_WALKED are told. Raise HeldUp if that cannot be told for now.
 
-        `before`: all that it descended from earlier. While it has the same parent, as Linux tells from 6.13 on without
-        a look into /proc, that is told again: what a process descends from never becomes more.
+        `before`: all that it descended from earlier. While it has the same parent that is told again, where the kernel
+        tells by a pidfd: what a process descends from never becomes more.
         """
-        if before and before[0][0] == self._parent():
+        if before and tells() and not self.exited and before[0][0] == self.parent:
             return before, True
-        found: list[tuple[int, int]] = []
-        try:
-            seen = stat_of(self.pid)
-            while len(found) < ANCESTORS_WALKED and (pid := seen.parent) > 1:
-                above = stat_of(pid)
-                if (
-                    above.start_time > seen.start_time
-                ):  # a parent that is younger than its child: the pid was used again
-                    return tuple(found), False
-                found.append((pid, above.start_time))
-                seen = above
-        except AttestationFailed:  # one has gone meanwhile, and its children have another parent
-            return tuple(found), False
-        return tuple(found), seen.parent <= 1
+        (_, *above), is_all = line_of(self.key, self._pidfd)
+        return tuple(key for key in above if key[0] > 1), is_all
 
     def close(self) -> None:
         self.let_go()
@@ -306,51 +275,18 @@ class Process:
             self._pidfd = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """Some of /proc/PID/stat. `start_time` is in clock ticks since boot."""
-
-    state: str
-    parent: int
-    start_time: int
-    flags: int
-
-
-def stat_of(pid: int) -> Stat:
-    """Read what the kernel says of a process. Raise AttestationFailed if there is no such process.
-
-    /proc/PID/task/PID/stat has what is asked here as /proc/PID/stat has it, without adding up the process's threads, of
-    which there may be tens of thousands.
-    """
-    text = _read(pid, f"task/{pid}/stat")
-    # The program's name may hold anything, so the fields are counted from the last parenthesis.
-    fields = text[text.rfind(")") + 2 :].split()
-    if len(fields) < 20:
-        raise AttestationFailed("the process has gone")
-    return Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[6]))
-
-
-def _read(pid: int, name: str) -> str:
-    try:
-        return content_of(pid, name).decode("ascii", "replace")
-    except OSError as error:
-        raise AttestationFailed("the process has gone", detail=str(error)) from error
-
-
-def content_of(pid: int | str, name: str, most: int | None = None) -> bytes:
-    """A whole file of /proc/PID, or its beginning if it has more than `most` bytes, full blocks of it. Python's own
-    files take twice as long, and each request has several read.
-    """
+def content_of(pid: int | str, name: File) -> bytes:
+    """A whole file of /proc/PID. Python's own files take twice as long, and each request has several read."""
     descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _whole(descriptor, most)
+        return _whole(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _whole(descriptor: int, most: int | None) -> bytes:
+def _whole(descriptor: int) -> bytes:
     content = part = os.pread(descriptor, _BLOCK_BYTES, 0)
-    while len(part) == _BLOCK_BYTES and (most is None or len(content) < most):  # less than a block is the end
+    while len(part) == _BLOCK_BYTES:  # less than a block is the end
         part = os.pread(descriptor, _BLOCK_BYTES, len(content))
         content += part
     return content

@@ -136,7 +136,7 @@ class Attestation:
         Raise AttestationFailed if the process has gone or changed.
         """
         look = looks.of(peer)
-        peer.check_same(look.credentials, look.program)
+        peer.check_same(look.ids, look.program)
         kept = self._fresh(peer)
         return kept if kept is not None and kept.cgroup == look.cgroup else None
 

@@ -74,4 +74,4 @@ class Streams:
 
 
 def _process_of(stream: IdentityStream) -> _ProcessKey:
-    return (stream.peer.process.pid, stream.peer.process.start_time)
+    return stream.peer.process.key

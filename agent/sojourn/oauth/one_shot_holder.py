@@ -1,7 +1,7 @@
 """With what the one-shot tasks of clients live: the caller, or whoever ran it; nothing, on another machine."""
 
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import Process, stat_of
+from sojourn.attestation.process import Process
 from sojourn.errors import AttestationFailed, SojournError
 from sojourn.identity.identities import Identities
 from sojourn.limits import RUNNERS_KEPT
@@ -32,7 +32,7 @@ class Runners:
     async def of(self, caller: Peer, spiffe_id: SpiffeId) -> Process | None:
         """The process that ran the caller, if of the same user and identity; whoever gets it closes it."""
         try:
-            pid = stat_of(caller.process.pid).parent
+            pid = caller.process.parent
             if pid <= 1:
                 return None
             kept = self._kept.get(pid)
@@ -54,7 +54,7 @@ class Runners:
 
     async def _checked(self, runner: Peer, caller: Peer, spiffe_id: SpiffeId) -> Process | None:
         """A handle of its own on the runner, if it is one. Raise AttestationFailed if it is not what it was."""
-        if runner.uid != caller.uid or runner.process.start_time > caller.process.start_time:
+        if runner.uid != caller.uid or runner.process.pid != caller.process.parent:  # asked anew: it is pinned now
             runner.check_unchanged()
             return None
         return runner.process.again() if await self._identities.has(runner, {spiffe_id}) else None

@@ -2,6 +2,7 @@
 
 from sojourn.attestation.attestor import Answer, Attestor, AttestorPlugin, Checking, Closing, PinnedSubject, Subject
 from sojourn.attestation.cgroups import Cgroup, parse_cgroups
+from sojourn.attestation.descent import parent_and_birth
 from sojourn.errors import AttestationFailed
 from sojourn.settings.models import read_settings
 from sojourn.settings.tables import Duration, Table, between
@@ -19,6 +20,7 @@ __all__ = [
     "Subject",
     "Table",
     "between",
+    "parent_and_birth",
     "parse_cgroups",
     "read_settings",
 ]

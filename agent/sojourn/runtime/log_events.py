@@ -187,6 +187,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "policy_none": "No set of task types can be used: every task is refused.",
     "policy_not_kept": "The set in force could not be kept for the next start.",
     "policy_refused": "The folder's task types have a fault; the set in force stays.",
+    "process_reader_ended": "What reads `/proc` for the agent was ended; another one was started.",
+    "process_reader_given_up": "A process held up who looked at it; its user's are not looked at for a while.",
     "programs_not_looked_at": "The program files that entries name could not be looked at.",
     "provider_check_hangs": "The check of a provider does not come back.",
     "provider_not_closed": "A provider's plugin failed as it was closed.",

@@ -125,7 +125,7 @@ class BeginService:
         Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
         the store raises; nothing has begun then.
         """
-        name = (peer.process.pid, peer.process.start_time, request.key)
+        name = (*peer.process.key, request.key)
 
         def begin() -> Awaitable[Task]:
             return self._begin(peer, entries, request, bond)

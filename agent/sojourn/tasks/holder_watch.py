@@ -6,11 +6,12 @@ from itertools import islice
 
 import structlog
 
+from sojourn.attestation.descent import ProcessKey
 from sojourn.audit.journal import Audit
 from sojourn.limits import PROCESSES_LOOKED_AT_ONCE, TASKS_ENDED_AT_ONCE
 from sojourn.runtime.clock import Alarms
 from sojourn.tasks.announcements import Announcements
-from sojourn.tasks.holders import Hold, Holders, ProcessKey
+from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.registry import LiveTasks
 from sojourn.tasks.task import REVOKED, Task
 from sojourn.tasktoken.end_reasons import HANDOVER, HOLDER_EXITED

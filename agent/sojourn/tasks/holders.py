@@ -2,8 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from sojourn.attestation.descent import ProcessKey
+from sojourn.attestation.proc_reader import HeldUp
 from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed, LimitExceeded
@@ -12,8 +15,6 @@ from sojourn.runtime.each_round import EachRound
 from sojourn.runtime.hooks import Hooks
 from sojourn.tasktoken.end_reasons import ATTESTATION_CHANGED, HOLDER_EXITED
 
-ProcessKey = tuple[int, int]  # its pid and start time
-
 
 class NoProcess(Process):
     """Stands where a process would: the holder of a task whose client is on another machine. It never exits."""
@@ -21,7 +22,7 @@ class NoProcess(Process):
     __slots__ = ()
 
     def __init__(self) -> None:
-        self.pid = self.start_time = 0
+        self.pid = self.birth = self._start_time = 0
         self._pidfd, self._loop = -1, None
 
     @property
@@ -57,7 +58,7 @@ class Hold:
     @property
     def key(self) -> ProcessKey:
         """Which process it is."""
-        return self.process.pid, self.process.start_time
+        return self.process.key
 
     def release(self) -> None:
         """Let go of the process, as far as one task is concerned."""
@@ -70,15 +71,19 @@ class Hold:
         return self.lost_by(Looks())
 
     def lost_by(self, looks: Looks) -> str:
-        """As `lost`, by what was found a moment ago; but that it has gone is looked at each time."""
+        """As `lost`, by what was found a moment ago; but that it has gone is looked at each time. Raise HeldUp if that
+        cannot be told for now.
+        """
         why = self._changed(looks)
         return HOLDER_EXITED if self.process.exited else why
 
     def _changed(self, looks: Looks) -> str:
         try:
             same = looks.place_of(self.process) == (self.program, self.cgroup)
-            doomed = looks.doomed(self.process)
-        except AttestationFailed:  # it may be ending: its program goes before the kernel says so
+            doomed = self.process.doomed(anew=not same)
+        except AttestationFailed as error:  # it may be ending: its program goes before the kernel says so
+            if isinstance(error, HeldUp) and not self.process.exited:
+                raise
             return HOLDER_EXITED
         if doomed:
             return HOLDER_EXITED
@@ -115,7 +120,7 @@ class Holders:
         if isinstance(process, NoProcess):
             self._nobody.given += 1
             return self._nobody
-        key = (process.pid, process.start_time)
+        key = process.key
         user = self.owner(uid)
         held = self._held.get(key)
         try:
@@ -123,6 +128,7 @@ class Holders:
                 raise LimitExceeded("too many processes hold tasks")
             # One that is held already is judged by what it was when it was first held.
             program, cgroup = (process.program(), process.cgroup()) if held is None else (held.program, held.cgroup)
+            assert process.start_time  # what is kept of the task has it: it is read while there is something to read
             process.check_alive()
         except BaseException:
             process.close()
@@ -137,7 +143,9 @@ class Holders:
         return held
 
     def lost(self, hold: Hold) -> str:
-        """HOLDER_EXITED, ATTESTATION_CHANGED if its program or cgroup did since it was first held, or ''."""
+        """HOLDER_EXITED, ATTESTATION_CHANGED if its program or cgroup did since it was first held, or ''. Raise HeldUp
+        if that cannot be told for now.
+        """
         if isinstance(hold.process, NoProcess):
             return ""
         return hold.lost_by(self._looks.get()) if self._held.get(hold.key) is hold else HOLDER_EXITED
@@ -148,8 +156,13 @@ class Holders:
         return list(self._held)
 
     def lost_of(self, keys: Iterable[ProcessKey]) -> dict[ProcessKey, str]:
-        """Why those of these processes that are lost hold nothing any more."""
-        return {key: why for key in keys if key in self._held and (why := self._held[key].lost())}
+        """Why those of these processes that are lost hold nothing any more; of what cannot be told for now, nothing."""
+        lost = {}
+        for key in keys:
+            with suppress(HeldUp):
+                if key in self._held and (why := self._held[key].lost()):
+                    lost[key] = why
+        return lost
 
     def _let_go(self, hold: Hold) -> None:
         del self._held[hold.key]

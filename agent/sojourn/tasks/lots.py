@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sojourn.attestation.descent import ProcessKey
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.holders import ProcessKey
 from sojourn.tasks.task import Task
 
 

@@ -193,7 +193,7 @@ def _holders(task: Task) -> tuple[Place, ...]:
         # Which process it is there nobody can say: all of the workload count as one.
         return (str(task.spiffe_id),)
     held = [process] if task.heir is None else [process, task.heir.process]
-    return tuple((each.pid, each.start_time) for each in held)
+    return tuple(each.key for each in held)
 
 
 def _above(task: Task, before: tuple[tuple[int, int], ...]) -> tuple[tuple[tuple[int, int], ...], bool]:

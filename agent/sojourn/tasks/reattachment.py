@@ -79,5 +79,4 @@ def _waits(task: Task) -> bool:
 
 
 def _is_holder(peer: Peer, task: Task) -> bool:
-    caller, holder = peer.process, task.holder.process
-    return (caller.pid, caller.start_time) == (holder.pid, holder.start_time)
+    return peer.process.key == task.holder.process.key

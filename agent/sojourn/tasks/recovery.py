@@ -225,11 +225,11 @@ class Recovery:
             process = Process.open(left.pid)
         except AttestationFailed:
             return HOLDER_EXITED
-        if process.start_time != left.start_time:  # the pid was used again
-            process.close()
-            return HOLDER_EXITED
         try:
-            uid = process.credentials().uid
+            if process.start_time != left.start_time:  # the pid was used again
+                process.close()
+                return HOLDER_EXITED
+            uid = process.ids().uid
             hold = self._holders.hold(process, uid)
         except AttestationFailed:
             process.close()

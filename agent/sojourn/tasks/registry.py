@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from heapq import nlargest
 
+from sojourn.attestation.descent import ProcessKey
 from sojourn.attestation.peer import Peer
 from sojourn.errors import LimitExceeded, NotFound
 from sojourn.identity.entries import Entry
@@ -10,7 +11,6 @@ from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, REM
 from sojourn.quota.lru import Lru
 from sojourn.quota.shares import may_take
 from sojourn.quota.usage import Usage
-from sojourn.tasks.holders import ProcessKey
 from sojourn.tasks.lots import Lots
 from sojourn.tasks.people_index import PeopleIndex
 from sojourn.tasks.task import Task
@@ -63,7 +63,7 @@ class LiveTasks:
         task = self.find(task_id)
         if task is not None and any(entry.spiffe_id == task.spiffe_id for entry in entries):
             caller, holder = peer.process, task.holder.process
-            if (caller.pid, caller.start_time) == (holder.pid, holder.start_time):
+            if caller.key == holder.key:
                 return task
             if task.session and caller.descends_from(holder):
                 return task

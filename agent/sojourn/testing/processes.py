@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sojourn.attestation.attestor import PinnedSubject
+from sojourn.attestation.proc_reader import reader
 from sojourn.attestation.process import Process
 from sojourn.errors import AttestationFailed
 
@@ -112,7 +113,7 @@ def oddly_placed(subject: PinnedSubject) -> Iterator[tuple[str, PinnedSubject]]:
 
 def subject_of(process: Process) -> PinnedSubject:
     """A living process as an attestor sees it. The pidfd stays `process`'s."""
-    found = process.credentials()
+    found = reader.credentials(process.pid)
     return PinnedSubject(process.pid, found.uid, found.gid, found.groups, process.pidfd, process.cgroup())
 
 

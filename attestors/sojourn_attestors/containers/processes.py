@@ -8,12 +8,12 @@ from typing import Final
 
 from sojourn.errors import AttestationFailed
 from sojourn.limits import CONTAINER_CGROUPS_MAX, CONTAINER_PROCESSES_MAX
-from sojourn.plugins.attestor import Cgroup, Subject
+from sojourn.plugins.attestor import Cgroup, Subject, parent_and_birth
 
 from sojourn_attestors.containers.paths import cgroups_named
 from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
 from sojourn_attestors.kernel.namespaces import Namespace, namespace_of, namespaces_of
-from sojourn_attestors.kernel.processes import has_ended, parent_and_birth
+from sojourn_attestors.kernel.processes import has_ended
 
 _UNREADABLE: Final = "the process's namespaces cannot be read: that takes CAP_SYS_PTRACE, as root has"
 

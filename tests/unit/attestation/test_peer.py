@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,9 +12,10 @@ from fakes.children import child, peer_of
 from harness.looking import OpenFiles
 from sojourn.attestation import peer as peer_module
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import Process, TooManyGroups
+from sojourn.attestation.proc_reader import TooManyGroups
+from sojourn.attestation.process import Process
 from sojourn.errors import AttestationFailed
-from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER
+from sojourn.limits import GROUPS_PER_CALLER
 
 CONNECT = """
 import socket, sys
@@ -136,11 +136,10 @@ class TestOfSocket:
         assert [] == before.opened_since()
 
     def test_without_groups_of_the_socket(self, connection, monkeypatch):
-        """Groups that do not fit are read from the living process."""
+        """Without the kernel's record of the caller's groups there is no peer."""
         monkeypatch.setattr(peer_module, "SO_PEERGROUPS", 9999)
-        peer = Peer.of_socket(connection)
-        assert frozenset(os.getgroups()) == peer.groups
-        peer.close()
+        with pytest.raises(AttestationFailed, match="groups"):
+            Peer.of_socket(connection)
 
     @pytest.mark.root
     @pytest.mark.parametrize("number", [257, GROUPS_PER_CALLER])
@@ -153,9 +152,8 @@ class TestOfSocket:
             peer.close()
 
     @pytest.mark.root
-    def test_too_many_groups(self, listener, monkeypatch):
-        """Of a process in more groups nothing is read at all, and nothing is left behind."""
-        monkeypatch.setattr(Process, "credentials", None)
+    def test_too_many_groups(self, listener):
+        """A process in more groups is refused, and nothing is left behind."""
         with connected(listener, GROUPS_PER_CALLER + 1) as (_, connection):
             before = OpenFiles()
             with pytest.raises(TooManyGroups, match="more than 1000 groups"):
@@ -163,26 +161,16 @@ class TestOfSocket:
             assert [] == before.opened_since()
 
     @pytest.mark.root
-    def test_groups_that_grow(self, listener, monkeypatch):
-        """A process that has more groups later is refused, and for a while nothing is read of any of its user's."""
-        monkeypatch.setattr(peer_module, "_crowded", {1: 0.0})
-        with connected(listener, 0) as (process, connection), child() as other:
-            peer, second = Peer.of_socket(connection), peer_of(other)
-            peer.check_unchanged()
-            process.stdin.write(b"65000\n")
+    def test_groups_that_change(self, listener):
+        """The groups are those of the connect, whatever the process is in later."""
+        with connected(listener, 3) as (process, connection):
+            peer = Peer.of_socket(connection)
+            process.stdin.write(b"1\n")
             process.stdin.flush()
-            assert b"in 65000\n" == process.stdout.readline()
-            with pytest.raises(TooManyGroups):
-                peer.check_unchanged()
-            with monkeypatch.context() as reading:
-                reading.setattr(Process, "credentials", None)
-                with pytest.raises(TooManyGroups, match="a process of this user"):
-                    second.check_unchanged()
-            assert {peer.uid} == set(peer_module._crowded)
-            monkeypatch.setattr(peer_module, "monotonic", lambda: time.monotonic() + CROWDED_SECONDS)
-            second.check_unchanged()
-            for each in (peer, second):
-                each.close()
+            assert b"in 1\n" == process.stdout.readline()
+            peer.check_unchanged()
+            assert frozenset(range(FIRST_GROUP, FIRST_GROUP + 3)) == peer.groups
+            peer.close()
 
     def test_another_process_of_the_same_pid(self, connection, monkeypatch):
         """A pidfd that names another pid than the connect's is refused, and nothing is left behind."""
@@ -207,7 +195,7 @@ class TestOfPid:
             Peer.of_pid(2**22 + 1)
 
 
-@pytest.mark.parametrize("change", [{"uid": 12345}, {"gid": 12345}, {"groups": frozenset({12345})}])
+@pytest.mark.parametrize("change", [{"uid": 12345}, {"gid": 12345}])
 def test_changed_ids(change):
     """A process whose ids are not those of its connect is refused."""
     with child() as process:

@@ -19,7 +19,7 @@ EXECS = "import os; print(flush=True); os.read(0, 1); os.execvp('cat', ['cat'])"
 def reads(monkeypatch):
     """How often each file of /proc was read."""
     counted = Counter()
-    for name in ("credentials", "program", "cgroup"):
+    for name in ("ids", "program", "cgroup"):
         real = getattr(Process, name)
 
         def read(process, name=name, real=real):
@@ -43,7 +43,7 @@ def pair():
 
 def check(peer, looks):
     look = looks.of(peer)
-    peer.check_same(look.credentials, look.program)
+    peer.check_same(look.ids, look.program)
     return look
 
 
@@ -51,7 +51,7 @@ def test_one_look_for_all_connections_of_a_process(pair, reads):
     """What is true of a process is read once for all its connections."""
     looks = Looks(lambda: 0.0)
     assert check(pair[0], looks) is check(pair[1], looks)
-    assert {"credentials": 1, "program": 1, "cgroup": 1} == reads
+    assert {"ids": 1, "program": 1, "cgroup": 1} == reads
 
 
 def test_no_longer_than_a_moment(pair, reads):
@@ -63,7 +63,7 @@ def test_no_longer_than_a_moment(pair, reads):
     assert first is check(pair[1], looks)
     now[0] += LOOK_SHARED_SECONDS
     assert first is not check(pair[1], looks)
-    assert {"credentials": 2, "program": 2, "cgroup": 2} == reads
+    assert {"ids": 2, "program": 2, "cgroup": 2} == reads
 
 
 def test_where_a_process_is(pair, reads):
@@ -72,20 +72,10 @@ def test_where_a_process_is(pair, reads):
     looks, peer = Looks(lambda: now[0]), pair[0]
     look = looks.of(peer)
     assert (look.program, look.cgroup) == looks.place_of(peer.process)
-    assert {"credentials": 1, "program": 1, "cgroup": 1} == reads
+    assert {"ids": 1, "program": 1, "cgroup": 1} == reads
     now[0] += 2 * LOOK_SHARED_SECONDS
     assert [(look.program, look.cgroup)] * 2 == [looks.place_of(pair[1].process), looks.place_of(peer.process)]
-    assert {"credentials": 1, "program": 2, "cgroup": 2} == reads
-
-
-def test_whether_a_process_is_doomed(pair, monkeypatch):
-    """Whether a signal has ended a process is read once in a moment, and anew in the next."""
-    now, answers = [5.0], iter([False, True])
-    monkeypatch.setattr(Process, "doomed", property(lambda _: next(answers)))
-    looks = Looks(lambda: now[0])
-    assert [False, False] == [looks.doomed(each.process) for each in pair[:2]]
-    now[0] += 2 * LOOK_SHARED_SECONDS
-    assert looks.doomed(pair[0].process)
+    assert {"ids": 1, "program": 2, "cgroup": 2} == reads
 
 
 def test_each_process_has_its_own(pair):
@@ -121,14 +111,14 @@ def test_the_next_step_looks_anew(pair):
             check(peer, looks)
 
 
-@pytest.mark.parametrize("change", [{"uid": 12345}, {"gid": 12345}, {"groups": frozenset({12345})}])
+@pytest.mark.parametrize("change", [{"uid": 12345}, {"gid": 12345}])
 def test_each_connection_has_its_own_ids(pair, change):
     """The look is compared with what each connection began with: one may have begun under other ids."""
     looks, (first, second, _) = Looks(), pair
     for name, value in change.items():
         setattr(second, name, value)
     check(first, looks)
-    with pytest.raises(AttestationFailed, match="user or groups"):
+    with pytest.raises(AttestationFailed, match="user or group"):
         check(second, looks)
 
 

@@ -82,7 +82,7 @@ async def test_not_for_another_process(room):
     assert [room.process.pid, other.pid] == [asked.pid for asked in room.attestor.asked]
 
 
-@pytest.mark.parametrize("change", [{"uid": 7}, {"gid": 7}, {"groups": frozenset({7})}, {"program": None}])
+@pytest.mark.parametrize("change", [{"uid": 7}, {"gid": 7}, {"program": None}])
 async def test_not_for_one_that_was_something_else_at_its_connect(room, change):
     """Of a connection with other ids or another program nothing is known, and it is refused as ever."""
     await room.attest()
@@ -90,6 +90,12 @@ async def test_not_for_one_that_was_something_else_at_its_connect(room, change):
     assert room.attestation._shared.get(peer) is None
     with pytest.raises(AttestationFailed):
         await room.attestation.attest(peer)
+
+
+async def test_not_with_other_groups(room):
+    """A connection that was made in other groups is attested by itself."""
+    await room.attest()
+    assert room.attestation._shared.get(room.connection(groups=frozenset({7}))) is None
 
 
 async def test_not_in_another_cgroup(room, monkeypatch):

@@ -319,8 +319,8 @@ class TestRounds:
         """Calls of a process that are answered in one round of the loop have it looked at once, and the next one anew."""
         await attestation.attest(peer)
         await asyncio.sleep(0)
-        reads, real = [], Process.credentials
-        monkeypatch.setattr(Process, "credentials", lambda process: reads.append(process.pid) or real(process))
+        reads, real = [], Process.ids
+        monkeypatch.setattr(Process, "ids", lambda process: reads.append(process.pid) or real(process))
         monkeypatch.setattr(proc_snapshot, "LOOK_SHARED_SECONDS", 60.0)
         await asyncio.gather(*(attestation.attest(peer) for _ in range(5)))
         assert [peer.process.pid] == reads

@@ -32,7 +32,7 @@ def streams(told):
 
 
 def opened(streams, *entries, pid=1):
-    peer = SimpleNamespace(process=SimpleNamespace(pid=pid, start_time=pid))
+    peer = SimpleNamespace(process=SimpleNamespace(pid=pid, key=(pid, pid)))
     stream = streams.open("FetchX509SVID", peer, ATTESTED, datetime.now(UTC))
     streams.give(stream, entries)
     return stream

@@ -1,5 +1,7 @@
 """oauth/one_shot_holder.py: the processes that ran callers, kept pinned and looked at each time."""
 
+import itertools
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ from fakes.granting_room import TRIAGE_ID, Room
 from fakes.runners import helper_of
 from harness.looking import OpenFiles
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import stat_of
+from sojourn.attestation.proc_reader import reader
 from sojourn.errors import AttestationFailed
 from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTATION_SHARED_SECONDS, RUNNERS_KEPT
 from sojourn.oauth import one_shot_holder as module
@@ -85,7 +87,7 @@ class TestRunners:
             assert runner.pid == await found(room, helper)
             runner.kill()
             runner.wait()
-            assert runner.pid != stat_of(helper.process.pid).parent
+            assert runner.pid != reader.stat(helper.process.pid).parent
             assert runner.pid != await found(room, helper)
 
     async def test_limit(self, room, monkeypatch):
@@ -102,9 +104,10 @@ class TestRunners:
 
     @pytest.mark.parametrize(("uid", "earlier"), [(1, False), (0, True), (1, True)])
     async def test_none_of_the_caller_s(self, room, uid, earlier):
-        """A process of another user takes nothing over, nor does one that began after the caller and has only its pid."""
+        """A process of another user takes nothing over, nor does one that only has the parent's pid by now."""
         with helper_of() as (runner, helper):
-            process = SimpleNamespace(pid=helper.process.pid, start_time=0 if earlier else helper.process.start_time)
+            parents = itertools.cycle([runner.pid, os.getpid()] if earlier else [runner.pid])
+            process = type("Adopted", (), {"parent": property(lambda _: next(parents))})()
             caller = SimpleNamespace(process=process, uid=helper.uid + uid)
             assert [None, None] == [await found(room, caller) for _ in range(2)]
             assert runner.pid == await found(room, helper)

@@ -16,7 +16,8 @@ from fakes.registrations import entry
 from fakes.task_room import TRIAGE_ENTRY, Room
 from fakes.task_types import TICKETS, TRIAGE, task_type
 from harness.looking import until
-from sojourn.attestation.process import Process, stat_of
+from sojourn.attestation.proc_reader import reader
+from sojourn.attestation.process import Process
 from sojourn.errors import LimitExceeded, TaskOver
 from sojourn.policy.task_types import TypeSet
 from sojourn.tasks.begin import BeginRequest, Bond
@@ -196,8 +197,8 @@ class TestAlone:
         """What a process descends from counts as it is when a task begins, also if it had one before: neither more nor less."""
         above = stack.enter_context(child("sh", "-c", "sh -c 'sleep 60 >/dev/null & echo $!; wait' & echo $!; wait"))
         pids = {int(above.stdout.readline()) for _ in range(2)}
-        (below,) = (pid for pid in pids if stat_of(pid).parent in pids)
-        between = stat_of(below).parent
+        (below,) = (pid for pid in pids if reader.stat(pid).parent in pids)
+        between = reader.stat(below).parent
         process = Process.open(below)
         stack.callback(os.kill, below, signal.SIGKILL)
         stack.callback(process.close)
@@ -213,7 +214,7 @@ class TestAlone:
         with refused("other_person_here"):
             await begin(process, BOB)
         os.kill(between, signal.SIGKILL)
-        until(lambda: stat_of(below).parent != between)
+        until(lambda: reader.stat(below).parent != between)
         assert first.live
         assert BOB == (await begin(process, BOB)).person
 

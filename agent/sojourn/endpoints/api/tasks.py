@@ -170,7 +170,7 @@ class TasksApi:
             )
         holder = Process.open(pid)
         try:
-            if holder.credentials().uid != peer.uid or not caller.descends_from(holder):
+            if holder.ids().uid != peer.uid or not caller.descends_from(holder):
                 raise PolicyDenied("holder_pid is neither the caller nor an ancestor of it that runs as the same user")
             if not await self._identities.process_has(pid, {entry.spiffe_id for entry in entries}):
                 raise PolicyDenied("the process that holder_pid names has none of the caller's identities")

@@ -186,7 +186,7 @@ class WorkloadApi:
         """
         process, jti = peer.process, svid.claims.get("jti") or ""  # of a server's there may be none
         which = jti or hashlib.sha256(svid.token.encode()).hexdigest()
-        given = (which, process.pid, process.start_time, peer.uid, self._audit.lost)
+        given = (which, *process.key, peer.uid, self._audit.lost)
         if self._given.get(given):
             return
         self._recordable(svid.spiffe_id)

@@ -226,7 +226,7 @@ async def test_another_program(fetch):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("change", ["os.setegid(4001)", "os.setgroups([4001])", "os.seteuid(4001)"])
+@pytest.mark.parametrize("change", ["os.setegid(4001)", "os.seteuid(4001)"])
 async def test_other_ids(fetch, change):
     """A caller that has changed its ids has none on this connection."""
     code = f"import os; print(flush=True); os.read(0, 1); {change}; print(flush=True); os.read(0, 1)"
@@ -239,7 +239,7 @@ async def test_other_ids(fetch, change):
             process.stdin.write(b"x")
             process.stdin.flush()
             process.stdout.readline()
-            with pytest.raises(AttestationFailed, match="user or groups"):
+            with pytest.raises(AttestationFailed, match="user or group"):
                 await fetch()
         finally:
             fetch.room.peer.close()
