@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from sojourn.attestation.attestor import PinnedSubject
-from sojourn.attestation.proc_reader import reader
 from sojourn.attestation.process import Process
 from sojourn.errors import AttestationFailed
 
@@ -112,9 +111,9 @@ def oddly_placed(subject: PinnedSubject) -> Iterator[tuple[str, PinnedSubject]]:
 
 
 def subject_of(process: Process) -> PinnedSubject:
-    """A living process as an attestor sees it. The pidfd stays `process`'s."""
-    found = reader.credentials(process.pid)
-    return PinnedSubject(process.pid, found.uid, found.gid, found.groups, process.pidfd, process.cgroup())
+    """A living child of ours as an attestor sees it: it has our groups. The pidfd stays `process`'s."""
+    ids, groups = process.ids(), frozenset(os.getgroups())
+    return PinnedSubject(process.pid, ids.uid, ids.gid, groups, process.pidfd, process.cgroup())
 
 
 def kill(subject: PinnedSubject) -> None:
