@@ -41,16 +41,23 @@ def birth_of(pid: int, pidfd: int) -> int:
     return os.fstat(pidfd).st_ino if tells() else reader.stat(pid).start_time
 
 
-def parent_of(pid: int, pidfd: int) -> int:
-    """The parent's pid; 0: there is none that can be seen. Raise AttestationFailed if the process has gone, or as
-    ProcReader.stat.
+def told_parent(pidfd: int) -> int | None:
+    """The parent's pid, or None if the kernel does not tell it by a pidfd, or the process has gone."""
+    info = info_of(pidfd)
+    return None if info is None else int(info[4])
+
+
+def look(pid: int, pidfd: int) -> tuple[int, int]:
+    """The pid of a process's parent, 0 if there is none that can be seen; and its birth. Raise AttestationFailed if it
+    has gone, or as ProcReader.stat.
     """
     if not tells():
-        return reader.stat(pid).parent
-    info = info_of(pidfd)
-    if info is None:
+        found = reader.stat(pid)
+        return found.parent, found.start_time
+    parent = told_parent(pidfd)
+    if parent is None:
         raise AttestationFailed("the process has gone")
-    return int(info[4])
+    return parent, birth_of(pid, pidfd)
 
 
 def parent_and_birth(pid: int) -> tuple[int, int]:
@@ -60,7 +67,7 @@ def parent_and_birth(pid: int) -> tuple[int, int]:
     """
     pidfd = os.pidfd_open(pid)
     try:
-        return parent_of(pid, pidfd), birth_of(pid, pidfd)
+        return look(pid, pidfd)
     except HeldUp:
         raise
     except AttestationFailed as error:
@@ -75,22 +82,19 @@ def line_of(key: ProcessKey, pidfd: int, until: ProcessKey | None = None) -> tup
     """
     found = [key]
     with ExitStack() as opened:
-        while len(found) <= ANCESTORS_WALKED and found[-1] != until:
-            pid, birth = found[-1]
-            try:
-                parent = parent_of(pid, pidfd)
-                if parent == 0:
-                    return found, True
+        try:
+            parent, _ = look(key[0], pidfd)
+            while parent and found[-1] != until and len(found) <= ANCESTORS_WALKED:
                 above = os.pidfd_open(parent)
                 opened.callback(os.close, above)
-                its = birth_of(parent, above)
+                its, birth = look(parent, above)
                 # A parent that is younger, or is none any more, has the pid of one that has gone.
-                if its > birth or (tells() and parent_of(pid, pidfd) != parent):
+                if birth > found[-1][1] or (tells() and told_parent(pidfd) != parent):
                     return found, False
-            except HeldUp:
-                raise
-            except (OSError, AttestationFailed):
-                return found, False
-            found.append((parent, its))
-            pidfd = above
-    return found, found[-1] == until
+                found.append((parent, birth))
+                pidfd, parent = above, its
+        except HeldUp:
+            raise
+        except (OSError, AttestationFailed):
+            return found, False
+    return found, not parent or found[-1] == until

@@ -1,12 +1,10 @@
 """The agent's end of an attestor's process: starts it, tells it, hears it, logs what it prints, and ends it."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,15 +16,11 @@ from sojourn.attestation.plugin_frames import Frames, frame_of
 from sojourn.limits import HOST_LINE_MAX, HOST_LINES_PER_SECOND, HOST_READ_BYTES, HOST_READ_PAUSE_SECONDS
 from sojourn.net.sockets import take_no_descriptors
 from sojourn.quota.rate import Rate
-from sojourn.runtime import ambient
+from sojourn.runtime import ambient, own_programs
 from sojourn.runtime.clock import Clock
 
 log = structlog.get_logger()
-_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no other variable of the agent's
-# It finds modules where the agent does, and by nothing else: -I leaves out the environment and the working folder.
 _BEGIN: Final = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
 from sojourn.attestation.plugin_host import main
 main(int(sys.argv[2]), int(sys.argv[3]))
 """
@@ -220,21 +214,14 @@ class _Output:
 
 
 def _start(name: str, channel: int, output: int) -> "subprocess.Popen[bytes]":
-    path = json.dumps([each for each in sys.path if os.path.isabs(each)])
     with ambient.passed_on():  # it looks at processes as the agent does
-        return subprocess.Popen(  # noqa: S603  # this interpreter, and nothing that anybody could choose
-            [
-                *(sys.executable, "-I", "-B", "-u", "-X", "faulthandler"),
-                *("-c", _BEGIN, path, str(channel), str(os.getpid())),
-                f"attestor:{name}",  # for whoever looks at a list of processes
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-            cwd="/",
-            pass_fds=[channel],
-            start_new_session=True,
+        return own_programs.start(
+            _BEGIN,
+            channel,
+            str(os.getpid()),
+            f"attestor:{name}",  # for whoever looks at a list of processes
+            options=("-u", "-X", "faulthandler"),
+            output=output,
         )
 
 

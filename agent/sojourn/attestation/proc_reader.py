@@ -7,12 +7,10 @@ not again before PROC_HELD_UP_SECONDS.
 """
 
 import atexit
-import json
 import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,13 +30,10 @@ from sojourn.limits import (
     PROC_LOOK_SECONDS,
     PROC_START_SECONDS,
 )
-from sojourn.runtime import ambient
+from sojourn.runtime import ambient, own_programs
 
 log = structlog.get_logger()
-# It finds modules where the agent does, and by nothing else: -I leaves out the environment and the working folder.
 _BEGIN: Final = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
 from sojourn.attestation.proc_read import main
 main(int(sys.argv[2]))
 """
@@ -210,18 +205,8 @@ class _Reading:
 
 
 def _start(channel: int) -> "subprocess.Popen[bytes]":
-    path = json.dumps([each for each in sys.path if os.path.isabs(each)])
     with ambient.passed_on():  # it looks at processes as the agent does
-        return subprocess.Popen(  # noqa: S603  # this interpreter, and nothing that anybody could choose
-            [*(sys.executable, "-I", "-B", "-S", "-c", _BEGIN, path, str(channel)), "sojourn-processes"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={},
-            cwd="/",
-            pass_fds=[channel],
-            start_new_session=True,
-        )
+        return own_programs.start(_BEGIN, channel, "sojourn-processes", options=("-S",))
 
 
 reader: Final = ProcReader()

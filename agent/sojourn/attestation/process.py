@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Literal
 
-from sojourn.attestation.descent import ProcessKey, birth_of, info_of, line_of, parent_of, tells
+from sojourn.attestation.descent import ProcessKey, birth_of, info_of, line_of, look, tells, told_parent
 from sojourn.attestation.proc_reader import reader
 from sojourn.errors import AttestationFailed
 from sojourn.files import identity
@@ -97,7 +97,7 @@ class Process:
     def start_time(self) -> int:
         """When it began, in clock ticks since boot. Raise AttestationFailed as ProcReader.stat."""
         if self._start_time is None:
-            found = reader.stat(self.pid).start_time
+            found = reader.stat(self.pid).start_time if tells() else self.birth
             self.check_alive()
             self._start_time = found
         return self._start_time
@@ -155,7 +155,7 @@ class Process:
     @property
     def parent(self) -> int:
         """The parent's pid. Raise AttestationFailed if the process has gone, or as ProcReader.stat."""
-        found = parent_of(self.pid, self._pidfd)
+        found, _ = look(self.pid, self._pidfd)
         self.check_alive()
         return found
 
@@ -260,7 +260,7 @@ class Process:
         `before`: all that it descended from earlier. While it has the same parent that is told again, where the kernel
         tells by a pidfd: what a process descends from never becomes more.
         """
-        if before and tells() and not self.exited and before[0][0] == self.parent:
+        if before and before[0][0] == told_parent(self._pidfd):
             return before, True
         (_, *above), is_all = line_of(self.key, self._pidfd)
         return tuple(key for key in above if key[0] > 1), is_all

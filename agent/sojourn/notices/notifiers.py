@@ -17,8 +17,8 @@ from sojourn.limits import NOTICE_STDERR_MAX, NOTICE_TOKEN_MAX_BYTES
 from sojourn.notices.outbox import Courier, NotDelivered
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.http import Http
+from sojourn.runtime import own_programs
 
-_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no other variable of the agent's
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
 _READ_BYTES: Final = 65_536  # what a pipe holds
 
@@ -118,7 +118,7 @@ class Command:
                 stdin=content,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=said.writing,
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                env=own_programs.environment(),
                 cwd="/",
                 start_new_session=True,
             )

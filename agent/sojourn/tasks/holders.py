@@ -128,7 +128,8 @@ class Holders:
                 raise LimitExceeded("too many processes hold tasks")
             # One that is held already is judged by what it was when it was first held.
             program, cgroup = (process.program(), process.cgroup()) if held is None else (held.program, held.cgroup)
-            assert process.start_time  # what is kept of the task has it: it is read while there is something to read
+            if held is None:
+                _ = process.start_time  # what is kept of a task has it: it is read while there is something to read
             process.check_alive()
         except BaseException:
             process.close()

@@ -159,7 +159,7 @@ class TestGivenUp:
 
     def test_one_that_cannot_be_started(self, reader, monkeypatch):
         """Without a process that reads, what is asked is refused, and not said to be gone."""
-        monkeypatch.setattr(module.sys, "executable", "/no/such/program")
+        monkeypatch.setattr(sys, "executable", "/no/such/program")
         with pytest.raises(HeldUp):
             reader.stat(os.getpid())
 

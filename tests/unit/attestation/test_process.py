@@ -391,29 +391,29 @@ class TestDescent:
     @pytest.mark.parametrize("fault", ["gone", "pid-used-again"])
     def test_not_all_ancestors(self, old_kernel, pinned, monkeypatch, fault):
         """Where an ancestor has gone while it was looked at, what is told says that it may not be all."""
-        real, (own, _) = descent.birth_of, pinned.ancestors()
+        real, (own, _) = descent.look, pinned.ancestors()
 
-        def birth(pid, pidfd):
+        def look(pid, pidfd):
             if pid != own[1][0]:
                 return real(pid, pidfd)
             if fault == "gone":
                 raise AttestationFailed("the process has gone")
-            return 2**62
+            return real(pid, pidfd)[0], 2**62
 
-        monkeypatch.setattr(descent, "birth_of", birth)
+        monkeypatch.setattr(descent, "look", look)
         assert (own[:1], False) == pinned.ancestors()
 
     @KERNELS
     def test_that_cannot_be_told(self, old_kernel, pinned, monkeypatch):
         """Where it cannot be told for now what an ancestor is, nothing is said of the others either."""
-        real, (own, _) = descent.birth_of, pinned.ancestors()
+        real, (own, _) = descent.look, pinned.ancestors()
 
-        def birth(pid, pidfd):
+        def look(pid, pidfd):
             if pid == own[1][0]:
                 raise HeldUp("not for now")
             return real(pid, pidfd)
 
-        monkeypatch.setattr(descent, "birth_of", birth)
+        monkeypatch.setattr(descent, "look", look)
         with pytest.raises(HeldUp):
             pinned.ancestors()
         with pytest.raises(HeldUp):

@@ -1,12 +1,10 @@
 """A key process as the agent asks it: one that it starts for itself, or one that is a service of its own."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -16,15 +14,9 @@ from sojourn.authority.token.places import FolderPlace, Place, ServicePlace
 from sojourn.authority.token.settings import TokenSettings
 from sojourn.errors import KeysUnavailable
 from sojourn.net.sockets import take_no_descriptors
+from sojourn.runtime import own_programs
 
-_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no other variable of the agent's
-# It finds modules where the agent does, and by nothing else: -I leaves out the environment and the working folder.
-_BEGIN: Final = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from sojourn.keyprocess.host import run
-run()
-"""
+_BEGIN: Final = "from sojourn.keyprocess.host import run\nrun()\n"
 
 
 class Asked(Protocol):
@@ -172,18 +164,6 @@ def begun(settings: TokenSettings) -> Asked:
 
 def _start(place: Place, channel: int) -> "subprocess.Popen[bytes]":
     assert not isinstance(place, FolderPlace | ServicePlace)
-    path = json.dumps([each for each in sys.path if os.path.isabs(each)])
+    network = "network" if place.network else "no-network"
     # What a vendor's library prints may have anything in it, so that nothing of it gets into a log.
-    return subprocess.Popen(  # noqa: S603  # this interpreter, and nothing that anybody could choose
-        [
-            *(sys.executable, "-I", "-B", "-c", _BEGIN, path, str(channel), str(os.getpid())),
-            *("network" if place.network else "no-network", "sojourn-keys"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(place.environment),
-        cwd="/",
-        pass_fds=[channel],
-        start_new_session=True,
-    )
+    return own_programs.start(_BEGIN, channel, str(os.getpid()), network, "sojourn-keys", more=place.environment)
