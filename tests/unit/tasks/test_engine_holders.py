@@ -15,6 +15,7 @@ from fakes.task_room import (
 )
 from fakes.task_types import TICKETS
 from harness.looking import PIDFD, OpenFiles
+from sojourn.attestation import proc_snapshot
 from sojourn.attestation.proc_snapshot import Looks
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import (
@@ -245,6 +246,7 @@ class TestHolders:
         """What is asked of tasks in one round of the loop looks at their process once; the next round looks again, and a
         process that has gone meanwhile holds nothing at once.
         """
+        monkeypatch.setattr(proc_snapshot, "LOOK_SHARED_SECONDS", 60.0)
         looks = []
         real = Process.program
         task = await room.begin()
