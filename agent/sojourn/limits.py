@@ -54,6 +54,7 @@ TURNS_GIVEN_PER_ROUND = 16  # to callers who wait for another one, of however ma
 PRECEDENCE_SECONDS = 0.001  # for which a caller who asks for little goes first, unless it is answered before
 PUSH_SECONDS = 0.005  # of pushes to streams, before others are answered
 ACCEPTED_PER_ROUND = 64  # connections, at some 10 us each: who waits behind them is not known before
+LOOKED_AT_PER_ROUND = 256  # with those that are closed at once, so that they make room for others in the line
 ACCEPT_PAUSE_SECONDS = 1.0  # where the kernel has no room for another one
 MESSAGES_PER_ROUND = 16  # of one caller's calls that send several: at 100 to 300 us each a few ms
 REQUESTS_HELD_BYTES = 64 * 1024 * 1024  # of one user's requests that are not read yet or not whole: two of the largest
@@ -62,7 +63,7 @@ REQUEST_SECONDS = 10.0  # for the request of a gRPC call to come
 PUBLIC_REQUEST_MAX_BYTES = 256 * 1024  # two tokens, or the node of an Envoy
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # answers, as clients take them
 ADMIN_MESSAGE_MAX_BYTES = 32 * 1024 * 1024  # ten thousand entries in one answer
-LISTEN_BACKLOG = 1024
+LISTEN_BACKLOG = 4096
 HELD_WAITING_MAX = 65_536  # more than wait in a socket of systemd's: its Backlog=, and net.core.somaxconn
 PATH_LINKS_MAX = 40  # that lead to a socket, one to the other: as many as the kernel follows
 SOCKET_PATH_MAX_BYTES = 107  # sun_path

@@ -18,6 +18,7 @@ from harness.looking import until
 from harness.ports import free_port
 from sojourn._pb import workload_pb2
 from sojourn.limits import METRICS_CONNECTIONS
+from sojourn.sdk.client import health_probe
 from sojourn.sdk.client.sync import SyncClient
 
 ISSUER = "https://sojourn.example.org"
@@ -44,6 +45,23 @@ for number in range(rounds):
             pass
         os._exit(os.waitstatus_to_exitcode(status))
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(heir, 0)[1])
+"""
+# Connects as another user as fast as it can, keeps 200 of them, and says once that it has met a line that is full.
+FLOOD = """
+import os, socket, sys, time
+os.setgroups([]); os.setgid(4621); os.setuid(4621)
+kept, told = [], False
+while True:
+    made = socket.socket(socket.AF_UNIX)
+    made.setblocking(False)
+    try:
+        made.connect(sys.argv[1])
+        kept.append(made)
+    except OSError:
+        told = told or bool(print("full", flush=True)) or True
+        time.sleep(0.0005)
+    if len(kept) > 200:
+        kept.pop(0).close()
 """
 
 
@@ -148,6 +166,26 @@ def test_calls_of_one_user(agent: AgentProcess) -> None:
     for channel in channels:
         channel.close()
     assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+@pytest.mark.full
+@pytest.mark.root
+def test_connects_of_one_user(agent: AgentProcess) -> None:
+    """While a user's connects fill the line of the socket, new clients of others are served, each of them."""
+    agent.register("/self", f"unix:uid:{os.getuid()}")
+    command = [sys.executable, "-c", FLOOD, agent.socket]
+    with contextlib.ExitStack() as stack:
+        floods = [
+            stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment()))
+            for _ in range(4)
+        ]
+        for flood in floods:
+            stack.callback(flood.kill)
+        assert b"full\n" == floods[0].stdout.readline()  # type: ignore[union-attr]
+        for _ in range(20):
+            with SyncClient(agent.socket) as client:
+                assert "spiffe://example.org/self" == str(client.fetch_jwt_svid("them").spiffe_id)
+            assert health_probe.ask(agent.socket, [""], 10) == {"": True}
 
 
 @pytest.mark.root

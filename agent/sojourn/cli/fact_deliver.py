@@ -13,6 +13,7 @@ from sojourn.cli.options import Output, OutputOption, SocketOption
 from sojourn.cli.output import emit
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, SojournError, Unavailable, Unreachable
 from sojourn.limits import TOKEN_MAX_BYTES
+from sojourn.net.sockets import connect_within
 from sojourn.sdk.client.agent_socket import AgentSocket
 
 _SECONDS = 30.0
@@ -83,9 +84,8 @@ class _UnixConnection(http.client.HTTPConnection):
         if found.distrust:
             raise Unreachable(found.distrust)
         self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-        self.sock.settimeout(_SECONDS)
         try:
-            self.sock.connect(self._path if handle is None else f"/proc/self/fd/{handle}")
+            connect_within(self.sock, self._path if handle is None else f"/proc/self/fd/{handle}", _SECONDS)
         finally:
             if handle is not None:
                 os.close(handle)

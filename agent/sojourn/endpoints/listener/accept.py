@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from sojourn.limits import ACCEPT_PAUSE_SECONDS, ACCEPTED_PER_ROUND
+from sojourn.limits import ACCEPT_PAUSE_SECONDS, ACCEPTED_PER_ROUND, LOOKED_AT_PER_ROUND
 
 log = structlog.get_logger()
 _NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -19,8 +19,10 @@ _NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Accepting:
     """The connections that come at a listener, which whoever made it closes."""
 
-    def __init__(self, listener: socket.socket, came: Callable[[socket.socket], None]) -> None:
-        """`came` is given each connection, non-blocking, and owns it. It raises nothing."""
+    def __init__(self, listener: socket.socket, came: Callable[[socket.socket], bool]) -> None:
+        """`came` is given each connection, non-blocking, and owns it; it returns whether it has kept it, and raises
+        nothing.
+        """
         self._listener = listener
         self._came = came
         self._loop = asyncio.get_running_loop()
@@ -34,7 +36,8 @@ class Accepting:
         self._loop.remove_reader(self._listener)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_PER_ROUND):
+        kept = 0
+        for _ in range(LOOKED_AT_PER_ROUND):
             try:
                 connection, _address = self._listener.accept()
             except BlockingIOError:
@@ -45,7 +48,10 @@ class Accepting:
                     return
                 continue  # it ended before it was accepted
             connection.setblocking(False)
-            self._came(connection)
+            if self._came(connection):
+                kept += 1
+                if kept >= ACCEPTED_PER_ROUND:
+                    return
 
     def _wait(self, error: OSError) -> None:
         """Leave those that come to the kernel for a while."""

@@ -66,13 +66,13 @@ class Door(Doorway[Peer]):
 
     # --- who comes ---------------------------------------------------------------------------------------------------
 
-    def _came(self, connection: socket.socket) -> None:
-        """A connection was accepted: it waits for its user's turn."""
+    def _came(self, connection: socket.socket) -> bool:
+        """A connection was accepted: it waits for its user's turn. Return whether it does, and is not closed."""
         try:
             uid = Peer.uid_of_socket(connection)
         except OSError as error:
             self._refuse(connection, Refusal.NOT_IDENTIFIED, "no credentials", -1, -1, detail=str(error))
-            return
+            return False
         owner = self._subordinates.owner(uid)
         if self._admit is not None and uid not in self._admit:
             self._refuse(connection, Refusal.NOT_ADMITTED, "the user may not use this socket", uid, owner)
@@ -82,6 +82,8 @@ class Door(Doorway[Peer]):
             arrival = _Arrival(self, connection, uid, owner)
             self._arrivals.add(arrival)
             self.turns.ask(owner, arrival)
+            return True
+        return False
 
     def take_in(self, arrival: "_Arrival") -> None:
         """Pin the process behind a connection, and hear what it says."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -12,7 +12,13 @@ from google.protobuf.message import Message
 from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable, Unreachable
 from sojourn.limits import MESSAGE_MAX_BYTES
 from sojourn.sdk.client.agent_socket import AgentSocket
-from sojourn.sdk.client.grpc_status import UNKNOWN_METHOD, other_socket_sentence, translate, unreachable_sentence
+from sojourn.sdk.client.grpc_status import (
+    UNKNOWN_METHOD,
+    listened_on,
+    other_socket_sentence,
+    translate,
+    unreachable_sentence,
+)
 from sojourn.sdk.client.repeats import repeated
 
 METADATA: Final = (("workload.spiffe.io", "true"),)
@@ -29,13 +35,14 @@ _OPTIONS: Final = (
     ("grpc.enable_retries", 0),  # of a stream that crosses the end of its connection gRPC may never tell the end then
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 200),  # a Unix socket whose queue is full says so at once, and never again
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
 )
 _FOR_GOOD: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED})
 
 Answer = TypeVar("Answer", bound=Message)
 Parsed = TypeVar("Parsed")
+Made = TypeVar("Made")
 
 
 class AgentConnection:
@@ -96,20 +103,39 @@ class AgentConnection:
         except TimeoutError as error:
             raise Unreachable(self._unreachable(), detail=f"not within {seconds:g} seconds") from error
 
+    async def taken(self, call: Callable[[float], Awaitable[Made]], seconds: float) -> Made:
+        """What `call` answers, which is given how long it may take, and is made again for as long as it was not heard
+        because more connections waited for the agent than there is room for. Raise its SojournError.
+        """
+        clock = asyncio.get_running_loop().time
+        ends = clock() + seconds
+        while True:
+            try:
+                return await call(ends - clock())
+            except Unreachable:
+                if not self._may_be_full():
+                    raise
+                await self.wait_connected(ends - clock())
+
+    def _may_be_full(self) -> bool:
+        """Whether somebody listens there who may have had no room, and takes this client soon."""
+        return not self._socket.distrust and listened_on(self.path)
+
     async def unary(self, method: str, request: Message, answer: type[Answer], seconds: float | None = None) -> Answer:
         """Make a call with one answer. Raise a SojournError."""
 
-        async def once() -> Answer:
+        async def once(left: float) -> Answer:
             call = self._channel.unary_unary(
                 method, request_serializer=_serialize, response_deserializer=answer.FromString
             )
             try:
-                made: Answer = await call(request, metadata=METADATA, timeout=seconds or self.deadline_seconds)
+                made: Answer = await call(request, metadata=METADATA, timeout=left)
             except grpc.aio.AioRpcError as error:
                 raise self.failure(error) from error
             return made
 
-        return await repeated(method, once, self.restart_seconds)
+        within = seconds or self.deadline_seconds
+        return await repeated(method, lambda: self.taken(once, within), self.restart_seconds)
 
     def failure(self, error: grpc.aio.AioRpcError) -> SojournError:
         """Our error for a status that a call ended with."""
@@ -120,18 +146,19 @@ class AgentConnection:
 
     async def first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
         """Return the first message of a stream, and close the stream. Raise a SojournError."""
-        return await repeated(method, lambda: self._first(method, request, answer), self.restart_seconds)
 
-    async def _first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
-        call = self.stream(method, request, answer)
-        try:
-            async with asyncio.timeout(self.deadline_seconds):
-                message: Answer = await read(call, self)
-        except TimeoutError as error:
-            raise Unavailable(f"agent sent nothing within {self.deadline_seconds:g} seconds") from error
-        finally:
-            call.cancel()
-        return message
+        async def once(left: float) -> Answer:
+            call = self.stream(method, request, answer)
+            try:
+                async with asyncio.timeout(left):
+                    message: Answer = await read(call, self)
+            except TimeoutError as error:
+                raise Unavailable(f"agent sent nothing within {self.deadline_seconds:g} seconds") from error
+            finally:
+                call.cancel()
+            return message
+
+        return await repeated(method, lambda: self.taken(once, self.deadline_seconds), self.restart_seconds)
 
     def stream(self, method: str, request: Message, answer: type[Answer]) -> Any:
         """Begin a call whose answer is a stream; the caller cancels it."""

@@ -113,7 +113,7 @@ def unreachable_sentence(path: str) -> str:
             f"no permission to connect to the socket {path!r}: an admin socket is for root and the agent's user, so run"
             " this as one of them"
         )
-    if _listened_on(path):
+    if listened_on(path):
         # A socket that systemd holds takes connections also while no agent runs.
         look = "`systemctl status sojourn` and `journalctl -u sojourn`" if of_unit else "its process and its log"
         return (
@@ -123,7 +123,8 @@ def unreachable_sentence(path: str) -> str:
     return f"nobody answers on the socket {path!r}: {cure}"
 
 
-def _listened_on(path: str) -> bool:
+def listened_on(path: str) -> bool:
+    """Whether somebody listens there, be it that more wait than there is room for."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:

@@ -11,6 +11,7 @@ from typing import Final
 
 from sojourn.errors import Unavailable, Unreachable
 from sojourn.limits import HEALTH_ANSWER_MAX_BYTES
+from sojourn.net.sockets import connect_within
 from sojourn.sdk.client.agent_socket import AgentSocket
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -55,9 +56,8 @@ def _connect(connection: socket.socket, path: str, seconds: float) -> None:
     handle = place.look()
     if handle is None:
         raise Unreachable(place.distrust) if place.distrust else FileNotFoundError(path)
-    connection.settimeout(seconds)
     try:
-        connection.connect(f"/proc/self/fd/{handle}")
+        connect_within(connection, f"/proc/self/fd/{handle}", seconds)
     finally:
         os.close(handle)
 

@@ -68,6 +68,9 @@ class _Bridged(AgentConnection):
         self._bridge = bridge
         self._address = address
 
+    def _may_be_full(self) -> bool:
+        return False  # the bridge is this client's alone
+
     def failure(self, error: grpc.aio.AioRpcError) -> SojournError:
         made = super().failure(error)
         if made.remote_code in _OUTLIVED:  # what this connection was made with: the next is made with the present SVID

@@ -27,7 +27,10 @@ class TaskStream:
 
     async def begin(self, first: tasks_pb2.RunTaskRequest) -> tasks_pb2.Task:
         """Begin a task; it may be pending. Raise a SojournError if there is none."""
-        return await self._open(first, "begun", "pending")
+        connection = self._connection
+        return await connection.taken(
+            lambda seconds: self._open(first, seconds, "begun", "pending"), connection.deadline_seconds
+        )
 
     async def attach(self, task_id: str) -> tasks_pb2.Task:
         """Have the task back from the agent once it has restarted, trying for as long as there is patience.
@@ -39,7 +42,7 @@ class TaskStream:
         first = tasks_pb2.RunTaskRequest(attach=tasks_pb2.Attach(task_id=task_id))
         while True:
             try:
-                return await self._open(first, "attached")
+                return await self._open(first, self._connection.deadline_seconds, "attached")
             except (Unavailable, Unreachable, LimitExceeded):
                 if loop.time() >= ends:
                     raise
@@ -63,22 +66,22 @@ class TaskStream:
             self._call.cancel()
         self._outcome.cancel()
 
-    async def _open(self, first: tasks_pb2.RunTaskRequest, *expected: str) -> tasks_pb2.Task:
+    async def _open(self, first: tasks_pb2.RunTaskRequest, seconds: float, *expected: str) -> tasks_pb2.Task:
         for _ in range(_TRIES - 1):  # an agent that says no at once may be faster than the request, and is not heard
             try:
-                return await self._opened(first, *expected)
+                return await self._opened(first, seconds, *expected)
             except Unavailable as error:
                 if not never_sent(error):
                     raise
-        return await self._opened(first, *expected)
+        return await self._opened(first, seconds, *expected)
 
-    async def _opened(self, first: tasks_pb2.RunTaskRequest, *expected: str) -> tasks_pb2.Task:
+    async def _opened(self, first: tasks_pb2.RunTaskRequest, seconds: float, *expected: str) -> tasks_pb2.Task:
         if self._call is not None:
             self._call.cancel()
         connection = self._connection
         self._call = connection.duplex(_RUN_TASK, self._requests(first), tasks_pb2.TaskEvent)
         try:
-            async with asyncio.timeout(connection.deadline_seconds):
+            async with asyncio.timeout(seconds):
                 event = await read(self._call, connection)
         except TimeoutError as error:
             raise Unavailable(f"agent did not begin the task within {connection.deadline_seconds:g} seconds") from error

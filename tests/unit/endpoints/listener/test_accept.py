@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,16 @@ def connect(listener: socket.socket) -> socket.socket:
     return connection
 
 
+def kept_in(came: list[socket.socket]) -> Callable[[socket.socket], bool]:
+    """Keep each connection that comes there."""
+
+    def keep(connection: socket.socket) -> bool:
+        came.append(connection)
+        return True
+
+    return keep
+
+
 async def until(done) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not done():
@@ -39,7 +49,7 @@ class TestAccepting:
         """Each connection is given, non-blocking, and of a round of the loop no more than so many."""
         clients = [connect(listener) for _ in range(ACCEPTED_PER_ROUND + 5)]
         came, rounds = list[socket.socket](), list[int]()
-        made = Accepting(listener, came.append)
+        made = Accepting(listener, kept_in(came))
         while len(came) < len(clients):
             await asyncio.sleep(0)
             rounds.append(len(came))
@@ -49,10 +59,44 @@ class TestAccepting:
         for each in (*came, *clients):
             each.close()
 
+    async def test_what_is_closed_at_once(self, listener: socket.socket) -> None:
+        """Connections that are not kept make room for those behind them: more of them are looked at in a round."""
+        clients = [connect(listener) for _ in range(ACCEPTED_PER_ROUND * 2)]
+        seen, rounds = 0, set[int]()
+
+        def came(connection: socket.socket) -> bool:
+            nonlocal seen
+            connection.close()
+            seen += 1
+            return False
+
+        made = Accepting(listener, came)
+        while seen < len(clients):
+            await asyncio.sleep(0)
+            rounds.add(seen)
+        made.stop()
+        assert {0, len(clients)} >= rounds
+        for each in clients:
+            each.close()
+
+    async def test_not_without_end(self, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Others have their turns between connections that are not kept."""
+        monkeypatch.setattr(accept, "LOOKED_AT_PER_ROUND", 3)
+        clients = [connect(listener) for _ in range(5)]
+        came, rounds = list[socket.socket](), set[int]()
+        made = Accepting(listener, lambda connection: bool(came.append(connection)))
+        while len(came) < len(clients):
+            await asyncio.sleep(0)
+            rounds.add(len(came))
+        made.stop()
+        assert {0, 3, 5} >= rounds
+        for each in (*came, *clients):
+            each.close()
+
     async def test_stop(self, listener: socket.socket) -> None:
         """Who comes after the stop is left to the kernel."""
         came = list[socket.socket]()
-        made = Accepting(listener, came.append)
+        made = Accepting(listener, kept_in(came))
         made.stop()
         with connect(listener):
             await asyncio.sleep(0.05)
@@ -78,7 +122,7 @@ class TestAccepting:
                 return listener.accept()
 
         came, full = list[socket.socket](), Full()
-        made = Accepting(full, came.append)  # type: ignore[arg-type]  # all that is needed of one
+        made = Accepting(full, kept_in(came))  # type: ignore[arg-type]  # all that is needed of one
         with connect(listener):
             await until(lambda: came)
         assert full.failed >= 2
@@ -100,7 +144,7 @@ class TestAccepting:
                 raise OSError(errno.EMFILE, "no room")
 
         full = Full()
-        made = Accepting(full, lambda _: None)  # type: ignore[arg-type]
+        made = Accepting(full, lambda _: True)  # type: ignore[arg-type]
         with connect(listener):
             await until(lambda: full.asked)
             made.stop()
@@ -123,7 +167,7 @@ class TestAccepting:
                 return listener.accept()
 
         came = list[socket.socket]()
-        made = Accepting(Hasty(), came.append)  # type: ignore[arg-type]
+        made = Accepting(Hasty(), kept_in(came))  # type: ignore[arg-type]
         with connect(listener):
             await until(lambda: came)
         made.stop()

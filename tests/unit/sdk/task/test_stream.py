@@ -1,6 +1,7 @@
 """stream.py: a task's stream is opened again where its first request never went out, and not for anything else."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
@@ -26,6 +27,9 @@ class Calls:
     def duplex(self, _method: str, _requests: object, _answer: object) -> "Calls":
         self.made += 1
         return self
+
+    async def taken(self, call: Callable[[float], Awaitable[tasks_pb2.Task]], seconds: float) -> tasks_pb2.Task:
+        return await call(seconds)
 
     def failure(self, error: grpc.aio.AioRpcError) -> SojournError:
         return translate(error, lambda: "nobody is there")
