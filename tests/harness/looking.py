@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from sojourn.attestation.proc_reader import reader
+
 T = TypeVar("T")
 PIDFD = ("anon_inode:[pidfd]", "pidfd:")  # by the kernel's age
 OF_CALLERS = ("socket:", "/proc/", *PIDFD)  # what an agent opens for those who call it, and for them alone
@@ -55,6 +57,8 @@ class OpenFiles:
 
     def __init__(self, pid: int | str = "self") -> None:
         self._folder = Path(f"/proc/{pid}/fd")
+        if pid == "self":
+            reader.stat(os.getpid())  # so that the process that reads for it, which stays, was there before
         self._before = self._now()
 
     def opened_since(self, *kinds: str) -> list[str]:
