@@ -85,20 +85,19 @@ class TestCase22:
         assert "pending" == state_of(agent, again["id"])[0]
 
     def test_own_request_by_uid(self, agent: AgentProcess, caller: Caller) -> None:
-        """An operator does not agree to what a process of their own user asks for, nor denies it."""
+        """An operator does not agree to what a process of their own user asks for, and may deny it."""
         with SyncClient(agent.socket) as client:
             task = client.begin_task("asked", approve_wait=0)
             assert task.status.approval is not None
             asked = {"approval": task.status.approval.id, "digest": task.status.approval.digest}
-            assert ["policy_denied"] * 2 == [decide(agent, asked, verdict) for verdict in ("approve", "deny")]
+            assert "policy_denied" == decide(agent, asked)
             assert "pending" == state_of(agent, task.id)[0]
-            task.complete()
+            assert "revoked" == decide(agent, asked, "deny")
 
     def test_own_request_by_spiffe_id(self, agent: AgentProcess, caller: Caller) -> None:
         """A workload that is an approver does not agree to its own request through another process and user."""
         with Caller(agent.socket, uid=THIRD_UID) as both, Caller(agent.socket, uid=BOSS_UID) as boss:
             asked = ask(both, "boss")
-            assert [] == boss.ask("approvals")["found"]
             refused = boss.ask("decide", approval=asked["approval"], digest=asked["digest"], verdict="approve")
             assert "policy_denied" == refused["code"]
             assert "pending" == state_of(agent, asked["id"])[0]
@@ -114,6 +113,13 @@ class TestCase22:
             assert "pending" == state_of(agent, asked["id"])[0]
             done = room.as_login(4712, agent, "approval", "approve", asked["approval"])
             assert (0, "active") == (done.returncode, state_of(agent, asked["id"])[0])
+
+    @pytest.mark.skipif(not room.can_log_in(), reason="this kernel has no login users")
+    def test_a_login_of_root(self, agent: AgentProcess, caller: Caller) -> None:
+        """A requester who says to be logged in as root does not keep root from saying no."""
+        with room.logged_in(agent, OTHER_UID, 0) as requester:
+            asked = ask(requester)
+            assert "revoked" == decide(agent, asked, "deny")
 
     def test_expired_approval(self, agent: AgentProcess, caller: Caller) -> None:
         """A request that nobody decided in time is over, whatever is said afterwards."""

@@ -29,6 +29,7 @@ FIELDS: Final[Mapping[str, tuple[int, ...]]] = {
     "person": (PERSON,),
     "by_uid": (BY,),
     "by_login_uid": (BY,),
+    "by_subuid_of": (BY,),
     "by": (WORKLOAD, BY),  # a service or a caller over the network
     "source": (BY,),  # of a fact
 }

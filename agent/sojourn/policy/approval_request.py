@@ -14,30 +14,46 @@ from sojourn.tasktoken.grants import Authority
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who is behind a process, as the kernel tells it. `login_uid` None: it knows of no login."""
+    """Who is behind a process, as the kernel tells it. `login_uid` None: it knows of no login. `subuid_of`: the user
+    whose subordinate uid (subuid(5)) `uid` is, who may become it; None: it is nobody's.
+
+    A process without a login may say itself which one it has, so a login makes two people one, and never one two.
+    """
 
     uid: int
     login_uid: int | None
     pid: int
     spiffe_ids: frozenset[str] = frozenset()  # that the process is attested as
-
-    def is_also(self, other: "Person") -> bool:
-        """Whether the two may be one: a user or login user in common, or an identity."""
-        return bool(self._users & other._users or self.spiffe_ids & other.spiffe_ids)
-
-    def same_user(self, other: "Person") -> bool:
-        """Whether they count as one user: who logged in counts, whatever they have become since, if it is known of
-        both. A user who is not root is one, whatever logins are told: where none is set, each process may say its own.
-        """
-        if self.uid == other.uid and self.uid != 0:
-            return True
-        if self.login_uid is not None and other.login_uid is not None:
-            return self.login_uid == other.login_uid
-        return bool(self._users & other._users)
+    subuid_of: int | None = None
 
     @property
-    def _users(self) -> set[int]:
-        return {self.uid} if self.login_uid is None else {self.uid, self.login_uid}
+    def who(self) -> int:
+        """The user: whose the uid is, be it one of many."""
+        return self.uid if self.subuid_of is None else self.subuid_of
+
+    def is_also(self, other: "Person") -> bool:
+        """Whether this person, who decides, may be the other: the same user, or logged in as the same or as the other,
+        or with an identity in common.
+        """
+        its_own = {self.who, self.login_uid}
+        return other.who in its_own or self.same_user(other) or bool(self.spiffe_ids & other.spiffe_ids)
+
+    def same_user(self, other: "Person") -> bool:
+        """Whether they count as one user. Of root, which many may become, the logins count if both are known."""
+        logins = {self.login_uid, other.login_uid}
+        if self.who == other.who:
+            return self.who != 0 or None in logins or len(logins) == 1
+        return (len(logins) == 1 and None not in logins) or self._logged_in_as(other) or other._logged_in_as(self)
+
+    def _logged_in_as(self, other: "Person") -> bool:
+        """Whether the other is who logged in here. Not root: each process without a login may say that it has root's,
+        and could keep root from deciding.
+        """
+        return self.login_uid == other.who != 0
+
+    def record(self, by: str = "") -> dict[str, int | None]:
+        """For records: the fields `uid`, `login_uid` and `subuid_of`, each behind `by`."""
+        return {f"{by}uid": self.uid, f"{by}login_uid": self.login_uid, f"{by}subuid_of": self.subuid_of}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +69,7 @@ class Approver:
 
     def document(self) -> dict[str, Any]:
         """For records."""
-        return {
-            "uid": self.person.uid,
-            "login_uid": self.person.login_uid,
-            "pid": self.person.pid,
-            "role": self.role,
-        }
+        return {**self.person.record(), "pid": self.person.pid, "role": self.role}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,9 @@ class ApprovalRequest:
     when: str = ""  # the condition of its type that holds, or could not be asked; empty: each task needs approval
 
     def role_of(self, person: Person, *, operator: bool) -> str:
-        """As what `person` may decide this. Raise NotFound if they may not know of it, PolicyDenied if they may."""
+        """As what `person` may refuse this: their own request, too. Raise NotFound if they may not know of it,
+        PolicyDenied if they may.
+        """
         if operator:
             if OPERATOR not in self.approvers:
                 raise PolicyDenied(f"operators do not decide this: {', '.join(self.approvers)} do")
@@ -88,11 +101,14 @@ class ApprovalRequest:
             role = next((each for each in self.approvers if each in person.spiffe_ids), "")
             if not role:
                 raise NotFound("there is no such approval request")
+        return role
+
+    def check_not_own(self, person: Person) -> None:
+        """Raise PolicyDenied if `person` may be who asked: they do not agree to it."""
         if person.is_also(self.requester):
             raise PolicyDenied(
-                "nobody decides on their own request: someone must who has not the requester's user, login or SPIFFE ID"
+                "nobody agrees to their own request: someone must who has not the requester's user, login or SPIFFE ID"
             )
-        return role
 
 
 @dataclass(slots=True, eq=False)

@@ -29,7 +29,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.pending import Waiter
 from sojourn.tasks.recorded import held_by, params_of
-from sojourn.tasks.requester import Asker
+from sojourn.tasks.requester import Asker, person_at
 from sojourn.tasks.shadow_policy import Decided
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.task_record import Begun, TaskRecord
@@ -170,7 +170,7 @@ class Approvals:
             digest=digest_of(_asked(task, principal, self._engine.people_key)),
             approvers=rule.approvers,
             count=rule.count,
-            requester=Person(peer.uid, peer.process.login_uid(), peer.process.pid, identities),
+            requester=person_at(peer, identities),
             program=peer.process.program_path(),
             holder_program=task.holder.process.program_path(),
             grants=task.authority,
@@ -192,7 +192,7 @@ class Approvals:
             "count": request.count,
             "within": int((request.expires_at - request.asked_at).total_seconds()),
             "when": request.when or None,
-            "login_uid": request.requester.login_uid,
+            **request.requester.record(),
             "requester_pid": request.requester.pid,
             "type_digest": task.type.digest,
             "holder_start": task.holder.process.start_time,
@@ -217,10 +217,12 @@ class Approvals:
         raises: it is then as pending as before, or over. It goes on although the caller goes away meanwhile.
         """
         waiter, approver = self._find(approval_id, digest, person, operator=operator)
+        assert waiter.task.approval is not None
+        waiter.task.approval.request.check_not_own(person)
         return await asyncio.shield(self._background.run(self._approve(waiter, approver, reason)))
 
     async def deny(self, approval_id: str, digest: str, person: Person, *, operator: bool, reason: str) -> Task:
-        """Refuse a request: its task is over at once. Return when that is on disk, or raise NotOnDisk."""
+        """Refuse a request, one's own too: its task is over. Return when that is on disk, or raise NotOnDisk."""
         waiter, approver = self._find(approval_id, digest, person, operator=operator)
         task = waiter.task
         assert task.approval is not None
@@ -295,7 +297,9 @@ class Approvals:
         assert task.approval is not None
         who = task.approval.request.requester
         since = int(self._engine.clock.now().timestamp())
-        review = Review(task.id, task.type.name, str(task.spiffe_id), who.uid, who.login_uid, who.pid, since)
+        review = Review(
+            task.id, task.type.name, str(task.spiffe_id), who.uid, who.login_uid, who.pid, since, who.subuid_of
+        )
         await self.reviews.owe(review)
         return review
 
@@ -324,8 +328,7 @@ class Approvals:
             "when": task.approval.request.when or None,
             "verdict": verdict,
             "reason": reason or None,
-            "by_uid": approver.person.uid,
-            "by_login_uid": approver.person.login_uid,
+            **approver.person.record("by_"),
             "by_pid": approver.person.pid,
             "by_role": approver.role,
             **held_by(task, self._engine.people_key),

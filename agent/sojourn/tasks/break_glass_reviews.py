@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """One that is owed. The rest is of the task; `uid` and `login_uid` are those of whoever broke the glass."""
+    """One that is owed. The rest is of the task; `uid`, `login_uid` and `subuid_of` are of whoever broke the glass."""
 
     task_id: str
     type: str
@@ -26,10 +26,11 @@ class Review:
     login_uid: int | None
     pid: int
     since: int  # seconds since the epoch
+    subuid_of: int | None = None
 
     @property
     def person(self) -> Person:
-        return Person(self.uid, self.login_uid, self.pid)
+        return Person(self.uid, self.login_uid, self.pid, subuid_of=self.subuid_of)
 
 
 class ReviewStore(Protocol):
@@ -89,7 +90,7 @@ class Reviews:
             if person.is_also(review.person):
                 raise PolicyDenied("nobody reviews themselves: whoever broke the glass has the same user or login")
             left = [each for each in self._owed.values() if each is not review]
-            by = {"by_uid": person.uid, "by_login_uid": person.login_uid, "by_pid": person.pid}
+            by = {**person.record("by_"), "by_pid": person.pid}
             await self._save(left, "review_done", review, finding=finding, **by)
             del self._owed[task_id]
 
@@ -98,7 +99,6 @@ class Reviews:
             "task": review.task_id,
             "type": review.type,
             "spiffe_id": review.spiffe_id,
-            "uid": review.uid,
-            "login_uid": review.login_uid,
+            **review.person.record(),
         }
         await self._store.save(values, self._audit.event(event, {**named, **fields}))

@@ -271,8 +271,7 @@ class Recertification:
             "shown_at": made.shown_ms // 1_000,
             "owner": ", ".join(item.owners),
             "by": str(by),
-            "by_uid": person.uid,
-            "by_login_uid": person.login_uid,
+            **person.record("by_"),
             "by_pid": person.pid,
         }
         return self._audit.event("review_decided", fields)

@@ -6,6 +6,7 @@ from typing import Protocol
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.process import Process
 from sojourn.identity.entries import Entry
+from sojourn.policy.approval_request import Person
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.origin import NO_UID
 
@@ -15,6 +16,10 @@ class Asker(Protocol):
 
     @property
     def uid(self) -> int: ...
+
+    @property
+    def who(self) -> int:
+        """Whose limits count: the uid, or that of the user to whom it is subordinate."""
 
     @property
     def process(self) -> Process: ...
@@ -30,6 +35,18 @@ class Remote:
     uid: int = NO_UID
     process: Process = field(default_factory=NoProcess)
     attested: Attested | None = None
+
+    @property
+    def who(self) -> int:
+        return self.uid
+
+
+def person_at(asker: Asker, spiffe_ids: frozenset[str] = frozenset()) -> Person:
+    """The person behind whoever asks. `spiffe_ids`: that the process is attested as. Raise AttestationFailed if it has
+    gone.
+    """
+    subuid_of = None if asker.who == asker.uid else asker.who
+    return Person(asker.uid, asker.process.login_uid(), asker.process.pid, spiffe_ids, subuid_of)
 
 
 def owner_of(asker: Asker, entry: Entry) -> int | str:

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from fakes.approvals import ALICE, BOB, BOSS, TYPES, approve, deny, person, request_of
 from fakes.registrations import entry
 from fakes.task_room import Room
+from sojourn.attestation.process import Process
 from sojourn.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -17,6 +19,7 @@ from sojourn.errors import (
     StoreFull,
     TaskOver,
 )
+from sojourn.policy.approval_request import Person
 
 
 @pytest.fixture
@@ -40,11 +43,37 @@ class TestPersons:
         ],
     )
     async def test_not_their_own(self, room, task, by):
-        """Nobody decides on their own request, whatever user they have become."""
+        """Nobody agrees to their own request, whatever user they have become. They may take it back."""
         me = by(request_of(task).requester)
-        for decide in (approve, deny):
-            with pytest.raises(PolicyDenied, match="their own"):
-                await decide(room, task, me)
+        with pytest.raises(PolicyDenied, match="their own"):
+            await approve(room, task, me)
+        assert "pending" == task.state
+        await deny(room, task, me)
+        assert ("revoked", "approval_denied") == (task.state, task.reason)
+
+    async def test_a_login_that_the_requester_made_up(self, room, monkeypatch):
+        """A requester who has said to be logged in as root, or as an approver, keeps nobody from saying no, and root
+        not from saying yes.
+        """
+        monkeypatch.setattr(Process, "login_uid", lambda _: 0)
+        asked, two = [
+            await room.begin(name, peer=replace(room.peer, uid=4010, owner=4010)) for name in ("asked", "two")
+        ]
+        await approve(room, asked, person(0))
+        await deny(room, two, person(0, 0))
+        assert ["active", "revoked"] == [asked.state, two.state]
+
+    async def test_one_user_of_many_uids(self, room):
+        """Who has subordinate uids is one person by each of them: to agree takes another one, and two take two."""
+        task = await room.begin("two")
+        task.approval.request = replace(task.approval.request, requester=Person(14001, None, 1))
+        many = [Person(165536 + each, None, each, subuid_of=14001) for each in range(2)]
+        with pytest.raises(PolicyDenied, match="their own"):
+            await approve(room, task, many[0])
+        task.approval.request = replace(task.approval.request, requester=person(14002))
+        await approve(room, task, many[0])
+        with pytest.raises(AlreadyExists, match="someone else"):
+            await approve(room, task, many[1])
         assert "pending" == task.state
 
     async def test_two_must_be_two(self, room):
@@ -89,7 +118,7 @@ class TestPersons:
         task = await room.begin("boss", entries=mine)
         with pytest.raises(PolicyDenied, match="their own"):
             await approve(room, task, person(700, None, BOSS), operator=False)
-        assert [] == room.approving.visible_to(person(700, None, BOSS))
+        assert [task] == room.approving.visible_to(person(700, None, BOSS))  # to take it back
 
     async def test_a_workload_counts_once(self, room):
         """Two processes of one workload are one approver; an operator and a workload are two."""

@@ -26,6 +26,7 @@ from sojourn.oversight.review_rules import Shown, Wanted
 from sojourn.policy.approval_request import Person
 from sojourn.runtime.clock import milliseconds
 from sojourn.tasks.recertification import Recertification, overdue_named
+from sojourn.tasks.requester import person_at
 from sojourn.tasks.type_sets import Policies
 
 _UNDATED: Final = 2**62  # behind all that have a date
@@ -118,7 +119,7 @@ class ReviewsApi:
         """Who decides, with the identities that their process has. Raise AttestationFailed if these cannot be told."""
         entries = await self._identities.any_of(peer)
         identities = frozenset(str(entry.spiffe_id) for entry in entries)
-        return Person(peer.uid, peer.process.login_uid(), peer.process.pid, identities)
+        return person_at(peer, identities)
 
     async def _inventory(self) -> Inventory:
         """All that there is now."""

@@ -19,6 +19,7 @@ from sojourn.policy.params import text_of
 from sojourn.tasks.approval import Approvals
 from sojourn.tasks.break_glass_reviews import Review
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.requester import person_at
 from sojourn.tasks.task import Task
 
 SERVICE = "sojourn.v1.Approvals"
@@ -60,7 +61,7 @@ class ApprovalsApi:
         return _listed(self._approving.visible_to(await self._workload(call.peer)), request)
 
     async def decide(self, call: Call, request: pb.DecideApprovalRequest) -> pb.DecideApprovalResponse:
-        return await self._decide(_user(call.peer), request, operator=True)
+        return await self._decide(person_at(call.peer), request, operator=True)
 
     async def decide_as_workload(self, call: Call, request: pb.DecideApprovalRequest) -> pb.DecideApprovalResponse:
         return await self._decide(await self._workload(call.peer), request, operator=False)
@@ -82,7 +83,7 @@ class ApprovalsApi:
 
     async def _workload(self, peer: Peer) -> Person:
         entries = await self._identities.of(peer)
-        return _user(peer, frozenset(str(entry.spiffe_id) for entry in entries))
+        return person_at(peer, frozenset(str(entry.spiffe_id) for entry in entries))
 
     async def list_reviews(self, _call: Call, _request: admin_pb2.ListReviewsRequest) -> admin_pb2.ListReviewsResponse:
         return admin_pb2.ListReviewsResponse(reviews=reviews(self._engine, self._approving))
@@ -94,7 +95,7 @@ class ApprovalsApi:
             raise InvalidInput("task_id and a finding must be specified")
         if len(request.finding) > REVIEW_FINDING_MAX:
             raise InvalidInput(f"finding is longer than {REVIEW_FINDING_MAX} characters")
-        await self._approving.complete_review(request.task_id, request.finding, _user(call.peer))
+        await self._approving.complete_review(request.task_id, request.finding, person_at(call.peer))
         return admin_pb2.CompleteReviewResponse()
 
 
@@ -114,11 +115,6 @@ def _review(engine: TaskEngine, review: Review) -> admin_pb2.Review:
         login_uid=_NO_LOGIN if review.login_uid is None else review.login_uid,
         live=task is not None and task.live,
     )
-
-
-def _user(peer: Peer, spiffe_ids: frozenset[str] = frozenset()) -> Person:
-    """Who the kernel says that the caller is."""
-    return Person(peer.uid, peer.process.login_uid(), peer.process.pid, spiffe_ids)
 
 
 def _listed(tasks: "list[Task]", asked: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:

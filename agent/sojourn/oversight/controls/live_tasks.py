@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from sojourn.operating_limits import CONTROL_ENDED, CONTROL_GRACE_MS, CONTROL_TASKS
-from sojourn.policy.approval_request import Approver
+from sojourn.policy.approval_request import Approver, Person
 
 Fields = Mapping[str, Any]
 Held = frozenset[tuple[str, str]]  # (resource, action)
@@ -27,7 +27,7 @@ class Asked:
     """What a task waits for that somebody must agree to: who asked, what was shown, and what was said to it so far."""
 
     digest: str
-    users: frozenset[int]  # of whoever asked: uid, and login uid if it is known
+    by: Person | None  # who asked; None: the record does not say
     approvers: tuple[str, ...]
     count: int
     at_ms: int
@@ -266,10 +266,10 @@ def _named(task: LiveTask) -> list[tuple[str, str]]:
 
 
 def _asked(fields: Fields, at_ms: int, held: Held | None) -> Asked:
-    users = users_of(fields, "uid", "login_uid")
     count = fields["count"] if is_number(fields["count"]) else 0
     kind = (str(fields.get("policy_set", "")), str(fields["type"]))
-    return Asked(fields["digest"], users, tuple(fields["approvers"]), count, at_ms, held, fields.get("params"), kind)
+    by, approvers = person_of(fields), tuple(fields["approvers"])
+    return Asked(fields["digest"], by, approvers, count, at_ms, held, fields.get("params"), kind)
 
 
 def held_of(grants: Sequence[Fields]) -> Held:
@@ -277,9 +277,15 @@ def held_of(grants: Sequence[Fields]) -> Held:
     return frozenset((each["resource"], action) for each in grants for action in each["actions"])
 
 
-def users_of(fields: Fields, *names: str) -> frozenset[int]:
-    """The users that fields of a record name; what is no number is nobody."""
-    return frozenset(fields[name] for name in names if is_number(fields.get(name)))
+def person_of(fields: Fields, by: str = "") -> Person | None:
+    """Whom a record names by its fields `uid`, `login_uid` and `subuid_of`, each behind `by`. What is no number is not
+    known; None: who is not.
+    """
+    uid, login_uid, subuid_of = (
+        fields[name] if is_number(fields.get(name := f"{by}{each}")) else None
+        for each in ("uid", "login_uid", "subuid_of")
+    )
+    return None if uid is None else Person(uid, login_uid, 0, subuid_of=subuid_of)
 
 
 def is_number(value: Any) -> TypeGuard[int]:

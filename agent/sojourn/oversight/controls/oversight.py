@@ -15,11 +15,11 @@ from sojourn.oversight.controls.live_tasks import (
     Fields,
     LiveTasks,
     is_number,
-    users_of,
+    person_of,
 )
 from sojourn.oversight.controls.query import Exceptions, Query, Seen, Whole, spread
 from sojourn.oversight.histogram import Histogram
-from sojourn.policy.approval_request import Approver, Person
+from sojourn.policy.approval_request import Approver
 from sojourn.policy.task_type_tables import OPERATOR
 
 _AT_A_GLANCE_MS: Final = 5_000
@@ -31,7 +31,7 @@ _AGREED, _NOT, _HANDED_ON, _NOT_KNOWN = "agreed", "not", "handed_on", "not_known
 class Approvals(Query):
     name = "approvals"
     assertion = (
-        "whoever agrees has the digest of what was shown, and shares no user or login with whoever asked; a task that"
+        "whoever agrees has the digest of what was shown, and is not, by user or login, who asked; a task that"
         " waited begins once as many have agreed as its type wants, and never after somebody denied it"
     )
     events = frozenset({"approval_decided", "task_begun"})
@@ -50,7 +50,7 @@ class Approvals(Query):
         if seen.event == "task_begun":
             if asked is not None:
                 self._begun += 1
-                enough = asked.count >= 1 and len(asked.agreed) >= asked.count and bool(asked.users)
+                enough = asked.count >= 1 and len(asked.agreed) >= asked.count and asked.by is not None
                 agreed = enough and not asked.denied and "approval" in fields
                 self.judge(agreed, seen.seq)
                 if agreed:
@@ -72,18 +72,17 @@ class Approvals(Query):
         waited = seen.at_ms - asked.at_ms
         self._seconds.add(waited)
         self._glances += waited < _AT_A_GLANCE_MS
-        users = users_of(fields, "by_uid", "by_login_uid")
+        by = person_of(fields, "by_")
         within = "grants" not in fields or asked.held is None or self.tasks.held(fields["grants"]) <= asked.held
         same = fields["digest"] == asked.digest and ("params" not in fields or fields["params"] == asked.params)
-        known = is_number(fields.get("by_uid")) and bool(asked.users) and not users & asked.users
-        good = known and within and same and fields["by_role"] in asked.approvers
+        denied = fields["verdict"] != "approve"
+        another = by is not None and asked.by is not None and (denied or not by.is_also(asked.by))
+        good = another and within and same and fields["by_role"] in asked.approvers
         self.judge(good, seen.seq)
-        if fields["verdict"] != "approve":
+        if denied:
             asked.denied = True
-        elif good:
-            login = fields.get("by_login_uid")
-            person = Person(fields["by_uid"], login if is_number(login) else None, 0)
-            approver = Approver(person, fields["by_role"])
+        elif good and by is not None:
+            approver = Approver(by, fields["by_role"])
             if not any(approver.is_also(each) for each in asked.agreed):
                 asked.agreed.append(approver)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sojourn.operating_limits import CONTROL_GRACE_MS, CONTROL_KEYS, CONTROL_NAMED
-from sojourn.oversight.controls.live_tasks import LINE_MAX, Fields, LiveTasks, users_of
+from sojourn.oversight.controls.live_tasks import LINE_MAX, Fields, LiveTasks, person_of
 from sojourn.oversight.controls.query import Exceptions, Query, Seen, Whole
+from sojourn.policy.approval_request import Person
 
 _DECISIONS: Final = frozenset({"keep", "narrow", "retire"})
 _RETIRE: Final = "retire"
@@ -20,7 +21,7 @@ class Owed:
 
     seq: int
     type: str
-    users: frozenset[int]  # of whoever broke the glass: uid, and login uid if it is known
+    by: Person | None  # who broke the glass
     over_ms: int | None = None
 
 
@@ -66,14 +67,14 @@ class BreakGlass(Query):
                 self._done(seen, owed)
 
     def _owe(self, seen: Seen) -> None:
-        kind, task, users = seen.fields["type"], seen.fields["task"], users_of(seen.fields, "uid", "login_uid")
-        self.judge(bool(users) and not self._types[kind] and task not in self._owed, seen.seq)
+        kind, task, by = seen.fields["type"], seen.fields["task"], person_of(seen.fields)
+        self.judge(by is not None and not self._types[kind] and task not in self._owed, seen.seq)
         if task in self._owed:
             return
         if len(self._owed) >= CONTROL_NAMED:
             self.not_judged += 1
             return
-        self._owed[task] = Owed(seen.seq, kind, users)
+        self._owed[task] = Owed(seen.seq, kind, by)
         self._types[kind] += 1
 
     def _begins(self, seen: Seen) -> None:
@@ -105,11 +106,12 @@ class BreakGlass(Query):
         return False
 
     def _done(self, seen: Seen, owed: Owed | None) -> None:
-        by, whose = users_of(seen.fields, "by_uid", "by_login_uid"), users_of(seen.fields, "uid", "login_uid")
+        by, whose = person_of(seen.fields, "by_"), person_of(seen.fields)
+        another = by is not None and whose is not None and not by.is_also(whose)
         if owed is None and not self.tasks.knows_all:
-            self.judge(bool(by and whose) and not by & whose, seen.seq)
+            self.judge(another, seen.seq)
             return
-        self.judge(owed is not None and bool(by and whose) and whose == owed.users and not by & whose, seen.seq)
+        self.judge(owed is not None and another and whose == owed.by, seen.seq)
 
     def finish(self, whole: Whole) -> Mapping[str, Any]:
         for (policy_set, type_name), begun in self._begun.items():
