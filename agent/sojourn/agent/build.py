@@ -199,7 +199,7 @@ class Rooms:
         self.attestation = Attestation(await load_attestors(config.workload_attestors, pool, clock), clock)
         self.subordinates = Subordinates()
         await self.subordinates.start()
-        reader.owner = self.subordinates.owner
+        reader.owner = self.audit.user_of = self.subordinates.owner
         self.signing = signing = signing_of(
             config, self._database, self.journal, self.audit, clock, alarms, pool, self._seal
         )

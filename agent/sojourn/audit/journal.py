@@ -6,14 +6,15 @@ anywhere shows. Records never hold tokens, keys or selectors.
 
 import asyncio
 import hashlib
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
+from sojourn.audit.waiting import Waiting, Whose, in_order
 from sojourn.errors import SojournError
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.jose.canonical_json import canonical
@@ -25,6 +26,9 @@ from sojourn.runtime.hooks import Hooks
 
 log = structlog.get_logger()
 FIRST = "0" * 64
+LOST_NAMED = 20  # of whom it is said one by one that records of theirs are lost
+_BY: Final = ("by_uid", "uid", "spiffe_id", "address")
+_OWN: Final[Whose] = ("", "")
 DENIALS_PER_SECOND = 20  # over that they are counted, and the count is recorded: refusals cost the refused nothing
 
 
@@ -73,13 +77,12 @@ class Audit:
 
     def __init__(self, store: AuditStore, clock: Clock, *, waiting_max: int = WRITES_WAITING) -> None:
         """`waiting_max`: how many records may wait for a disk that takes nothing."""
+        self.user_of: Callable[[int], int] = lambda uid: uid  # the user who may become a uid
         self._store = store
-        self._waiting_max = waiting_max
         self._clock = clock
         self.lost = 0  # records so far, of those that waited
-        self._lost_told = 0  # of those, in the journal
         self._logged = Rate(1, clock.boot)  # that some are lost: the log is not to fill another disk
-        self._waiting: deque[Event] = deque()
+        self._waiting: Waiting[Event] = Waiting(waiting_max)
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._denials: dict[int | str, int] = {}  # who -> denials in this second
@@ -89,17 +92,22 @@ class Audit:
 
     def note(self, event: str, **fields: Any) -> None:
         """Record something that need not wait for the disk. What the disk does not take stays here for a while."""
-        if len(self._waiting) >= self._waiting_max:
-            self._waiting.popleft()
-            self.lost += 1
-            if self._logged.allow("lost"):
-                log.error(
-                    "audit_record_lost",
-                    reason="the journal cannot be written and too many records wait",
-                    lost=self.lost,
-                )
-        self._waiting.append(self.event(event, fields))
+        if self._waiting.add(self._whose(fields), self.event(event, fields)):
+            self._lose(1)
         self._wake.set()
+
+    def _whose(self, fields: Mapping[str, Any]) -> Whose:
+        """By whom there is a record: the operator, or else the workload or caller; a user is one by all of his uids."""
+        for name in _BY:
+            if (value := fields.get(name)) is not None:
+                return (name, self.user_of(value) if name == "uid" else value)
+        return _OWN
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        if self._logged.allow("lost"):
+            reason = "the journal cannot be written and too many records wait"
+            log.error("audit_record_lost", reason=reason, lost=self.lost)
 
     async def commit(self, event: str, **fields: Any) -> None:
         """Record what was done in no database, and return when that is on disk. Raise NotOnDisk."""
@@ -151,16 +159,26 @@ class Audit:
         """Write what waits, and what another began to write. Raises what the store raises; nothing is lost then."""
         async with self._writing:
             self._note_suppressed()
-            batch, self._waiting = self._waiting, deque()
-            lost, self._lost_told = self.lost - self._lost_told, self.lost
-            told = [self.event("records_lost", {"count": lost})] if lost else []
+            batch, lost = self._waiting.take(), self._waiting.lost
+            self._waiting.lost = Counter()
             try:
-                if batch or told:
-                    await self._store.append((*told, *batch))
+                if batch or lost:
+                    await self._store.append((*self._told(lost), *in_order(batch)))
             except BaseException:
-                self._waiting.extendleft(reversed(batch))
-                self._lost_told -= lost
+                self._waiting.lost += lost
+                if over := self._waiting.put_back(batch):
+                    self._lose(over)
                 raise
+
+    def _told(self, lost: "Counter[Whose]") -> list[Event]:
+        """Records of how many are lost, and whose: of those with most, and of the others together."""
+        named = lost.most_common(LOST_NAMED)
+        others = lost.total() - sum(count for _, count in named)
+        told = [*named, (_OWN, others)] if others else named
+        return [
+            self.event("records_lost", {**({} if whose == _OWN else dict([whose])), "count": count})
+            for whose, count in told
+        ]
 
     async def settle(self) -> int:
         """Write what waits, if the disk takes it now. Return how many records wait on, and are not in the journal."""

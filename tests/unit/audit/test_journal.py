@@ -8,7 +8,7 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn.audit.journal import DENIALS_PER_SECOND, Audit, Event, digest_of
+from sojourn.audit.journal import DENIALS_PER_SECOND, LOST_NAMED, Audit, Event, digest_of
 from sojourn.errors import StoreFailed
 
 DEADLINE_SECONDS = 20
@@ -96,6 +96,57 @@ class TestNote:
         store.failure = None
         await audit.flush()
         assert (["records_lost", "c", "d"], [{"count": 2}]) == (store.names, store.fields("records_lost"))
+
+    async def test_whose_are_lost(self, store, clock):
+        """Of whoever has most waiting the oldest are dropped, and it is said whose: a flood takes no other's."""
+        audit = Audit(store, clock, waiting_max=10)
+        audit.user_of = lambda uid: 14001 if uid >= 165536 else uid
+        audit.note("agent_ready")
+        audit.note("task_ended", by_uid=0, uid=4002)
+        for number in range(4):
+            audit.note("of_other", uid=4002, number=number)
+        for number in range(100):
+            audit.note("of_flood", uid=165536 + number, number=number)
+        await audit.flush()
+        assert [{"count": 96, "uid": 14001}] == store.fields("records_lost")
+        assert [96, 97, 98, 99] == [each["number"] for each in store.fields("of_flood")]
+        assert ["agent_ready", "task_ended", *["of_other"] * 4, *["of_flood"] * 4] == store.names[1:]
+
+    async def test_whose_of_many(self, store, clock):
+        """It is said one by one of those with most, and of the others how many it is in all."""
+        audit = Audit(store, clock, waiting_max=1)
+        for number in range(30):
+            for _ in range(1 + number):
+                audit.note("a", address=f"192.0.2.{number}")
+        await audit.flush()
+        told = store.fields("records_lost")
+        assert LOST_NAMED + 1 == len(told)
+        assert (29, {"address", "count"}, {"count"}) == (told[0]["count"], {*told[0]}, {*told[-1]})
+        assert sum(range(1, 31)) - 1 == sum(each["count"] for each in told)
+
+    async def test_no_more_wait_after_each_failure(self, store, clock):
+        """A write that fails puts its records back among those that have come since, and the room is the same."""
+        audit = Audit(store, clock, waiting_max=3)
+        appended = asyncio.Event()
+
+        async def append(events):
+            appended.set()
+            await asyncio.sleep(0)
+            raise StoreFailed("no")
+
+        store.append = append
+        for rounds in range(1, 5):
+            audit.note("of_other", uid=1)
+            for _ in range(3):
+                audit.note("of_flood", uid=2)
+            flushing = asyncio.create_task(audit.flush())
+            await appended.wait()
+            appended.clear()
+            for _ in range(3):
+                audit.note("meanwhile", uid=2)
+            with pytest.raises(StoreFailed):
+                await flushing
+            assert (3, 7 * rounds - 3) == (audit.waiting, audit.lost)
 
     async def test_many_lost_ones_do_not_fill_the_log(self, store, clock, capsys):
         """However many records are lost, the log has a line a second, with their number."""
