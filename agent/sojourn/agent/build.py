@@ -287,7 +287,8 @@ class Rooms:
         blocks = BlockTable(self._database, self.journal)
         engine.blocks.replace(blocks.load())
         engine.check_recordable = self.pruning.room.check
-        self.kill_switch = KillSwitch(engine, blocks, self.audit, self.clock)
+        self.kill_switch = KillSwitch(engine, blocks, self.audit, self.clock, alarms)
+        self._stack.push_async_callback(self.kill_switch.close)
         self.recovery = Recovery(engine, self.ending, self.registry, holders, table, audit, alarms, self._people_urls)
         await self.recovery.run()
         self.redeciding = Reevaluation(engine, self.changing, self.facts, alarms)

@@ -31,7 +31,7 @@ EVENTS: Final = {
     "sink_begun": "A sink of the journal is new; it gets the records behind `after_seq`.",
     "sink_gap": "Records were pruned that a sink of the journal has not had; it was told which.",
     "sink_refused": "A sink of the journal refused records of these, and will not have them; all others go on.",
-    "records_lost": "Records that waited for the disk were dropped, since too many waited: of whom it names, who had most.",
+    "records_lost": "Too many records waited for the disk: some were dropped, of whom it names, who had most.",
     "root_lost": "The agent started with a database of an earlier run and without its root.",
     # Calls.
     "call_denied": "A gRPC call was refused.",

@@ -69,6 +69,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "backup_not_recorded": "That a backup was made is not in the journal yet; it is tried again.",
     "break_glass": "Somebody broke the glass: a task began that must be reviewed.",
     "break_glass_wanted": "A break-glass task waits for somebody to agree.",
+    "blocks_not_written": "What was switched off is so, and not on disk yet.",
     "call_failed": "A gRPC call failed by a fault of the agent's; the caller was told the reference.",
     "call_refused": "A gRPC call was answered no, with its code.",
     "call_without_caller_failed": "An operator's call that went on after its caller had gone failed.",
@@ -293,6 +294,7 @@ ALERTS: Final = frozenset(
         *("node_not_kept", "node_not_renewed", "node_not_synced"),
         *("people_keys_unusable", "policy_last_good", "policy_none", "policy_refused"),
         *(
+            "blocks_not_written",
             "revocations_not_written",
             "root_lost",
             "witness_conflict",

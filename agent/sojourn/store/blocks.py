@@ -35,14 +35,14 @@ class BlockTable:
 
         return self._database.read_now("task blocks", work)
 
-    async def save(self, values: Sequence[Block], event: Event) -> None:
+    async def save(self, values: Sequence[Block], events: Sequence[Event]) -> None:
         own = [_document(each) for each in values if not each.source]
         told = [{**_document(each), "source": each.source} for each in values if each.source]
 
         def work(connection: Connection) -> None:
             settings.put(connection, TASK_BLOCKS, json.dumps(own))
             settings.put(connection, _BY_SIGNALS, json.dumps(told))
-            self._audit.append_in(connection, [event])
+            self._audit.append_in(connection, events)
 
         await self._database.write(work)
 

@@ -1,7 +1,8 @@
 """The kill switch: a task type, a workload or a person is switched off. None of its tasks lives, and none begins.
 
 Operators do it, and for people their issuer by signed events; what one has switched off no event of another switches
-on. Switching off is in force before it is on disk: what stops need not wait. Switching on is on disk first.
+on. Switching off is in force before it is on disk, and is written behind it where the disk takes nothing: what stops
+need not wait. Switching on is on disk first.
 """
 
 import asyncio
@@ -9,39 +10,48 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import structlog
+
 from sojourn.audit.journal import Audit, Event
-from sojourn.errors import AlreadyExists, LimitExceeded, NotFound
+from sojourn.errors import AlreadyExists, LimitExceeded, NotFound, SojournError
+from sojourn.errors.oauth import NotOnDisk
 from sojourn.limits import AUDITED_TEXT, PEOPLE_BLOCKED_BY_SIGNALS, REDECIDED_AT_ONCE, TASK_BLOCKS
-from sojourn.runtime.clock import Clock
+from sojourn.runtime.background import Background
+from sojourn.runtime.clock import Alarm, Alarms, Clock
 from sojourn.tasks.blocks import PERSON, TYPE, Block
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
 from sojourn.tasktoken.end_reasons import BLOCKED, explanation_of
 
+log = structlog.get_logger()
+RETRY_SECONDS = 1.0  # after which what the disk did not take is written again
+
 
 class BlockStore(Protocol):
     """Where blocks are kept."""
 
-    async def save(self, values: Sequence[Block], event: Event) -> None:
-        """Keep these in the place of those before, with the audit's record of the change. Raise what the store does."""
+    async def save(self, values: Sequence[Block], events: Sequence[Event]) -> None:
+        """Keep these in the place of those before, with the records of the changes. Raise what the store does."""
 
 
 class KillSwitch:
     """Changes the engine's blocks, one change at a time."""
 
-    def __init__(self, engine: TaskEngine, store: BlockStore, audit: Audit, clock: Clock) -> None:
+    def __init__(self, engine: TaskEngine, store: BlockStore, audit: Audit, clock: Clock, alarms: Alarms) -> None:
         self._engine = engine
         self._store = store
         self._audit = audit
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._unwritten = False  # something is off, and the disk does not say so yet
+        self._alarms = alarms
+        self._unwritten: dict[tuple[str, str, str], Event] = {}  # what is off, and the disk does not say so yet
+        self._again: Alarm | None = None
+        self._background = Background("blocks_not_written")
 
     async def switch_off(self, kind: str, name: str, reason: str, by: Mapping[str, Any]) -> Sequence[Task]:
         """End the live tasks of a type or workload, and have none begin. Return those that were live.
 
-        Raise UnknownTaskType, AlreadyExists, LimitExceeded; or what the store raises: it is off then, and may be
-        switched off again to have it written.
+        Raise UnknownTaskType, AlreadyExists, LimitExceeded; or NotOnDisk: it is off then.
         """
         if kind == TYPE and not self._engine.no_types:  # without types, what is to be off may have lost its file
             self._engine.type_named(name)
@@ -81,23 +91,59 @@ class KillSwitch:
     def _now(self) -> int:
         return int(self._clock.now().timestamp())
 
+    async def close(self) -> None:
+        """The agent stops: write what is not on disk, if that can be."""
+        if self._unwritten:
+            await self._quietly()
+        await self._background.quiet()
+
     async def _off(self, made: Block, explanation: str, by: Mapping[str, Any]) -> Sequence[Task]:
+        return await asyncio.shield(self._background.run(self._switched_off(made, explanation, by)))
+
+    async def _switched_off(self, made: Block, explanation: str, by: Mapping[str, Any]) -> Sequence[Task]:
         async with self._lock:
             known = self._engine.blocks.all()
             before = next((block for block in known if block.key == made.key), None)
-            if before is not None and not self._unwritten and not _is_news(made, before):
-                raise AlreadyExists(f"{made.name!r} is switched off already")
+            if before is not None and not _is_news(made, before):
+                if made.key not in self._unwritten:
+                    raise AlreadyExists(f"{made.name!r} is switched off already")
+                await self._write()
+                return ()
             if before is None:
                 _check_room(made, known)
             elif before.source:  # events may come in another order than they happened
                 made = replace(made, since=max(made.since, before.since))
             self._engine.blocks.replace([*(each for each in known if each.key != made.key), made])
-            self._unwritten = True
             ended = await self._stop(made, explanation)
             fields = {made.kind: made.name, "reason": made.reason, "ended": len(ended), **by}
-            await self._store.save(self._engine.blocks.all(), self._audit.event("tasks_blocked", fields))
-            self._unwritten = False
+            self._unwritten[made.key] = self._audit.event("tasks_blocked", fields)
+            await self._write()
         return ended
+
+    async def _write(self) -> None:
+        """Have on disk what is off. Raise NotOnDisk, and try again behind it."""
+        try:
+            await self._store.save(self._engine.blocks.all(), [*self._unwritten.values()])
+        except BaseException as error:
+            if self._again is None:
+                self._again = self._alarms.after(RETRY_SECONDS, lambda: self._background.run(self._quietly()))
+            if not isinstance(error, SojournError):
+                raise
+            raise NotOnDisk(
+                f"it is switched off, and that is not on disk yet: {error.public}; it is tried again until the agent"
+                " stops",
+                detail=error.detail,
+            ) from error
+        self._unwritten.clear()
+
+    async def _quietly(self) -> None:
+        self._again = None
+        async with self._lock:
+            try:
+                if self._unwritten:
+                    await self._write()
+            except NotOnDisk as error:
+                log.error("blocks_not_written", reason=error.public, detail=error.detail, waiting=len(self._unwritten))
 
     async def _on(self, which: Callable[[Block], bool], fields: Mapping[str, Any]) -> bool:
         async with self._lock:
@@ -105,9 +151,10 @@ class KillSwitch:
             left = [block for block in known if not which(block)]
             if left == known:
                 return False
-            await self._store.save(left, self._audit.event("tasks_unblocked", dict(fields)))
+            event = self._audit.event("tasks_unblocked", dict(fields))
+            await self._store.save(left, [*self._unwritten.values(), event])
             self._engine.blocks.replace(left)
-            self._unwritten = False
+            self._unwritten.clear()
         return True
 
     async def _stop(self, block: Block, explanation: str) -> Sequence[Task]:

@@ -54,7 +54,7 @@ class NoRefusals:
 class Blocks:
     """The list of what is switched off, on a disk that always takes it."""
 
-    async def save(self, _blocks, _event):
+    async def save(self, _blocks, _events):
         return None
 
 
@@ -74,7 +74,7 @@ def api(room):
     return TaskAdminApi(
         room.engine,
         TaskChanges(room.engine),
-        KillSwitch(room.engine, Blocks(), room.audit, room.clock),
+        KillSwitch(room.engine, Blocks(), room.audit, room.clock, room.alarms),
         TaskMessages(NO_OUTLETS),
         room.audit,
         NoRefusals(),

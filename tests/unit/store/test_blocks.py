@@ -12,7 +12,7 @@ from sojourn.tasks.blocks import Block
 
 OPERATORS = [Block("type", "pay", "incident", 5), Block("person", "psn_a", "under review", 6)]
 TOLD = [Block("person", "psn_a", "account-disabled", 7, "https://idp.example.net")]
-SAID = Event(1, "tasks_blocked", "{}")
+SAID = [Event(1, "tasks_blocked", "{}")]
 
 
 async def test_over_a_restart(tmp_path):

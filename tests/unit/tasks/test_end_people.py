@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from fakes.blocks import KeptBlocks
 from fakes.ended_sessions import KEY, FakeEndedStore
 from fakes.families import FamilyRoom, handed_on
 from fakes.next_run import NextRun
@@ -28,24 +29,14 @@ TYPES = {
 }
 
 
-class FakeBlockStore:
-    def __init__(self):
-        self.kept, self.failure = [], None
-
-    async def save(self, values, event):
-        if self.failure:
-            raise self.failure
-        self.kept = list(values)
-
-
 @pytest.fixture
 async def room(clock, stack):
     made = await stack.enter_async_context(FamilyRoom(clock, types=TypeSet(TYPES)).running())
     made.ended_store = FakeEndedStore()
     made.sessions = made.engine.standing.sessions = EndedSessions(KEY, made.ended_store, clock, made.alarms)
     made.ending_people = EndPeople(made.engine, made.sessions, {"corp": issuer_rules()})
-    made.block_store = FakeBlockStore()
-    made.switch = KillSwitch(made.engine, made.block_store, made.audit, clock)
+    made.block_store = KeptBlocks()
+    made.switch = KillSwitch(made.engine, made.block_store, made.audit, clock, made.alarms)
     return made
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from fakes.blocks import KeptBlocks
 from fakes.ended_sessions import KEY, FakeEndedStore
 from fakes.families import FamilyRoom, handed_on
 from fakes.people import table
@@ -29,23 +30,13 @@ BY = {"by_uid": 1, "signal": "d1"}
 TYPES = {"shared": for_people("shared", several="true"), "triage": handed_on(person='{need = "optional"}')}
 
 
-class KeptBlocks:
-    def __init__(self):
-        self.kept, self.failure, self.writes = [], None, 0
-
-    async def save(self, values, event):
-        if self.failure:
-            raise self.failure
-        self.kept, self.writes = list(values), self.writes + 1
-
-
 @pytest.fixture
 async def room(clock, stack):
     made = await stack.enter_async_context(FamilyRoom(clock, types=TypeSet(TYPES)).running())
     made.ended_store = FakeEndedStore()
     made.sessions = made.engine.standing.sessions = EndedSessions(KEY, made.ended_store, clock, made.alarms)
     made.blocks = KeptBlocks()
-    made.switch = KillSwitch(made.engine, made.blocks, made.audit, clock)
+    made.switch = KillSwitch(made.engine, made.blocks, made.audit, clock, made.alarms)
     rules = replace(IssuerRules.of("corp", table()), url=CORP)
     made.ending_people = EndPeople(made.engine, made.sessions, {"corp": rules})
     made.signals = PeopleSignals(made.ending_people, made.switch)

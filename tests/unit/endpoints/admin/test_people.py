@@ -23,7 +23,7 @@ NOBODY_CAN_HAVE = ["psn_typo", "alice", "corp/", "corp/alice\n", "corp/spiffe://
 
 
 class Blocks:
-    async def save(self, _blocks, _event):
+    async def save(self, _blocks, _events):
         return None
 
 
@@ -35,7 +35,7 @@ async def room(clock, stack):
     names = PeopleNames(made.engine.pseudonyms, {"corp": CORP})
     refusals = SimpleNamespace(of=lambda _id: SimpleNamespace(count=0, last=()))
     message = TaskMessages(SimpleNamespace(described=lambda _task: ()))
-    switch = KillSwitch(made.engine, Blocks(), made.audit, clock)
+    switch = KillSwitch(made.engine, Blocks(), made.audit, clock, made.alarms)
     made.tasks_api = TaskAdminApi(made.engine, made.changing, switch, message, made.audit, refusals, names)
     made.people_api = PeopleApi(made.engine, EndPeople(made.engine, sessions, {"corp": issuer_rules()}), names)
     made.alice = made.engine.pseudonyms.named(CORP, "alice")
