@@ -343,7 +343,8 @@ class Rooms:
             return
         self._stack.push_async_callback(courier.close)
         node = {"trust_domain": self._config.trust_domain, "id": str(self.signing.node_id)}
-        self.notices = Notices(NoticeTable(self._database), courier, node, self.audit, self.clock, self.alarms)
+        table, user_of = NoticeTable(self._database), self.subordinates.owner
+        self.notices = Notices(table, courier, node, self.audit, self.clock, self.alarms, user_of=user_of)
         self.notices.follow(self.engine.waiting.on_shown, self.engine.waiting.on_over)
 
     async def _build_services(self) -> None:

@@ -2,6 +2,7 @@
 
 What is to be told is on disk before it is told first, so that a request of which somebody heard is told of as over
 whatever becomes of the agent: a request ends with the agent that it was made of. Nothing here holds a request up.
+Users and callers have their turns: whoever asks for much delays his own.
 """
 
 import asyncio
@@ -90,8 +91,12 @@ class Notices:
         clock: Clock,
         alarms: Alarms,
         chance: Callable[[], float] = random.random,
+        *,
+        user_of: Callable[[int], int] = lambda uid: uid,
     ) -> None:
-        """`node`: which agent this is, for who is told. `chance`: a number from 0 to 1, by which pauses differ."""
+        """`node`: which agent this is, for who is told. `chance`: a number from 0 to 1, by which pauses differ.
+        `user_of`: the user who may become a uid.
+        """
         self.results: Counter[str] = Counter()
         self._store = store
         self._courier = courier
@@ -100,11 +105,13 @@ class Notices:
         self._clock = clock
         self._alarms = alarms
         self._chance = chance
+        self._user_of = user_of
         self._logged = Rate(NOTICE_FAILURES_LOGGED_PER_SECOND, clock.boot)
         self._notices: dict[str, _Notice] = {}
         self._todo: dict[str, _Notice] = {}
         self._alarm: Alarm | None = None
-        self._running = 0
+        self._running = self._turn = 0
+        self._turns: dict[int | str | None, int] = {}  # when each who asks had his last one
         self._wake = asyncio.Event()
 
     def follow(self, on_shown: Hooks[[Task]], on_over: Hooks[[Task]]) -> None:
@@ -130,7 +137,8 @@ class Notices:
         with _beside():
             assert task.approval is not None
             message = messages.wanted(task, self._node, self._clock.now())
-            self._add(_Notice(task.approval.request.id, task.owner, message, _TELL))
+            owner = self._user_of(task.owner) if isinstance(task.owner, int) else task.owner
+            self._add(_Notice(task.approval.request.id, owner, message, _TELL))
 
     def _over(self, task: Task) -> None:
         with _beside():
@@ -186,13 +194,12 @@ class Notices:
             while True:
                 self._wake.clear()
                 for notice in self._next():
-                    notice.busy = True
-                    self._running += 1
+                    self._begins(notice)
                     group.create_task(self._serve(notice))
                 await self._wake.wait()
 
     def _next(self) -> list[_Notice]:
-        """Those whose turn it is, the oldest first; an alarm wakes for the next one."""
+        """Those whose turn it is; an alarm wakes for the next one."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -201,7 +208,27 @@ class Notices:
         due = [each for each in idle if each.due <= now]
         if len(due) < len(idle):
             self._alarm = self._alarms.at(min(each.due for each in idle if each.due > now), self._wake.set)
-        return due[: NOTICES_AT_ONCE - self._running]
+        return self._in_turns(due)[: NOTICES_AT_ONCE - self._running]
+
+    def _in_turns(self, due: "list[_Notice]") -> "list[_Notice]":
+        """First one of each who asks, with none under way, whoever had his turn longest ago first; then the second of
+        each.
+        """
+        ahead = Counter(each.owner for each in self._todo.values() if each.busy)
+        placed = []
+        for each in due:
+            placed.append((ahead[each.owner], self._turns.get(each.owner, 0), each))
+            ahead[each.owner] += 1
+        return [each for *_, each in sorted(placed, key=lambda place: place[:2])]
+
+    def _begins(self, notice: _Notice) -> None:
+        notice.busy = True
+        self._running += 1
+        self._turn += 1
+        self._turns[notice.owner] = self._turn
+        if len(self._turns) > NOTICES:  # nobody else waits for a turn
+            waiting = {each.owner for each in self._todo.values()}
+            self._turns = {who: turn for who, turn in self._turns.items() if who in waiting}
 
     async def _serve(self, notice: _Notice) -> None:
         """Do one thing for a notice; what has changed meanwhile is done in its next turn."""

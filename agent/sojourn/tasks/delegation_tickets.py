@@ -5,6 +5,7 @@ A restart of the agent voids them all.
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sojourn.errors import LimitExceeded
@@ -30,6 +31,7 @@ class Ticket:
     whole: bool  # whether it was to be all that the parent has
     max_seconds: float  # of the task that it begins; 0: as long as its type and its parent
     deadline: float  # boot clock, seconds
+    user: int  # whose task's it is
     alarm: Alarm | None = field(default=None)
 
     @property
@@ -45,12 +47,14 @@ def digest_of(unverified_ticket: str) -> str:
 class Tickets:
     """All outstanding tickets: DELEGATION_TICKETS at most, and of one user's tasks half of what others leave."""
 
-    def __init__(self, clock: Clock, alarms: Alarms) -> None:
+    def __init__(self, clock: Clock, alarms: Alarms, user_of: Callable[[int], int] = lambda uid: uid) -> None:
+        """`user_of`: the user who may become a uid."""
+        self._user_of = user_of
         self._clock = clock
         self._alarms = alarms
         self._tickets: dict[str, Ticket] = {}
         self._of_task: dict[str, dict[str, Ticket]] = {}
-        self._per_uid = Usage[int]()
+        self._per_user = Usage[int]()
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -66,14 +70,15 @@ class Tickets:
         whole: bool = False,
     ) -> tuple[str, Ticket]:
         """Make a ticket that is good for `seconds`; return its text, which nothing keeps, and it. Or LimitExceeded."""
-        uid = parent.uid
-        if not may_take(self._per_uid[uid], len(self._tickets), DELEGATION_TICKETS):
+        user = self._user_of(parent.uid)
+        if not may_take(self._per_user[user], len(self._tickets), DELEGATION_TICKETS):
             raise LimitExceeded("too many delegation tickets are outstanding")
         text = "dlg_" + secrets.token_urlsafe(32)
-        ticket = Ticket(digest_of(text), parent, to, authority, whole, max_seconds, self._clock.boot() + seconds)
+        deadline = self._clock.boot() + seconds
+        ticket = Ticket(digest_of(text), parent, to, authority, whole, max_seconds, deadline, user)
         self._tickets[ticket.digest] = ticket
         self._of_task.setdefault(parent.id, {})[ticket.digest] = ticket
-        self._per_uid.add(uid)
+        self._per_user.add(user)
         parent.count_child()
         ticket.alarm = self._alarms.at(ticket.deadline, self.drop, ticket)
         return text, ticket
@@ -96,7 +101,7 @@ class Tickets:
         del of_task[ticket.digest]
         if not of_task:
             del self._of_task[ticket.parent.id]
-        self._per_uid.remove(ticket.parent.uid)
+        self._per_user.remove(ticket.user)
         if ticket.alarm is not None:
             ticket.alarm.cancel()
         return True

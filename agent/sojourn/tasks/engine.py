@@ -96,8 +96,8 @@ class TaskEngine:
         self.announcements.subscribe(Place.VALIDATORS, self.feed.publish)
         self.tasks = LiveTasks(holders.owner)
         self.family = Family(self.tasks)
-        self.tickets = Tickets(clock, alarms)
-        self.waiting = Waiting()
+        self.tickets = Tickets(clock, alarms, holders.owner)
+        self.waiting = Waiting(holders.owner)
         self.types = TypeSet(types)
         self.no_types = ""  # why there are none, where those that there should be cannot be used
         self.shadow: Shadow | None = None  # a candidate set that is asked beside

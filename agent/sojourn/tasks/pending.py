@@ -1,6 +1,7 @@
 """Tasks that wait for approval, by the ID of their request."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -19,17 +20,20 @@ class Waiter:
     task: Task
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
+    user: int = -1  # whose request it is
     shown: bool = False  # the request is on disk: it may be decided
 
 
 class Waiting:
     """All of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, user_of: Callable[[int], int] = lambda uid: uid) -> None:
+        """`user_of`: the user who may become a uid."""
+        self._user_of = user_of
         self.on_shown = Hooks[[Task]]()  # its request may be decided from now on
         self.on_over = Hooks[[Task]]()  # a task whose request was shown waits no more: it has begun, or is over
         self._waiters: dict[str, Waiter] = {}
-        self._per_uid = Usage[int]()
+        self._per_user = Usage[int]()
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -44,15 +48,16 @@ class Waiting:
 
     def check_room(self, uid: int) -> None:
         """Raise LimitExceeded if no further request of this user may wait."""
-        own = self._per_uid[uid]
+        own = self._per_user[self._user_of(uid)]
         if own >= APPROVALS_WAITING_PER_UID or not may_take(own, len(self._waiters), APPROVALS_WAITING):
             raise LimitExceeded("too many tasks wait for approval")
 
     def add(self, task: Task) -> None:
         """Take a task that is pending; any other changes nothing."""
         if task.state == PENDING and task.approval is not None:
-            self._waiters[task.approval.request.id] = Waiter(task)
-            self._per_uid.add(task.uid)
+            waiter = self._waiters[task.approval.request.id] = Waiter(task)
+            waiter.user = self._user_of(task.uid)
+            self._per_user.add(waiter.user)
 
     def show(self, task: Task) -> None:
         """Its request may be decided from now on."""
@@ -65,7 +70,7 @@ class Waiting:
         waiter = None if task.approval is None else self._waiters.pop(task.approval.request.id, None)
         if waiter is not None:
             waiter.settled.set()
-            self._per_uid.remove(task.uid)
+            self._per_user.remove(waiter.user)
             if waiter.shown:
                 self.on_over.tell(task)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from fakes.approvals import TYPES, approve, deny
@@ -216,6 +217,33 @@ class TestDelivery:
         told.courier.failure = None
         other = await room.begin("asked")
         await told.until(lambda: told.courier.events(other))
+
+
+class TestTurns:
+    async def test_of_each_who_asks(self, room, told, monkeypatch):
+        """However many requests of a user wait to be told, those of another are told in between, the oldest first."""
+        monkeypatch.setattr("sojourn.notices.outbox.NOTICES_AT_ONCE", 1)
+        told.courier.gate = asyncio.Event()
+        flood = [await room.begin("asked") for _ in range(5)]
+        await told.until(lambda: told.courier.running)
+        other = replace(room.peer, uid=4002, owner=4002)
+        late = [await room.begin("asked", peer=other) for _ in range(2)]
+        told.courier.gate.set()
+        await told.until(lambda: len(told.courier.told) == 7)
+        order = [each["approval"]["task"] for each in told.courier.told]
+        assert [each.id for each in (flood[0], late[0], flood[1], late[1], *flood[2:])] == order
+
+    async def test_of_one_user_of_many_uids(self, room, told, monkeypatch):
+        """A user with subordinate uids has one turn with all of them."""
+        monkeypatch.setattr("sojourn.notices.outbox.NOTICES_AT_ONCE", 1)
+        told.notices._user_of = lambda uid: 14001 if uid >= 165536 else uid
+        told.courier.gate = asyncio.Event()
+        uids = [165536, 165537, 165538, 4002]  # the first is under way, and the others wait then
+        asked = [await room.begin("asked", peer=replace(room.peer, uid=uid, owner=uid)) for uid in uids]
+        told.courier.gate.set()
+        await told.until(lambda: len(told.courier.told) == 4)
+        order = [each["approval"]["task"] for each in told.courier.told]
+        assert [asked[each].id for each in (0, 3, 1, 2)] == order
 
 
 class TestBounds:

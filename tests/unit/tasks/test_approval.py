@@ -1,6 +1,7 @@
 """approval.py: tasks that wait until someone agrees, and what nobody but a person may do for them."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from fakes.approvals import BOB, DENIED, TYPES, approve, deny, person, request_of
@@ -147,11 +148,15 @@ class TestPending:
         assert (0, []) == (len(room.holders), room.engine.tasks.all())
 
     async def test_not_everyone_can_bury_approvers(self, room):
-        """A user has so many requests waiting, and no more."""
-        for _ in range(APPROVALS_WAITING_PER_UID):
-            await room.begin("asked")
+        """A user has so many requests waiting, by all of his uids together, and no more."""
+        room.engine.waiting._user_of = lambda uid: 14001 if uid >= 165536 else uid
+        peers = [replace(room.peer, uid=165536 + number) for number in range(APPROVALS_WAITING_PER_UID + 1)]
+        *first, last = peers
+        waiting = [await room.begin("asked", peer=peer) for peer in first]
         with pytest.raises(LimitExceeded, match="approval"):
-            await room.begin("asked")
+            await room.begin("asked", peer=last)
+        await room.engine.complete(waiting[0], failed=False)
+        await room.begin("asked", peer=last)
 
     async def test_nobody_decides_what_is_not_on_disk(self, room):
         """A request is found once it is journaled, and not at all if that fails."""
