@@ -21,13 +21,14 @@ def install(agent: AgentProcess, name: str, module: Path, plugin: str) -> None:
 def hosts(agent: AgentProcess) -> list[int]:
     """The processes of the agent's attestors."""
     found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            fields = status.read_text().rpartition(")")[2].split()
+            fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+            attestor = b"plugin_host" in (folder / "cmdline").read_bytes()  # a zombie has no command line
         except OSError:
             continue
-        if fields[1] == str(agent.pid) and fields[0] != "Z":
-            found.append(int(status.parent.name))
+        if fields[1] == b"%d" % agent.pid and attestor:
+            found.append(int(folder.name))
     return found
 
 
