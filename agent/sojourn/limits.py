@@ -460,12 +460,14 @@ IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 100_000  # of one user or SPIFFE ID half of what others leave (shares.py): two do not take all there is.
 # Each is about half a KiB, and a bare exchange's lives as long as its token: 1,666 a second for 60 s.
 LIVE_TASKS_PER_UID = 50_000  # 833 a second, if tokens live for 60 s
+LIVE_TASKS_PARAM_BYTES = 256 * 1024 * 1024  # in memory, of all: of one user half of what others leave
 TASKS_ENDED_AT_ONCE = 25  # at about 0.1 ms each, before others are answered
 REMOTE_TASKS_PER_ID = 25_000  # of one SPIFFE ID on other machines, which all replicas of a workload share
 SVIDS_PER_TASK = 1_000  # that its tokens were given for and that have not ended: it ends if one is revoked
 TASK_BLOCKS = 1_000  # kill switches that are off
 PEOPLE_BLOCKED_BY_SIGNALS = 2_000  # beside those, by signed events: the list is written whole each time, in 400 KB
 ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead
+ENDED_TASKS_PARAM_BYTES = 32 * 1024 * 1024  # of these together
 REATTACH_SECONDS = 10.0  # after a start of the agent: for holders to come back to their tasks
 REATTACH_TRIED_SECONDS = 20.0  # by a holder whose agent has gone: it must stop and start before it can be found
 PERSON_EXPIRES_TOLD_SECONDS = 60  # ahead: a front end has its person logged in again, or refreshed, in this time

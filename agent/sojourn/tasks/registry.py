@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from heapq import nlargest
+from sys import getsizeof
 
 from sojourn.attestation.descent import ProcessKey
 from sojourn.attestation.peer import Peer
 from sojourn.errors import LimitExceeded, NotFound
 from sojourn.identity.entries import Entry
-from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, REMOTE_TASKS_PER_ID
+from sojourn.limits import (
+    ENDED_TASKS_KEPT,
+    ENDED_TASKS_PARAM_BYTES,
+    LIVE_TASKS,
+    LIVE_TASKS_PARAM_BYTES,
+    LIVE_TASKS_PER_UID,
+    REMOTE_TASKS_PER_ID,
+)
 from sojourn.quota.lru import Lru
 from sojourn.quota.shares import may_take
 from sojourn.quota.usage import Usage
@@ -17,15 +25,19 @@ from sojourn.tasks.task import Task
 
 
 class LiveTasks:
-    """Tasks by their ID. Those that ended are kept to say why, ENDED_TASKS_KEPT of them."""
+    """Tasks by their ID. Those that ended are kept to say why: ENDED_TASKS_KEPT, or fewer with long parameters."""
 
     def __init__(self, user: Callable[[int], int] = lambda uid: uid) -> None:
         """`user`: who may become a uid, and so takes its share."""
         self.room = LIVE_TASKS  # of all users together
+        self.param_bytes = LIVE_TASKS_PARAM_BYTES
         self._user = user
         self._live = Lots()
         self._ended: Lru[str, Task] = Lru(ENDED_TASKS_KEPT, by_age=True)
         self._per_owner = Usage[int | str]()
+        self._weights: dict[str, int] = {}  # bytes of parameters of each task that has some
+        self._weight_of = Usage[int | str]()  # those of live ones, by owner
+        self._live_weight = self._ended_weight = 0
         self.people = PeopleIndex()
         self._forgotten: dict[str, Callable[[], object]] = {}
 
@@ -78,10 +90,12 @@ class LiveTasks:
 
     def check_room(self, owner: int | str) -> None:
         """Raise LimitExceeded if no further task of this uid's user, or of this remote SPIFFE ID, may live."""
-        room = _room_of(owner)
-        own = self._per_owner[self._whose(owner)]
+        room, whose = _room_of(owner), self._whose(owner)
+        own = self._per_owner[whose]
         if own >= room or not may_take(own, len(self._live), self.room):
             raise LimitExceeded("too many tasks are live")
+        if not may_take(self._weight_of[whose], self._live_weight, self.param_bytes):
+            raise LimitExceeded("the parameters of the tasks that are live are too long together")
 
     def _whose(self, owner: int | str) -> int | str:
         return self._user(owner) if isinstance(owner, int) else owner
@@ -90,6 +104,10 @@ class LiveTasks:
         owner = self._whose(task.owner)
         self._live.add(task, owner)
         self._per_owner.add(owner)
+        if task.params:
+            weight = self._weights[task.id] = _weight(task)
+            self._weight_of.add(owner, weight)
+            self._live_weight += weight
         self.people.add(task)
 
     def held_anew(self, task: Task) -> None:
@@ -99,15 +117,29 @@ class LiveTasks:
     def remove(self, task: Task, *, keep: bool) -> None:
         """Take a task out of the live ones; with `keep` it is among those that ended."""
         owner = self._live.remove(task.id)
+        weight = self._weights.get(task.id, 0)
         if owner is not None:
             self._per_owner.remove(owner)
+            self._weight_of.remove(owner, weight)
+            self._live_weight -= weight
             self.people.remove(task)
         if keep:
             gone = self._ended.put(task.id, task)
+            self._ended_weight += weight
             if gone is not None:
-                self._tell(gone[0])
+                self._forget(gone[0])
+            while self._ended_weight > ENDED_TASKS_PARAM_BYTES:
+                oldest = next(iter(self._ended))
+                self._ended.drop(oldest)
+                self._forget(oldest)
         else:
+            self._weights.pop(task.id, None)
             self._tell(task.id)
+
+    def _forget(self, task_id: str) -> None:
+        """One that ended is not kept any more."""
+        self._ended_weight -= self._weights.pop(task_id, 0)
+        self._tell(task_id)
 
     def on_forget(self, task: Task, hook: Callable[[], object]) -> None:
         """Call `hook` when the task is no longer known here."""
@@ -120,6 +152,11 @@ class LiveTasks:
         hook = self._forgotten.pop(task_id, None)
         if hook is not None:
             hook()
+
+
+def _weight(task: Task) -> int:
+    """Bytes that the parameters of a task take in memory."""
+    return sum(getsizeof(name) + getsizeof(value) for name, value in task.params.items())
 
 
 def _room_of(owner: int | str) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from fakes.children import child, holder_of
@@ -18,7 +19,7 @@ from fakes.task_room import (
     beginning_of,
     end_all,
 )
-from fakes.task_types import TICKETS, TRIAGE
+from fakes.task_types import TICKETS, TRIAGE, task_type
 from harness.looking import PIDFD, OpenFiles
 from sojourn.audit.journal import Audit
 from sojourn.errors import (
@@ -189,6 +190,41 @@ class TestBegin:
                     await room.begin(peer=replace(room.peer, uid=uid))
             found.append(len(room.engine.tasks) - before)
         assert [8, 4, 2, 1] == found
+
+
+class TestWeight:
+    """What the parameters of tasks take in memory."""
+
+    @pytest.fixture
+    async def room(self, clock):
+        async with Room(
+            clock, TYPES | {"large": task_type("large", params='{text = {type = "string"}}')}
+        ).running() as room:
+            yield room
+
+    async def test_of_each_user(self, room):
+        """Nobody has tasks whose parameters take more than half of what others leave; short ones go on for others."""
+        room.engine.tasks.param_bytes = 64 * 1024
+        large, other = {"text": "x" * 4_000}, replace(room.peer, uid=4002)
+        tasks = [await room.begin("large", params=large) for _ in range(8)]
+        with pytest.raises(LimitExceeded, match="parameters"):
+            await room.begin("large", params=large)
+        await room.begin("large", params=large, peer=other)
+        await room.engine.complete(tasks[0], failed=False)
+        await room.begin("large", params=large)
+
+    async def test_of_those_that_ended(self, room, monkeypatch):
+        """Of tasks that ended those are kept, the last ones, whose parameters have room, and it is told which are not."""
+        monkeypatch.setattr("sojourn.tasks.registry.ENDED_TASKS_PARAM_BYTES", 20_000)
+        forgotten = []
+        for number in range(6):
+            task = await room.begin("large", params={"text": "x" * 4_000})
+            room.engine.tasks.on_forget(task, partial(forgotten.append, number))
+            await room.engine.complete(task, failed=False)
+        assert (4, [0, 1]) == (len(room.engine.tasks.ended()), forgotten)
+        for _ in range(3):
+            await room.engine.complete(await room.begin(), failed=False)
+        assert 7 == len(room.engine.tasks.ended())
 
 
 class TestVersions:
