@@ -246,12 +246,13 @@ class Process:
         """Whether this process is `ancestor` or one of its descendants, as far as the kernel's parent links tell. Raise
         HeldUp if that cannot be told for now.
 
-        An ancestor that has ended has no descendants: the kernel gives them another parent at once.
+        An ancestor that has ended has no descendants: the kernel gives them another parent at once. One that was closed
+        here is known by its key.
         """
         if self.exited:
             return False
         line, _ = line_of(self.key, self._pidfd, ancestor.key)
-        return ancestor.key in line and not ancestor.exited and not self.exited
+        return ancestor.key in line and not self.exited
 
     def ancestors(self, before: tuple[ProcessKey, ...] = ()) -> tuple[tuple[ProcessKey, ...], bool]:
         """What this process descends from, its parent first, and PID 1 not among them. And whether that is all: one may

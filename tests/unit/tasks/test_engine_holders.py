@@ -63,12 +63,14 @@ class TestOfCaller:
 
     @pytest.mark.parametrize("session", [True, False])
     async def test_descendants_only_in_a_session(self, room, session):
-        """A descendant of the holder finds the task only if that is a session."""
+        """A descendant of the holder finds the task only if that is a session, and also when it is over."""
         own = Process.open(os.getpid())  # this test is its children's parent
         task = await room.beginning.begin(
             room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(own, "process", session)
         )
         if session:
+            assert task is room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
+            await room.engine.complete(task, failed=False)
             assert task is room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
         else:
             with pytest.raises(NotFound):
