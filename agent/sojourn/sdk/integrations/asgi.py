@@ -39,8 +39,9 @@ class TaskTokenMiddleware:
     `actions` says which action a request is (see `action_finder`); a request that is none is answered 403. Either
     give a running `verifier`, or `audience` and perhaps `socket`: then the middleware has its own verifier, which
     starts and stops with the application's lifespan. One that is told of no lifespan, as in a mounted application,
-    starts with its first request, and `close` lets go of it. WebSockets and answers in parts end when their task is
-    over.
+    starts with its first request, and `close` lets go of it. WebSockets, and content and answers that come in parts,
+    end when their task is over: reading raises TaskIsOver, an OSError, for which the guard answers 401 if the
+    application does not.
     """
 
     def __init__(
@@ -123,8 +124,11 @@ class TaskTokenMiddleware:
         if not isinstance(verifier, TaskVerifier):
             await self.app(scope, receive, send)
             return
-        serve = serve_socket if scope["type"] == "websocket" else serve_request
-        await serve(verifier, token, receive, send, partial(self.app, scope))
+        serve = partial(self.app, scope)
+        if scope["type"] == "websocket":
+            await serve_socket(verifier, token, receive, send, serve)
+        elif (refusal := await serve_request(verifier, token, receive, send, serve)) is not None:
+            await _answer(refusal, scope, receive, send)
 
     async def _judge(self, scope: Scope, content: "Content") -> TaskToken | GuardAnswer:
         guard = await self._running()

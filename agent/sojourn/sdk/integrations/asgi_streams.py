@@ -1,4 +1,5 @@
-"""What goes on after its token was judged, over ASGI: WebSockets and long answers end when the token's task is over.
+"""What goes on after its token was judged, over ASGI: WebSockets, uploads and long answers end when the token's task is
+over.
 
 To the application that is a client that has gone, which it must be ready for anyway.
 """
@@ -8,7 +9,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Final
 
+from sojourn.sdk.guard.challenges import Refusal
 from sojourn.sdk.guard.verifier import TaskVerifier
+from sojourn.sdk.integrations.task_over import TaskIsOver
 from sojourn.tasktoken.tokens import TaskToken
 
 Message = MutableMapping[str, Any]
@@ -21,10 +24,6 @@ POLICY_VIOLATION: Final = 1008  # RFC 6455, 7.4.1
 _CONTENT: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _CLOSE_SECONDS: Final = 1.0  # for a client that reads nothing
 _REASON_MAX: Final = 120  # bytes that a close frame has room for, nearly (RFC 6455, 5.5)
-
-
-class TaskIsOver(OSError):
-    """As servers raise it of a client that has gone: the task of whoever is answered is over."""
 
 
 async def serve_socket(verifier: TaskVerifier, token: TaskToken, receive: Receive, send: Send, serve: Serve) -> None:
@@ -40,13 +39,23 @@ async def serve_socket(verifier: TaskVerifier, token: TaskToken, receive: Receiv
         await _let_go(over, closing, socket.next)
 
 
-async def serve_request(verifier: TaskVerifier, token: TaskToken, receive: Receive, send: Send, serve: Serve) -> None:
-    """Serve a request. An answer in parts ends once the token's task has."""
+async def serve_request(
+    verifier: TaskVerifier, token: TaskToken, receive: Receive, send: Send, serve: Serve
+) -> Refusal | None:
+    """Serve a request. Content that comes in parts, and an answer in parts, end once the token's task has.
+
+    Return what is to be answered, if the application has not: reading has raised TaskIsOver.
+    """
     request = _Request(verifier, token, receive, send)
     try:
         await serve(request.receive, request.send)
+    except TaskIsOver as over:
+        if request.began:
+            raise
+        return over.refusal()
     finally:
         await _let_go(request.over, request.next)
+    return None
 
 
 class _Socket:
@@ -85,24 +94,33 @@ class _Request:
         self._token = token
         self._receive = receive
         self._send = send
-        self._content_ended = False
-        self._answering = False
+        self._content_began = self._content_ended = False
+        self.began = self._answering = False
         self.next: asyncio.Future[Message] | None = None
         self.over: asyncio.Future[str] | None = None
 
     async def receive(self) -> Message:
         if not self._content_ended:
-            message = await self._receive()
+            message = await self._part() if self._content_began else await self._receive()
+            self._content_began = True
+            if why := self._verifier.over(self._token):
+                raise TaskIsOver(why)
             self._content_ended = message["type"] != "http.request" or not message.get("more_body", False)
             return message
-        # The application waits for its client to go, as while it answers in parts.
+        try:  # the application waits for its client to go, as while it answers in parts
+            return await self._part()
+        except TaskIsOver:
+            return {"type": "http.disconnect"}
+
+    async def _part(self) -> Message:
+        """What comes next. Raise TaskIsOver once the task is, though nothing comes."""
         if self.over is None:
             self.over = asyncio.ensure_future(self._verifier.wait_over(self._token))
         if self.next is None:
             self.next = asyncio.ensure_future(self._receive())
         await _first(self.next, self.over)
         if self.over.done():
-            return {"type": "http.disconnect"}
+            raise TaskIsOver(self.over.result())
         message, self.next = self.next.result(), None
         return message
 
@@ -111,6 +129,7 @@ class _Request:
             if self._answering and (why := self._verifier.over(self._token)):
                 raise TaskIsOver(why)
             self._answering = True
+        self.began = True
         await self._send(message)
 
 

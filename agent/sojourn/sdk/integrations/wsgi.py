@@ -4,20 +4,19 @@ import io
 import ssl
 from collections.abc import Iterable
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
-from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
+from sojourn.sdk.guard.challenges import Refusal
 from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.sdk.guard.lazy import UNREADY, Verdict
 from sojourn.sdk.guard.person_check import REFUSED, Taking
 from sojourn.sdk.guard.public_routes import PublicRoutes
 from sojourn.sdk.guard.routes import Actions
 from sojourn.sdk.guard.sync import SyncGuard
-from sojourn.sdk.integrations.wsgi_streams import App, Environ, StartResponse, answer_for, answer_while_live
+from sojourn.sdk.integrations.wsgi_streams import App, Environ, StartResponse, answer_for, answer_while_live, refuse
 from sojourn.tasktoken.tokens import TaskToken
 
 ENVIRON_KEY: Final = "sojourn.task"
@@ -74,7 +73,7 @@ class TaskTokenWsgi:
         if verdict is None:
             return answer_for(None, self.app, environ, start_response)
         if not isinstance(verdict, TaskToken):
-            return _answer(verdict, start_response)
+            return refuse(verdict, start_response)
         environ[ENVIRON_KEY] = verdict
         alive = partial(answer_while_live, self.app, over=partial(self._guard.over, verdict))
         return answer_for(verdict, alive, environ, start_response)
@@ -168,10 +167,3 @@ def _read_all(stream: Any) -> bytes:
 
 def _too_large() -> TooLarge:
     return TooLarge(f"content of a request that is compared has at most {GUARDED_CONTENT_MAX_BYTES} bytes")
-
-
-def _answer(answer: GuardAnswer, start_response: StartResponse) -> Iterable[bytes]:
-    body = answer.body()
-    status = HTTPStatus(answer.status)
-    start_response(f"{status.value} {status.phrase}", [*answer.headers(), ("content-length", str(len(body)))])
-    return [body]

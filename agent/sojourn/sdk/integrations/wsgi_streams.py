@@ -1,11 +1,14 @@
-"""What goes on after its token was judged, over WSGI: an answer in parts is its caller's, and ends with their task."""
+"""What goes on after its token was judged, over WSGI: uploads, and answers in parts, end with their caller's task."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeVar
 
+from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.serving_token import serving
+from sojourn.sdk.integrations.task_over import TaskIsOver
 from sojourn.sdk.task.acting import expected, go_on_for
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -13,20 +16,26 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 Over = Callable[[], str]  # why the task is over, or ''
-
-
-class TaskIsOver(OSError):
-    """As servers know it of a client that has gone: the task of whoever is answered is over."""
+Found = TypeVar("Found", bytes, list[bytes])
 
 
 def answer_while_live(app: App, environ: Environ, start_response: StartResponse, over: Over) -> Iterable[bytes]:
-    """Call an application, whose answer's parts are sent while its task lives. After that TaskIsOver is raised.
+    """Call an application, which reads its content, and whose answer's parts are sent, while its task lives. After that
+    TaskIsOver is raised.
 
-    A server breaks the connection off then, so that its client does not take the answer for a whole one.
+    A server breaks the connection off then, so that its client does not take the answer for a whole one. If nothing was
+    answered yet, or an error that a framework has made of it, the client is told why instead.
     """
+    content = environ["wsgi.input"] = Content(environ["wsgi.input"], over)
+    began = failed = False
 
-    def started(*args: Any, **kwargs: Any) -> Callable[[bytes], object]:
-        write = start_response(*args, **kwargs)
+    def started(status: str, *args: Any, **kwargs: Any) -> Callable[[bytes], object]:
+        nonlocal began, failed
+        failed = content.ended is not None and status.startswith("5")
+        if failed:
+            return len  # its own content goes nowhere
+        began = True
+        write = start_response(status, *args, **kwargs)
 
         def write_while_live(part: bytes) -> object:
             _check(over)
@@ -34,8 +43,56 @@ def answer_while_live(app: App, environ: Environ, start_response: StartResponse,
 
         return write_while_live
 
-    parts = app(environ, started)
+    try:
+        parts = app(environ, started)
+    except TaskIsOver as error:
+        if began:
+            raise
+        return refuse(error.refusal(), start_response)
+    if failed and content.ended is not None:
+        close_parts(parts)
+        return refuse(content.ended.refusal(), start_response)
     return parts if isinstance(parts, list | tuple) and len(parts) < 2 else _Parts(parts, over)
+
+
+class Content:
+    """A request's content, as applications read it (PEP 3333): what comes after the task's end is nobody's."""
+
+    def __init__(self, stream: Any, over: Over) -> None:
+        self._stream = stream
+        self._over = over
+        self.ended: TaskIsOver | None = None  # what was raised
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def read(self, *size: int) -> bytes:
+        found: bytes = self._stream.read(*size)
+        return self._checked(found)
+
+    def readline(self, *size: int) -> bytes:
+        found: bytes = self._stream.readline(*size)
+        return self._checked(found)
+
+    def readlines(self, *hint: int) -> list[bytes]:
+        return self._checked(self._stream.readlines(*hint))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._checked, self._stream)
+
+    def _checked(self, found: Found) -> Found:
+        if found and (why := self._over()):
+            self.ended = TaskIsOver(why)
+            raise self.ended
+        return found
+
+
+def refuse(answer: GuardAnswer, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer in place of the application."""
+    body = answer.body()
+    status = HTTPStatus(answer.status)
+    start_response(f"{status.value} {status.phrase}", [*answer.headers(), ("content-length", str(len(body)))])
+    return [body]
 
 
 class _Parts:

@@ -11,6 +11,7 @@ from harness.looking import WAIT_SECONDS
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
+from sojourn.sdk.integrations.task_over import TaskIsOver
 
 KEY = signing_key()
 ACTIONS = {"GET /live": "ticket:read", "POST /live": "ticket:read"}
@@ -233,3 +234,53 @@ class TestRequest:
         await TaskTokenMiddleware(app, verifier=verifier, actions=ACTIONS)(request("POST"), wire.receive, wire.send)
         assert ended.is_set()
         assert b"done" == wire.sent[-1]["body"]
+
+
+def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class TestUpload:
+    @pytest.mark.parametrize("end", ENDS)
+    @pytest.mark.parametrize("sends_on", [True, False])
+    async def test_ends_with_its_task(self, verifier: TaskVerifier, agent: FakeAgent, end: Any, sends_on: bool) -> None:
+        """Reading content that comes in parts fails once the task is over, whether or not more comes, with the reason; and
+        the client is told it.
+        """
+        handled: list[bytes] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            while (message := await receive())["type"] == "http.request":
+                handled.append(message["body"])
+
+        wire = Wire(part(b"1"), part(b"2"))
+        guarded = TaskTokenMiddleware(app, verifier=verifier, actions=ACTIONS)
+        serving = asyncio.ensure_future(guarded(request("POST"), wire.receive, wire.send))
+        await eventually(lambda: len(handled) == 2, "two parts are handled")
+        agent.push("WatchTasks", delta(over("t2")), heartbeat())
+        wire.incoming.put_nowait(part(b"3"))
+        await eventually(lambda: len(handled) == 3, "another task's end is none of its business")
+        agent.push("WatchTasks", delta(end))
+        if sends_on:
+            await eventually(lambda: (verifier.feed.lookup("t1") or live("t1", 5)).version == 6, "the end is heard")
+            wire.incoming.put_nowait(part(b"4", more=False))
+        await asyncio.wait_for(serving, WAIT_SECONDS)
+        assert [b"1", b"2", b"3"] == handled
+        assert (401, True) == (wire.sent[0]["status"], b"the task" in wire.sent[1]["body"])
+
+    async def test_one_that_is_answered_already(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+        """An application that answers while it reads has its answer broken off, as servers do it."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await receive()
+
+        wire = Wire(part(b"1"))
+        guarded = TaskTokenMiddleware(app, verifier=verifier, actions=ACTIONS)
+        serving = asyncio.ensure_future(guarded(request("POST"), wire.receive, wire.send))
+        await eventually(lambda: wire.sent, "it answers")
+        agent.push("WatchTasks", delta(over("t1", 6)))
+        with pytest.raises(TaskIsOver, match="the task"):
+            await asyncio.wait_for(serving, WAIT_SECONDS)
+        assert ["http.response.start"] == wire.kinds
