@@ -115,14 +115,13 @@ SEES_PROC = [
     *("agent.process", "attestation", "files.path_owners", "store.boot_id", "testing.attestor_case"),
     *("endpoints.listener.current_call", "endpoints.listener.loop_watchdog"),
     *(
+        "sdk.client.agent_socket",
         "sdk.client.connection",
-        "sdk.client.health_probe",
         "sdk.cloud.peer_socket",
         "sdk.confinement.network",
         "spiffetls.context",
     ),
     "httpclient.unix",
-    "cli.fact_deliver",
     "doctor",
 ]
 SDK_SEES = [

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import socket as sockets
 from typing import Annotated
 
@@ -13,8 +12,7 @@ from sojourn.cli.options import Output, OutputOption, SocketOption
 from sojourn.cli.output import emit
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, SojournError, Unavailable, Unreachable
 from sojourn.limits import TOKEN_MAX_BYTES
-from sojourn.net.sockets import connect_within
-from sojourn.sdk.client.agent_socket import AgentSocket
+from sojourn.sdk.client.agent_socket import connect
 
 _SECONDS = 30.0
 _ANSWER_MAX = 64 * 1024
@@ -79,13 +77,5 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        found = AgentSocket(self._path)
-        handle = found.look()
-        if found.distrust:
-            raise Unreachable(found.distrust)
         self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-        try:
-            connect_within(self.sock, self._path if handle is None else f"/proc/self/fd/{handle}", _SECONDS)
-        finally:
-            if handle is not None:
-                os.close(handle)
+        connect(self.sock, self._path, _SECONDS)

@@ -30,8 +30,8 @@ from sojourn.limits import (
     REVOKED_SVIDS,
     SVID_TTL_MAX_SECONDS,
 )
-from sojourn.runtime.background import Background
-from sojourn.runtime.clock import Alarm, Alarms, Clock
+from sojourn.runtime.background import Background, Retry
+from sojourn.runtime.clock import Alarms, Clock
 from sojourn.runtime.hooks import Hooks
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jwtsvid import VerifiedJwtSvid
@@ -80,8 +80,8 @@ class Revocations:
         self._unwritten: dict[tuple[str, str], Revoked] = {}
         self._events: list[Event] = []  # that go with those
         self._writing = asyncio.Lock()
-        self._again: Alarm | None = None
         self._background = Background("revocations_not_written")
+        self._again = Retry(alarms, self._background, RETRY_SECONDS, self._write_behind)
         self._signed_at = clock.now()
         self.crls: tuple[bytes, ...] = ()
         self._sign()
@@ -169,7 +169,7 @@ class Revocations:
             identity = replace(latest, x509_svids=before.x509_svids, left_out=before.left_out)
         self._hold(identity)
         self._unwritten[identity.key] = identity
-        self._alarms.after(UNSETTLED_SECONDS, self._try_again)
+        self._alarms.after(UNSETTLED_SECONDS, self._again.ask)
         self._list(identity, in_use)
         self._sign()
         self.on_change.tell()
@@ -190,7 +190,7 @@ class Revocations:
             now = self._identities.get(identity.key, identity)
             await self._written([event(now)])
         except BaseException:
-            self._try_again()
+            self._again.ask()
             raise
         return now
 
@@ -287,7 +287,7 @@ class Revocations:
             try:
                 await self._store.put(list(revoked.values()), events, times)
             except BaseException:
-                self._try_again()
+                self._again.ask()
                 raise
             self._latest_kept = times.latest
             del self._events[: len(events)]
@@ -295,14 +295,9 @@ class Revocations:
                 if self._unwritten.get(key) is each:
                     del self._unwritten[key]
 
-    def _try_again(self) -> None:
-        """Write behind it what is not on disk, however often that must be tried."""
-        if self._again is None:
-            self._again = self._alarms.after(RETRY_SECONDS, self._write_behind)
-
-    def _write_behind(self) -> None:
-        self._again = None
-        self._background.run(self._quietly(self._write()))
+    async def _write_behind(self) -> None:
+        """Write what is not on disk, however often that must be tried."""
+        await self._quietly(self._write())
 
     async def _quietly(self, work: Awaitable[None]) -> None:
         try:

@@ -208,7 +208,8 @@ class Notices:
         due = [each for each in idle if each.due <= now]
         if len(due) < len(idle):
             self._alarm = self._alarms.at(min(each.due for each in idle if each.due > now), self._wake.set)
-        return self._in_turns(due)[: NOTICES_AT_ONCE - self._running]
+        room = NOTICES_AT_ONCE - self._running
+        return self._in_turns(due)[:room] if room > 0 else []
 
     def _in_turns(self, due: "list[_Notice]") -> "list[_Notice]":
         """First one of each who asks, with none under way, whoever had his turn longest ago first; then the second of

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 import structlog
 
 from sojourn.errors import Bug, SojournError
+from sojourn.runtime.clock import Alarms
 
 log = structlog.get_logger()
 Given = ParamSpec("Given")
@@ -48,3 +49,30 @@ class Background:
         error = None if done.cancelled() else done.exception()  # whoever waits gets it too
         if error is not None and (isinstance(error, Bug) or not isinstance(error, SojournError)):
             log.error(self._failed, exc_info=error)
+
+
+class Retry:
+    """Work that is done once more a while after it was asked for, and once however often that was meanwhile."""
+
+    def __init__(
+        self,
+        alarms: Alarms,
+        background: Background,
+        seconds: float,
+        work: Callable[[], Coroutine[Any, Any, object]],
+    ) -> None:
+        """`work` is done `seconds` after the first that asks, in the `background`."""
+        self._alarms = alarms
+        self._background = background
+        self._seconds = seconds
+        self._work = work
+        self._asked = False
+
+    def ask(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self._alarms.after(self._seconds, self._begin)
+
+    def _begin(self) -> None:
+        self._asked = False
+        self._background.run(self._work())

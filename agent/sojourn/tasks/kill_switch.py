@@ -16,8 +16,8 @@ from sojourn.audit.journal import Audit, Event
 from sojourn.errors import AlreadyExists, LimitExceeded, NotFound, SojournError
 from sojourn.errors.oauth import NotOnDisk
 from sojourn.limits import AUDITED_TEXT, PEOPLE_BLOCKED_BY_SIGNALS, REDECIDED_AT_ONCE, TASK_BLOCKS
-from sojourn.runtime.background import Background
-from sojourn.runtime.clock import Alarm, Alarms, Clock
+from sojourn.runtime.background import Background, Retry
+from sojourn.runtime.clock import Alarms, Clock
 from sojourn.tasks.blocks import PERSON, TYPE, Block
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
@@ -43,10 +43,9 @@ class KillSwitch:
         self._audit = audit
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._alarms = alarms
         self._unwritten: dict[tuple[str, str, str], Event] = {}  # what is off, and the disk does not say so yet
-        self._again: Alarm | None = None
         self._background = Background("blocks_not_written")
+        self._again = Retry(alarms, self._background, RETRY_SECONDS, self._write_behind)
 
     async def switch_off(self, kind: str, name: str, reason: str, by: Mapping[str, Any]) -> Sequence[Task]:
         """End the live tasks of a type or workload, and have none begin. Return those that were live.
@@ -94,7 +93,7 @@ class KillSwitch:
     async def close(self) -> None:
         """The agent stops: write what is not on disk, if that can be."""
         if self._unwritten:
-            await self._quietly()
+            await self._write_behind()
         await self._background.quiet()
 
     async def _off(self, made: Block, explanation: str, by: Mapping[str, Any]) -> Sequence[Task]:
@@ -125,8 +124,7 @@ class KillSwitch:
         try:
             await self._store.save(self._engine.blocks.all(), [*self._unwritten.values()])
         except BaseException as error:
-            if self._again is None:
-                self._again = self._alarms.after(RETRY_SECONDS, lambda: self._background.run(self._quietly()))
+            self._again.ask()
             if not isinstance(error, SojournError):
                 raise
             raise NotOnDisk(
@@ -136,8 +134,7 @@ class KillSwitch:
             ) from error
         self._unwritten.clear()
 
-    async def _quietly(self) -> None:
-        self._again = None
+    async def _write_behind(self) -> None:
         async with self._lock:
             try:
                 if self._unwritten:

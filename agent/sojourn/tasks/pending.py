@@ -18,9 +18,9 @@ class Waiter:
     """One task. Whoever agrees does so in `turn`; `settled` is set once it waits no more."""
 
     task: Task
+    user: int  # whose request it is
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    user: int = -1  # whose request it is
     shown: bool = False  # the request is on disk: it may be decided
 
 
@@ -55,9 +55,9 @@ class Waiting:
     def add(self, task: Task) -> None:
         """Take a task that is pending; any other changes nothing."""
         if task.state == PENDING and task.approval is not None:
-            waiter = self._waiters[task.approval.request.id] = Waiter(task)
-            waiter.user = self._user_of(task.uid)
-            self._per_user.add(waiter.user)
+            user = self._user_of(task.uid)
+            self._waiters[task.approval.request.id] = Waiter(task, user)
+            self._per_user.add(user)
 
     def show(self, task: Task) -> None:
         """Its request may be decided from now on."""

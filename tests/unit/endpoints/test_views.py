@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes.approvals import TYPES, approve
+from fakes.blocks import KeptBlocks
 from fakes.children import child, peer_of
 from fakes.task_room import Room
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -51,13 +52,6 @@ class NoRefusals:
         return SimpleNamespace(count=0, last=())
 
 
-class Blocks:
-    """The list of what is switched off, on a disk that always takes it."""
-
-    async def save(self, _blocks, _events):
-        return None
-
-
 NO_OUTLETS = SimpleNamespace(described=lambda _task: ())
 
 
@@ -74,7 +68,7 @@ def api(room):
     return TaskAdminApi(
         room.engine,
         TaskChanges(room.engine),
-        KillSwitch(room.engine, Blocks(), room.audit, room.clock, room.alarms),
+        KillSwitch(room.engine, KeptBlocks(), room.audit, room.clock, room.alarms),
         TaskMessages(NO_OUTLETS),
         room.audit,
         NoRefusals(),

@@ -6,11 +6,15 @@ to it must be one on which nobody else can have put it there (see `pathowners`);
 connected to by a handle on it, so that no other one can be put in its place in between.
 """
 
+import errno
 import os
+import socket
 import stat
 from collections.abc import Callable
 
+from sojourn.errors import Unreachable
 from sojourn.files.path_owners import Exposed, named, overflow, walk
+from sojourn.net.sockets import connect_within
 
 
 class AgentSocket:
@@ -62,3 +66,20 @@ class AgentSocket:
         if (found.st_dev, found.st_ino) != (status.st_dev, status.st_ino):
             return f"{whose}, and another one stands there by now"
         return ""
+
+
+def connect(connection: socket.socket, path: str, seconds: float) -> None:
+    """Connect to the socket that stands at the path and was looked at, and to none that comes after it, as
+    `connect_within`. Raise OSError, or Unreachable for one that is not to be believed.
+    """
+    found = AgentSocket(path)
+    handle = found.look()
+    if handle is None:
+        if found.distrust:
+            raise Unreachable(found.distrust)
+        os.stat(path)  # which says why nothing can be connected to, if there is nothing
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    try:
+        connect_within(connection, f"/proc/self/fd/{handle}", seconds)
+    finally:
+        os.close(handle)

@@ -2,7 +2,6 @@
 gRPC library: to import one takes several times as long as to ask.
 """
 
-import os
 import socket
 import struct
 import time
@@ -11,8 +10,7 @@ from typing import Final
 
 from sojourn.errors import Unavailable, Unreachable
 from sojourn.limits import HEALTH_ANSWER_MAX_BYTES
-from sojourn.net.sockets import connect_within
-from sojourn.sdk.client.agent_socket import AgentSocket
+from sojourn.sdk.client.agent_socket import connect
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY = 0, 1, 3, 4, 7
@@ -39,7 +37,7 @@ def ask(path: str, services: Sequence[str], seconds: float) -> dict[str, bool]:
     ends = time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            _connect(connection, path, seconds)
+            connect(connection, path, seconds)
             connection.sendall(_requests(services))
             answers = _answers(connection, len(services), ends)
         except OSError as error:
@@ -48,18 +46,6 @@ def ask(path: str, services: Sequence[str], seconds: float) -> dict[str, bool]:
     if not told:
         raise Unavailable(f"what answers at {path!r} does not tell its health: it is no agent, or refuses to be asked")
     return told
-
-
-def _connect(connection: socket.socket, path: str, seconds: float) -> None:
-    """Connect to the socket that was looked at, and to none that comes after it."""
-    place = AgentSocket(path)
-    handle = place.look()
-    if handle is None:
-        raise Unreachable(place.distrust) if place.distrust else FileNotFoundError(path)
-    try:
-        connect_within(connection, f"/proc/self/fd/{handle}", seconds)
-    finally:
-        os.close(handle)
 
 
 def _frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:

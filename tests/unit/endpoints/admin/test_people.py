@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from fakes.blocks import KeptBlocks
 from fakes.ended_sessions import KEY, FakeEndedStore
 from fakes.families import FamilyRoom
 from fakes.persons import CORP, for_people, issuer_rules, person
@@ -22,11 +23,6 @@ BY = SimpleNamespace(by={"by_uid": 0, "by_pid": 1})
 NOBODY_CAN_HAVE = ["psn_typo", "alice", "corp/", "corp/alice\n", "corp/spiffe://x/y", "corp/Jose\u0301", "psn_/alice\t"]
 
 
-class Blocks:
-    async def save(self, _blocks, _events):
-        return None
-
-
 @pytest.fixture
 async def room(clock, stack):
     types = TypeSet({"shared": for_people("shared", several="true")})
@@ -35,7 +31,7 @@ async def room(clock, stack):
     names = PeopleNames(made.engine.pseudonyms, {"corp": CORP})
     refusals = SimpleNamespace(of=lambda _id: SimpleNamespace(count=0, last=()))
     message = TaskMessages(SimpleNamespace(described=lambda _task: ()))
-    switch = KillSwitch(made.engine, Blocks(), made.audit, clock, made.alarms)
+    switch = KillSwitch(made.engine, KeptBlocks(), made.audit, clock, made.alarms)
     made.tasks_api = TaskAdminApi(made.engine, made.changing, switch, message, made.audit, refusals, names)
     made.people_api = PeopleApi(made.engine, EndPeople(made.engine, sessions, {"corp": issuer_rules()}), names)
     made.alice = made.engine.pseudonyms.named(CORP, "alice")
