@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import time
 from datetime import timedelta
 
@@ -66,8 +67,10 @@ class TestCommand:
 
     async def test_what_it_leaves_holds_nobody_up(self, tmp_path):
         """A program that has ended has, although what it started keeps its standard error open."""
+        leaving = command(tmp_path, f"sleep 30 & echo $! > {tmp_path}/pid", 25.0)
         async with asyncio.timeout(20):
-            await command(tmp_path, "sleep 30 & exit 0", 25.0).deliver(MESSAGE)
+            await leaving.deliver(MESSAGE)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # it still runs: nobody waited for it
 
     async def test_cancelled(self, tmp_path):
         """The agent's end ends the program too."""
