@@ -13,11 +13,13 @@ _FENCED = re.compile(r"^```.*?^```\n", re.MULTILINE | re.DOTALL)  # a program or
 # A block is indented by four columns, or by those of the item of a list that it stands in.
 _BLOCK = re.compile(r"(?:^(?: {4}|\t).*\n|^\n(?= {4}))+", re.MULTILINE)
 _AGENT = re.compile(r"^(sojourn agent run .*)$", re.MULTILINE)
+_WITNESS = re.compile(r"^(sojourn audit witness .*) &$", re.MULTILINE)
 _DOCTOR = re.compile(r"^(sojourn doctor.*)$", re.MULTILINE)
-# Given to bash in front of what a page says. An agent of the page goes on behind it, and ends with the shell.
+# Given to bash in front of what a page says. An agent of the page goes on behind it, and ends with the shell; so does a
+# witness. The page goes on once they are ready, as its reader would: else it may be over, and they ended, before.
 _PROLOGUE = """
 set -euo pipefail
-ready() { { set +x; } 2>/dev/null; for _ in $(seq 300); do grep -q ready agent.out && { set -x; return; }; sleep 0.1; done; cat agent.out; return 1; }
+ready() { { set +x; } 2>/dev/null; for _ in $(seq 300); do grep -q ready "$1" && { set -x; return; }; sleep 0.1; done; cat "$1"; return 1; }
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 """
 
@@ -36,7 +38,8 @@ def sections(page: str) -> dict[str, str]:
 
 def run(typed: str, folder: Path, environment: Mapping[str, str], seconds: float = 400) -> str:
     """Have bash run it as it stands, and return what it prints. Raise AssertionError at the first line that fails."""
-    script = _PROLOGUE + _AGENT.sub(r"\1 >agent.out 2>&1 &\nready", typed)
+    script = _PROLOGUE + _AGENT.sub(r"\1 >agent.out 2>&1 &\nready agent.out", typed)
+    script = _WITNESS.sub(r"\1 >witness.out 2>&1 &\nready witness.out\ncat witness.out", script)
     script = _DOCTOR.sub(r"\1 || test $? -le 5", script)  # what it finds is no failure of the page
     done = subprocess.run(
         ["bash", "-xc", script], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True,

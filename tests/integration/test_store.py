@@ -419,13 +419,8 @@ def test_a_file_is_taken_away(agent: AgentProcess, name: str, replaced: bool) ->
         assert any(f"{str(path)!r} {each}" in done.stderr for each in said), done.stderr
     os.rename(kept, path)
     agent.run(*create)
-    again = (
-        "task",
-        "block",
-        "--type",
-        "triage-ticket",
-    )  # it is off; and it cannot be switched off again once it is on disk
-    until(lambda: agent.run(*again, check=False).returncode == 1)
+    # It is off; and it cannot be switched off again once it is on disk.
+    until(lambda: agent.run("task", "block", "--type", "triage-ticket", check=False).returncode == 1)
     agent.kill()
     agent.start()
     assert {"/late"} == registered(agent)

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -277,7 +277,8 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
     """
     _check_file(path, had_content=had_content)
     engine = create_engine(
-        f"sqlite:///{path}",
+        # The file is there. Where it is moved away while a connection is made, SQLite would make an empty one.
+        URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
         connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
         hide_parameters=True,  # errors go to the log
     )

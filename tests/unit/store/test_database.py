@@ -367,3 +367,24 @@ async def test_what_is_written_over_is_gone(tmp_path):
         changed = tables.settings.update().where(tables.settings.c.name == "whom").values(value="-")
         await database.write(lambda connection: connection.execute(changed).rowcount)
     assert b"carol-8a1c" not in (tmp_path / "sojourn.db").read_bytes()
+
+
+async def test_moved_away_while_a_connection_is_made(tmp_path, monkeypatch):
+    """A connection that is made while the file is moved away makes no empty one in its place."""
+    path = tmp_path / "a?b#c%d e.db"  # whatever its name
+    with opened(path) as database:
+        await database.write(put("x"))
+        look = database._files.check
+
+        def move_after_looking():
+            look()
+            path.rename(tmp_path / "kept")
+
+        monkeypatch.setattr(database._files, "check", move_after_looking)
+        database._engine.dispose()  # so that another connection is made
+        with pytest.raises(StoreFailed):
+            await names(database)
+        assert not path.exists()
+        monkeypatch.undo()
+        (tmp_path / "kept").rename(path)
+        assert ["x"] == await names(database)
