@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import sojourn
@@ -34,6 +34,8 @@ cents = {{type = "long", required = true}}
 resource = "{SHOP}"
 actions = ["order:read", "refund:create"]
 """
+BATCHES = "https://batches.example.org"
+THREE = 'limits = {"refund:create" = 3}\n' + REFUNDS.replace(SHOP, BATCHES)
 NOT_OURS = "https://books.example.org"
 SERVICES = f"""
 [[services]]
@@ -54,6 +56,7 @@ FORGOTTEN = {"POST /orders/{order}/refunds": "refund:create", "GET /orders/{orde
 def agent() -> Iterator[AgentProcess]:
     made = make_agent(extra=SERVICES)
     write_type(made.folder / "types", "give-refund", REFUNDS, ALL)
+    write_type(made.folder / "types", "give-three", THREE, ALL)
     with made as running:
         running.register("/agent/triage", f"unix:uid:{os.getuid()}")
         yield running
@@ -67,7 +70,7 @@ def client(agent: AgentProcess) -> Iterator[SyncClient]:
         yield opened
 
 
-def shop(agent: AgentProcess, actions: Any, **options: Any) -> Any:
+def shop(agent: AgentProcess, actions: Any, audience: str = SHOP, **options: Any) -> Any:
     app = fastapi.FastAPI()
 
     async def refund(order: str, cents: int = fastapi.Body(embed=True)) -> dict[str, object]:
@@ -82,7 +85,7 @@ def shop(agent: AgentProcess, actions: Any, **options: Any) -> Any:
     app.post("/orders/{order}/refunds")(refund)
     app.get("/orders/{order_id}")(read)
     app.get("/orders")(listed)
-    app.add_middleware(TaskTokenMiddleware, actions=actions, audience=SHOP, socket=agent.socket, **options)
+    app.add_middleware(TaskTokenMiddleware, actions=actions, audience=audience, socket=agent.socket, **options)
     return app
 
 
@@ -103,6 +106,55 @@ def test_what_the_task_is_for(agent: AgentProcess, client: SyncClient) -> None:
             *(("/orders?order=O-1001", 200), ("/orders?order=O-9999", 403), ("/orders", 403)),
         ):
             assert status == http.get(target, headers=headers).status_code, target
+
+
+def test_a_batch(agent: AgentProcess, client: SyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a batch each refund is what the task is for, and each is a use; where one alone is mapped a longer one is
+    refused, which the start says.
+    """
+    each = {"order": body("/items/*/order"), "cents": body("/items/*/cents")}
+    first = {"order": body("/items/0/order"), "cents": body("/items/0/cents")}
+    actions = {
+        "POST /batches": Action("refund:create", params=each),
+        "POST /firsts": Action("refund:create", params=first),
+    }
+    app = shop(agent, actions, BATCHES)
+    done: list[object] = []
+
+    async def refunds(items: Annotated[list[dict[str, object]], fastapi.Body(embed=True)]) -> None:
+        done.extend(items)
+
+    app.post("/batches")(refunds)
+    app.post("/firsts")(refunds)
+    one = {"order": "O-1001", "cents": 2500}
+    with (
+        client.task("give-three", params={"order": "O-1001", "cents": "2500"}) as task,
+        TestClient(app, base_url=BATCHES) as http,
+    ):
+        warned = [record.getMessage() for record in caplog.records if record.name == "sojourn.guard"]
+        assert [f"POST /firsts: body:/items/0/{name} names one of a list" for name in first] == [
+            said.partition(",")[0] for said in warned
+        ]
+
+        def ask(target: str, *items: object) -> tuple[int, str]:
+            headers = {"Authorization": task.token(BATCHES, ["refund:create"]).header}
+            answer = http.post(target, json={"items": items}, headers=headers)
+            return answer.status_code, "" if answer.status_code == 200 else answer.json()["error"]
+
+        for items in (
+            [one, {**one, "cents": 9900}],
+            [one, {**one, "order": "O-9999"}],
+            [{**one, "cents": [2500, 9900]}],
+        ):
+            assert (403, "insufficient_scope") == ask("/batches", *items)
+        assert (403, "unbound_parameter") == ask("/batches")
+        assert (403, "unbound_parameter") == ask("/firsts", one, one)
+        assert 403 == ask("/batches", *[one] * 4)[0]
+        assert [] == done
+        assert (200, "") == ask("/batches", one, one)
+        assert 403 == ask("/batches", one, one)[0]
+        assert (200, "") == ask("/firsts", one)
+        assert [one] * 3 == done
 
 
 def test_what_was_forgotten(agent: AgentProcess, client: SyncClient, caplog: pytest.LogCaptureFixture) -> None:

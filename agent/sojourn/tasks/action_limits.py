@@ -8,13 +8,17 @@ from sojourn.tasktoken.grants import Grant
 from sojourn.tasktoken.task_claim import NORMAL
 
 
-def check_left(task: Task, actions: Iterable[str]) -> None:
-    """Raise ActionUsedUp if the task, or its family, has made all uses of one of these actions."""
+def check_left(task: Task, actions: Iterable[str], times: int = 1) -> None:
+    """Raise ActionUsedUp if the task, or its family, has fewer uses of one of these actions left than so many."""
     for action in actions:
         limit = task.type.limits.get(action)
-        if limit is not None and task.spent.counted.get(action, 0) >= limit:
-            times = "once" if limit == 1 else f"{limit} times"
-            raise ActionUsedUp(f"a task of type {task.type.name!r} may do {action!r} {times}, and has done so")
+        if limit is None:
+            continue
+        left = limit - task.spent.counted.get(action, 0)
+        if left < times:
+            may = f"a task of type {task.type.name!r} may do {action!r} {'once' if limit == 1 else f'{limit} times'}"
+            so = f"the request does it {times} times, with {left} left" if left > 0 else "has done so"
+            raise ActionUsedUp(f"{may}, and {so}")
 
 
 def offered(task: Task, grant: Grant, named: Sequence[str], params_digest: str) -> Grant:

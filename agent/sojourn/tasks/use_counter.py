@@ -27,6 +27,8 @@ class UseCounter:
         """Let a request for `action` through with a token that was examined and fits. None: it is for no action of the
         task's; '': nobody says for which.
 
+        It counts as often as the request does its action: `served.times`.
+
         Raise InvalidToken if it was good once and was used, ActionUsedUp, TaskOver, or what the store raises: then it
         must not pass. A use that was counted and of which nobody heard stays counted.
         """
@@ -45,14 +47,14 @@ class UseCounter:
         await self._engine.journal.settled(root.id)
         # From here to where the count is handed to the journal nobody else has a turn.
         self._engine.check_token(verified)
-        check_left(task, (action,))
+        check_left(task, (action,), served.times)
         self.use_up(verified)
-        task.count_use(action)
+        task.count_use(action, served.times)
         try:
             await self._write(task, root, verified, served, action)
             self._engine.check_token(verified)
         except SojournError:
-            task.count_use(action, -1)  # it does not pass; what is on disk may be one too many, and never too few
+            task.count_use(action, -served.times)  # it does not pass; on disk may be too many, never too few
             raise
 
     def check_not_counted(self, verified: TaskToken, action: str) -> None:
@@ -80,6 +82,7 @@ class UseCounter:
             jti=verified.claims.get("jti"),
             counted=counted,
             limit=limit,
+            times=served.times if served.times > 1 else None,
         )
         if root.binding == ONE_SHOT:  # it ends with the agent, and its family with it
             await self._engine.journal.note(event)

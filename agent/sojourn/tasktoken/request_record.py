@@ -13,7 +13,8 @@ _CUT: Final = "..."
 @dataclass(frozen=True, slots=True)
 class Served:
     """A request that was let through or refused. `compared` names the task's parameters that it was compared with,
-    `unchecked` those that concern its action and that the service says it does not have.
+    `unchecked` those that concern its action and that the service says it does not have. It does its action so many
+    `times`: a batch of three does it three times.
 
     The target is the path, and of the query the names alone: a value there may be anybody's secret. Everything is
     printable ASCII and short, whoever said it.
@@ -24,10 +25,17 @@ class Served:
     target: str = ""
     compared: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    times: int = 1
 
     @classmethod
     def of(
-        cls, action: str, method: str, target: str, compared: Iterable[str] = (), unchecked: Iterable[str] = ()
+        cls,
+        action: str,
+        method: str,
+        target: str,
+        compared: Iterable[str] = (),
+        unchecked: Iterable[str] = (),
+        times: int = 1,
     ) -> Self:
         """Make it of what a service said, whatever that is. What was made so before stays as it is."""
         path, asked, query = target.partition("?")
@@ -39,6 +47,7 @@ class Served:
             _plain(f"{path}{asked}{shown}", SERVED_TARGET_MAX),
             _names(compared),
             _names(unchecked),
+            max(times, 1),
         )
 
     def params(self, token: TaskToken) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sojourn.tasks.single_use import SingleUses
 from sojourn.tasks.suspension import TaskChanges
 from sojourn.tasks.use_counter import UseCounter
 from sojourn.tasktoken.grants import Authority, Grant
+from sojourn.tasktoken.request_record import Served
 
 READ, WRITE = "ticket:read", "ticket:write"
 DIGEST = "n4bQgYhMfWWaL-qgxVrQFaO_TxsrC4Is0V1sFbDwCgg"
@@ -73,6 +74,32 @@ class TestCounting:
         found = await room.race(tokens * 10)
         assert ["limit_reached"] * (50 - limit) + ["passed"] * limit == found
         assert (True, limit) == (task.live, room.on_disk(task))
+
+    async def test_a_batch(self, room):
+        """A request that does its action several times is as many uses, all of them or none, and its record says so."""
+        task = await room.begin("thrice")
+        token = await room.token(task)
+        with pytest.raises(ActionUsedUp, match="the request does it 4 times, with 3 left"):
+            await room.counting.use(token, WRITE, Served(times=4))
+        await room.counting.use(token, WRITE, Served(times=2))
+        with pytest.raises(ActionUsedUp, match="the request does it 2 times, with 1 left"):
+            await room.counting.use(token, WRITE, Served(times=2))
+        await room.counting.use(token, WRITE)
+        assert 3 == room.on_disk(task)
+        assert [(2, 2), (3, None)] == [
+            (each["counted"], each.get("times")) for each in room.store.fields("use_counted")
+        ]
+
+    async def test_a_batch_that_cannot_be_written(self, room):
+        """A batch that could not be written does not pass, and nothing of it is spent."""
+        task = await room.begin("thrice")
+        token = await room.token(task)
+        room.store.failure = StoreFailed("no room")
+        with pytest.raises(StoreFailed):
+            await room.counting.use(token, WRITE, Served(times=3))
+        room.store.failure = None
+        await room.counting.use(token, WRITE, Served(times=3))
+        assert 3 == room.on_disk(task)
 
     async def test_on_disk_first(self, room):
         """Nobody is told yes before the count is on disk."""

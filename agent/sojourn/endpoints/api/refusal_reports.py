@@ -40,4 +40,4 @@ class RefusalReports:
 
 def served_of(said: pb.Served) -> Served:
     """A request as a service tells it: bounded and printable, whatever it says."""
-    return Served.of(said.action, said.method, said.target, said.compared, said.unchecked)
+    return Served.of(said.action, said.method, said.target, said.compared, said.unchecked, said.times)

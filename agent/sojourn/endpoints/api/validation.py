@@ -126,12 +126,14 @@ class ValidationApi:
             "sender": sender,
             "params_digest": request.params_digest,
         }
+        times = 0
         if request.use:  # it takes something from the task: only its service may
             self._audiences.check_serves(await self._callers.identities(call), request.audience)
             served = served_of(request.served)
             verdict = await self._judging.let_through(
                 request.token, request.audience, **asked, no_action=request.no_action, served=served
             )
+            times = served.times
         else:  # whoever may call may ask: the answer is about the token that it holds
             verdict = self._judging.validate(request.token, request.audience, **asked)
         answer = pb.ValidateTokenResponse(
@@ -142,6 +144,7 @@ class ValidationApi:
             spiffe_id=verdict.spiffe_id,
             actors=verdict.actors,
             dpop_nonce=verdict.nonce,
+            times=times if verdict.valid else 0,
         )
         if verdict.person is not None:
             answer.person.CopyFrom(_person(verdict.person))

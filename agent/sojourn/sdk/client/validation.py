@@ -38,6 +38,7 @@ class TokenVerdict:
     actors: tuple[SpiffeId, ...] = ()  # who presents the token first, then those before it
     dpop_nonce: str = ""  # that the sender's next proof must have, if that is what was missing
     person: PersonClaims | None = None
+    times: int = 0  # with `use`: so many uses were counted, if the action's are
 
     @property
     def actor(self) -> SpiffeId | None:
@@ -94,6 +95,7 @@ async def validate_token(
         tuple(SpiffeId.parse(each) for each in answer.actors),
         answer.dpop_nonce,
         _person(answer, token) if answer.HasField("person") else None,
+        answer.times,
     )
 
 
@@ -159,4 +161,5 @@ def served_message(served: Served) -> pb.Served:
         target=served.target,
         compared=served.compared,
         unchecked=served.unchecked,
+        times=served.times if served.times > 1 else 0,
     )

@@ -19,6 +19,7 @@ class Attempt:
     shown: Presented | None = None
     verified: TaskToken | None = None
     wanted: Action | None = None
+    times: int = 1  # so often the request does the action
 
     @property
     def served(self) -> Served:
@@ -28,7 +29,7 @@ class Attempt:
             return Served.of("", self.method, self.target)
         concerning = set(token.concerning(wanted.name)) if token is not None else set()
         unchecked = concerning & set(wanted.unchecked)
-        return Served.of(wanted.name, self.method, self.target, concerning - unchecked, unchecked)
+        return Served.of(wanted.name, self.method, self.target, concerning - unchecked, unchecked, self.times)
 
     def refused(self, code: str, reason: str) -> RefusedRequest:
         """That it is refused, and why."""

@@ -15,7 +15,7 @@ from sojourn.errors.people import PersonRefused
 from sojourn.sdk.guard.attempts import Attempt, code_of
 from sojourn.sdk.guard.challenges import Challenge, GuardAnswer, Refusal, ResourceMetadata
 from sojourn.sdk.guard.http_params import read_stated
-from sojourn.sdk.guard.param_check import Hint, Nothing, Source, Stated, compare, compared_names, in_python
+from sojourn.sdk.guard.param_check import Hint, Nothing, Source, Stated, compare, in_python, stated_names, times_of
 from sojourn.sdk.guard.person_check import REFUSED, Taking, check_person
 from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.request_credentials import BEARER, DPOP, Presented, presented
@@ -161,7 +161,7 @@ class Guard:
                 return self.tell(tried, self._refusal(403, "insufficient_scope", NO_ACTION, shown), "no_action")
             check_person(verified, wanted, self._person, self._now().timestamp())
             if wanted is not ANY_ACTION:
-                verified = await self._compare(verified, wanted, proven, stated)
+                verified = await self._compare(tried, verified, wanted, proven, stated)
             if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
                 self._replays.claim(proof, str(verified.actor))
             return await self._finish(tried, verified, proven, digest)
@@ -193,7 +193,7 @@ class Guard:
         try:
             tried.verified = verified = await self.verifier.examine(token, proven)
             check_person(verified, wanted, self._person, self._now().timestamp())
-            verified = await self._compare(verified, whole, proven, None)
+            verified = await self._compare(tried, verified, whole, proven, None)
             return await self._finish(tried, verified, proven, known)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
             return self.tell(tried, self._refused(error, None, wanted), code_of(error))
@@ -206,15 +206,18 @@ class Guard:
             log.exception("a refusal cannot be told")
         return refusal
 
-    async def _compare(self, verified: TaskToken, wanted: Action, proven: Proven, stated: Stated | None) -> TaskToken:
+    async def _compare(
+        self, tried: Attempt, verified: TaskToken, wanted: Action, proven: Proven, stated: Stated | None
+    ) -> TaskToken:
         check_action(verified, wanted.name)
-        names = compared_names(verified, wanted)
+        names = stated_names(verified, wanted)
         if not names:
             return verified
         source = Nothing() if stated is None else await stated(wanted, names)
         if source is None:
             return verified
         compare(verified, wanted, source, self._hint)
+        tried.times = times_of(verified, wanted, source)
         if source.has_content:  # it may have been long in coming
             verified = await self.verifier.examine(verified.token, proven)
         return verified

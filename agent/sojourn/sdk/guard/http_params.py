@@ -6,6 +6,7 @@ refused.
 """
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Final
@@ -27,6 +28,7 @@ from sojourn.sdk.guard.param_places import (
     in_json,
     nearest,
     others_alike,
+    times_in_json,
     tokens_of,
 )
 from sojourn.sdk.guard.routes import Action
@@ -90,6 +92,14 @@ class HttpStated:
             return [each if each is ABSENT else Exact(each) for each in in_json(self._document, tokens_of(place.name))]
         return [ABSENT]
 
+    def times(self, place: ParamPlace) -> int:
+        """See Source."""
+        if place.kind == BODY:
+            return 1 if self._document is ABSENT else times_in_json(self._document, tokens_of(place.name))
+        fields = {QUERY: self._in_query, FORM: self._in_form, HEADER: self._in_headers}.get(place.kind, [])
+        names = Counter(name.partition("[")[0] for name, _, like in fields if like == alike(place.name))
+        return max(names.values(), default=1)
+
     def named(self, name: str) -> Sequence[object]:
         """See Source. A segment of the route is what the service itself names; what else has that name must agree."""
         if name not in self._segments:
@@ -97,9 +107,10 @@ class HttpStated:
         like = alike(name)
         found: list[object] = [self._segments[name]]
         found += [value for _, value, each in (*self._in_query, *self._in_form) if each == like]
-        if isinstance(self._document, Mapping):
-            own = [self._document[name]] if name in self._document else []
-            found += [Exact(value) for value in own + others_alike(self._document, name)]
+        for document in self._document if isinstance(self._document, list) else [self._document]:
+            if isinstance(document, Mapping):
+                own = [document[name]] if name in document else []
+                found += [Exact(value) for value in own + others_alike(document, name)]
         return found
 
     def likely(self, name: str) -> ParamPlace:
@@ -135,7 +146,7 @@ async def read_stated(
         if asked:
             raise
         return HttpStated(query, headers, segments)
-    if not found or (kind == UNSAID and not asked and not found.lstrip(_BEFORE_JSON).startswith(b"{")):
+    if not found or (kind == UNSAID and not asked and not found.lstrip(_BEFORE_JSON).startswith((b"{", b"["))):
         return HttpStated(query, headers, segments, has_content=True)
     check_encoding(headers)
     if kind == URLENCODED:
@@ -180,8 +191,7 @@ def _fields(text: bytes) -> list[Field]:
     if not text.isascii():  # two servers make two texts of it
         raise InvalidInput("what is not ASCII is escaped in a query or a form that is compared")
     parts = text.split(b"&")
-    if b";" in text:
-        parts += re.split(b"[&;]", text)
+    parts += [piece for each in parts if b";" in each for piece in each.split(b";")]
     if len(parts) > GUARDED_FIELDS_MAX:
         raise InvalidInput(f"a query or a form that is compared has at most {GUARDED_FIELDS_MAX} fields")
     cut = [each.partition(b"=") for each in parts if each]

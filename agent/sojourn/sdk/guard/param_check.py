@@ -11,7 +11,15 @@ from typing import Protocol
 
 from sojourn.errors.oauth import ParamNotBound, WrongParams
 from sojourn.errors.people import PersonRefused
-from sojourn.sdk.guard.param_places import ABSENT, ParamPlace, argument, in_json, tokens_of
+from sojourn.sdk.guard.param_places import (
+    ABSENT,
+    FIELD,
+    ParamPlace,
+    argument,
+    in_json,
+    times_in_json,
+    tokens_of,
+)
 from sojourn.sdk.guard.routes import Action
 from sojourn.tasktoken.checks import Exact, check_stated
 from sojourn.tasktoken.tokens import TaskToken
@@ -27,7 +35,10 @@ class Source(Protocol):
         """Whether its content was waited for."""
 
     def at(self, place: ParamPlace) -> Sequence[object]:
-        """What stands at a place: its value, or ABSENT, and whatever some reader could take for it."""
+        """What stands at a place: its value, or ABSENT, and whatever some reader could take for it; of a list all."""
+
+    def times(self, place: ParamPlace) -> int:
+        """How many values stand there, of a list or of a name that is repeated: so often the action is done."""
 
     def named(self, name: str) -> Sequence[object]:
         """The same of a name that the service itself gives a place; empty if it does not."""
@@ -52,6 +63,18 @@ def stating(source: Source | None) -> Stated:
 def compared_names(token: TaskToken, action: Action) -> frozenset[str]:
     """The parameters of a request that are compared: with the task's, and with the person that it is for."""
     return frozenset(token.concerning(action.name)) - frozenset(action.unchecked) | frozenset(action.person_params)
+
+
+def stated_names(token: TaskToken, action: Action) -> frozenset[str]:
+    """Those that are compared, and where uses of the action are counted all that stand somewhere: they say how many."""
+    counted = action.params if action.name in token.asks else ()
+    return compared_names(token, action) | {name for name in counted if isinstance(action.params[name], ParamPlace)}
+
+
+def times_of(token: TaskToken, action: Action, source: Source) -> int:
+    """How often a request does its action, by what it states: a batch of three does it three times."""
+    given = (action.params.get(name, ParamPlace(FIELD, name)) for name in stated_names(token, action))
+    return max((source.times(place) for place in given if isinstance(place, ParamPlace)), default=1) or 1
 
 
 def compare(token: TaskToken, action: Action, source: Source, hint: Hint) -> None:
@@ -106,6 +129,11 @@ class Nothing:
         del place
         return (ABSENT,)
 
+    def times(self, place: ParamPlace) -> int:
+        """See Source."""
+        del place
+        return 1
+
     def named(self, name: str) -> Sequence[object]:
         """See Source."""
         del name
@@ -126,8 +154,11 @@ class Arguments:
 
     def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
-        tokens = tokens_of(place.name) if place.name.startswith("/") else [place.name]
-        return [each if each is ABSENT else Exact(each) for each in in_json(self._arguments, tokens)]
+        return [each if each is ABSENT else Exact(each) for each in in_json(self._arguments, _tokens(place))]
+
+    def times(self, place: ParamPlace) -> int:
+        """See Source."""
+        return times_in_json(self._arguments, _tokens(place))
 
     def named(self, name: str) -> Sequence[object]:
         """See Source."""
@@ -137,3 +168,7 @@ class Arguments:
     def likely(self, name: str) -> ParamPlace:
         """See Source."""
         return argument(name)
+
+
+def _tokens(place: ParamPlace) -> list[str]:
+    return tokens_of(place.name) if place.name.startswith("/") else [place.name]

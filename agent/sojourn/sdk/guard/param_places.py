@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sojourn.errors import InvalidInput
+from sojourn.errors.oauth import ParamNotBound
 from sojourn.limits import GUARDED_FIELDS_MAX, JSON_DEPTH, NAMES_ALIKE_MAX
 
 PATH, QUERY, HEADER, BODY, FORM, FIELD, ARGUMENT = "path", "query", "header", "body", "form", "field", "argument"
@@ -20,6 +21,7 @@ _BAD_TILDE: Final = re.compile("~(?![01])")
 _NO_LETTER: Final = re.compile(r"[\W_]+")
 _ASCII_NO_LETTER: Final = {each: None for each in range(128) if not chr(each).isalnum()}
 _INDEX: Final = re.compile("0|[1-9][0-9]{0,8}")
+EACH: Final = "*"  # the token of a pointer that stands for each element of a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def header(name: str = "") -> ParamPlace:
 
 
 def body(pointer: str = "") -> ParamPlace:
-    """A value in the JSON content, by JSON pointer (RFC 6901): `/refund/cents`."""
+    """A value in the JSON content, by JSON pointer (RFC 6901): `/refund/cents`; `/items/*/cents` is all of a list."""
     return ParamPlace(BODY, pointer)
 
 
@@ -75,7 +77,7 @@ def form(name: str = "") -> ParamPlace:
 
 
 def field(name: str = "") -> ParamPlace:
-    """A field of a gRPC message, by its path: `order.id`."""
+    """A field of a gRPC message, by its path: `order.id`. One that is repeated is all of its elements."""
     return ParamPlace(FIELD, name)
 
 
@@ -143,19 +145,47 @@ ABSENT: Final = object()
 
 
 def in_json(document: object, tokens: Sequence[str]) -> Iterator[Any]:
-    """The value at these tokens first, or ABSENT; then what others could take for it, by a name alike."""
+    """The value at these tokens first, or ABSENT; then what others could take for it, by a name alike.
+
+    `*` is each element of a list, and ABSENT if there is none. Raise ParamNotBound for an index into a list of several:
+    whoever serves the request may take the others too.
+    """
     if not tokens:
         yield document
         return
     first, rest = tokens[0], tokens[1:]
     if isinstance(document, Mapping):
-        yield from in_json(document[first], rest) if first in document else (ABSENT,)
+        yield from in_json(document[first], rest) if first in document and first != EACH else (ABSENT,)
         for value in others_alike(document, first):
             yield from in_json(value, rest)
+    elif isinstance(document, list) and document and first == EACH:
+        for element in document:
+            yield from in_json(element, rest)
     elif isinstance(document, list) and _INDEX.fullmatch(first) and int(first) < len(document):
-        yield from in_json(document[int(first)], rest)
+        if len(document) > 1:
+            raise ParamNotBound(f"a list of {len(document)} is compared by one element: map it by {EACH!r}, as all")
+        yield from in_json(document[0], rest)
     else:
         yield ABSENT
+
+
+def times_in_json(document: object, tokens: Sequence[str]) -> int:
+    """How many values stand at these tokens, if each list on the way and at its end is all of its elements.
+
+    Of names that are alike it is the most.
+    """
+    if isinstance(document, list):
+        return sum(times_in_json(each, tokens[1:]) for each in document)
+    if not tokens or not isinstance(document, Mapping):
+        return 1
+    named = [document[tokens[0]]] if tokens[0] in document else []
+    return max((times_in_json(each, tokens[1:]) for each in named + others_alike(document, tokens[0])), default=1)
+
+
+def one_of_a_list(place: ParamPlace) -> bool:
+    """Whether a place is a pointer with an index, which is good for a list of one alone."""
+    is_pointer = place.kind == BODY or (place.kind == ARGUMENT and place.name.startswith("/"))
+    return is_pointer and any(_INDEX.fullmatch(each) for each in tokens_of(place.name))
 
 
 def others_alike(members: Mapping[str, Any], name: str) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from sojourn.errors import SojournError
 from sojourn.errors.oauth import RoutesNotBound
 from sojourn.sdk.guard.param_check import in_python
-from sojourn.sdk.guard.param_places import ParamPlace, nearest
+from sojourn.sdk.guard.param_places import ParamPlace, nearest, one_of_a_list
 from sojourn.sdk.guard.routes import Route
 
 log = logging.getLogger("sojourn.guard")
@@ -33,6 +33,10 @@ async def hold(knower: Knower, routes: Sequence[Route], *, strict: bool) -> None
         if route.action.unchecked:
             names = ", ".join(sorted(route.action.unchecked))
             log.warning("%s: requests are not compared with the task's %s (unchecked)", route.text, names)
+        for name, place in route.action.params.items():
+            if isinstance(place, ParamPlace) and one_of_a_list(place) and name not in route.action.unchecked:
+                said = "%s: %s names one of a list, and longer lists are refused: write /*/ for all of them"
+                log.warning(said, route.text, place)
     if not routes and not strict:
         return
     try:

@@ -241,6 +241,9 @@ class TaskVerifier:
             )
         if verdict.kind != "task":
             raise InvalidToken("token is not a task token", reason_code="wrong_type")
+        if served.times > 1 and verdict.times != served.times:
+            said = f"the request does its action {served.times} times, and the agent has counted another number"
+            raise InvalidToken(said, reason_code="unavailable")
         # What the agent vouches for is checked here all the same, as far as that goes.
         claims = VerifiedClaims(unverified.unverified_claims)
         return tokens.read_vouched(token, claims, self.audience, self._now(), proven)

@@ -1,7 +1,7 @@
 """What gRPC calls show of their sender, their action and their request, and how a refusal of one is told."""
 
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -97,19 +97,29 @@ class MessageFields:
 
     def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
-        inner, names = self._message, place.name.split(".")
-        for name in names[:-1]:
-            inner = _field(inner, name)
-        return [_field(inner, names[-1])]
+        return _found(self._message, place.name.split("."))
+
+    def times(self, place: ParamPlace) -> int:
+        """See Source."""
+        return len(_found(self._message, place.name.split(".")))
 
     def named(self, name: str) -> Sequence[object]:
         """See Source. A field that is not set is what its reader finds in it."""
         has = isinstance(self._message, Message) and name in self._message.DESCRIPTOR.fields_by_name
-        return [_field(self._message, name)] if has else ()
+        return _found(self._message, [name]) if has else ()
 
     def likely(self, name: str) -> ParamPlace:
         """See Source."""
         return ParamPlace(FIELD, name)
+
+
+def _found(message: object, names: Sequence[str]) -> list[object]:
+    """What stands at a path: of a field that is repeated all of its elements, and ABSENT if it has none."""
+    if not names:
+        return [message]
+    value = _field(message, names[0])
+    elements = list(value) or [ABSENT] if isinstance(value, MutableSequence) else [value]
+    return [found for each in elements for found in _found(each, names[1:])]
 
 
 def _field(message: object, name: str) -> object:

@@ -22,7 +22,7 @@ from sojourn.errors.people import PersonRefused
 from sojourn.sdk.guard.attempts import Attempt
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
 from sojourn.sdk.guard.lazy import UNREADY, GuardOptions, LoopGuard, Verdict, warn_of_absent_agent
-from sojourn.sdk.guard.param_check import Stated, compare, compared_names, in_python, stating
+from sojourn.sdk.guard.param_check import Stated, compare, compared_names, in_python, stating, times_of
 from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.guard.serving_token import serving
 from sojourn.sdk.guard.sync import SyncGuard
@@ -185,14 +185,15 @@ class _Call(ABC, Generic[AnyGuard]):
         refusal = self.ended(token)
         if refusal is not None:
             return refusal
+        action, fields = self._action or Action(""), MessageFields(request)
         try:
-            compare(token, self._action or Action(""), MessageFields(request), in_python)
+            compare(token, action, fields, in_python)
         except (WrongParams, ParamNotBound) as error:
             return self._refused(token, error, error.oauth_error)
         except PersonRefused as error:
             return self._refused(token, error, error.code)
-        if self._action is not None and self._action.name in token.asks and self._passed:
-            used = ActionUsedUp("uses of this action are counted, and a call is one: send one request")
+        if action.name in token.asks and (self._passed or times_of(token, action, fields) > 1):
+            used = ActionUsedUp("uses of this action are counted, and a stream is one: send one request for one")
             return self._refused(token, used, used.oauth_error)
         self._passed += 1
         return None

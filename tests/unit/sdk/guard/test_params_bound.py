@@ -26,7 +26,7 @@ KEY = signing_key()
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 ACTIONS = {
     "POST /orders/{order}/refunds": Action("refund:create", params={"cents": body()}),
-    "PUT /orders/{order}/refunds": Action("refund:create", params={"cents": body("/refund/1/a~1b~0c")}),
+    "PUT /orders/{order}/refunds": Action("refund:create", params={"cents": body("/refund/0/a~1b~0c")}),
     "POST /orders/{order}/forms": Action("refund:create", params={"cents": form()}),
     "GET /orders/{order_id}": "order:read",
     "GET /v2/orders/{order_id}": Action("order:read", params={"order": path("order_id")}, unchecked=("cents",)),
@@ -245,12 +245,12 @@ class TestJson:
     @pytest.mark.parametrize(
         ("said", "expected"),
         [
-            ('[{}, {"a/b~c": 2500}]', 200),
-            ('[{"a/b~c": 2500}, {"a/b~c": 9900}]', 403),
-            ('[{"a/b~c": 2500}]', 403),
-            ('{"1": {"a/b~c": 2500}}', 200),
-            ('{"01": {"a/b~c": 2500}}', 403),
-            ('[{}, {"a~1b~0c": 2500}]', 403),
+            ('[{"a/b~c": 2500}]', 200),
+            ('[{"a/b~c": 9900}]', 403),
+            ("[]", 403),
+            ('{"0": {"a/b~c": 2500}}', 200),
+            ('{"00": {"a/b~c": 2500}}', 403),
+            ('[{"a~1b~0c": 2500}]', 403),
         ],
     )
     async def test_pointers(self, http: httpx.AsyncClient, said: str, expected: int) -> None:
@@ -260,7 +260,7 @@ class TestJson:
 
     async def test_a_path_alike(self, http: httpx.AsyncClient) -> None:
         """An object of a name alike on the way has the same value too, or the request is refused."""
-        one, other = '[{}, {"a/b~c": 2500}]', '[{}, {"a/b~c": 9900}]'
+        one, other = '[{"a/b~c": 2500}]', '[{"a/b~c": 9900}]'
         for twin, expected in ((one, 200), (other, 403), ("{}", 403)):
             content = f'{{"refund": {one}, "Refund": {twin}}}'.encode()
             assert expected == (await ask(http, "PUT", "/orders/O-1001/refunds", content))[0]

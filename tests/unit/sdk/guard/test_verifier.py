@@ -14,6 +14,7 @@ from sojourn.errors.oauth import ActionNotAllowed, ActionUsedUp, WrongParams
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.guard.task_feed import STALE_SECONDS, TaskFeed
 from sojourn.sdk.guard.verifier import TaskVerifier
+from sojourn.tasktoken.request_record import Served
 
 KEY = signing_key()
 VALID = pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK, spiffe_id=str(HOLDER))
@@ -205,6 +206,21 @@ class TestCounted:
         agent.answers["ValidateToken"] = answer
         with pytest.raises(InvalidToken):
             await verifier.verify(text, "ticket:close")
+
+    @pytest.mark.parametrize("counted", [0, 1, 2, 3])
+    async def test_a_batch(self, agent: FakeAgent, verifier: TaskVerifier, text: str, counted: int) -> None:
+        """A batch passes if the agent says that it has counted all of it: one that knows of no batches counts one."""
+        answer = pb.ValidateTokenResponse(times=counted)
+        answer.MergeFrom(VALID)
+        agent.answers["ValidateToken"] = answer
+        using = verifier.use(await verifier.examine(text), "ticket:close", served=Served(times=3))
+        if counted == 3:
+            await using
+        else:
+            with pytest.raises(InvalidToken, match="3 times"):
+                await using
+        ((_, request),) = [each for each in agent.requests if each[0] == "ValidateToken"]
+        assert 3 == request.served.times
 
     async def test_nobody_says_which(self, agent: FakeAgent, verifier: TaskVerifier, text: str) -> None:
         """A token with such an action is not good for a service that does not say for which action it is."""

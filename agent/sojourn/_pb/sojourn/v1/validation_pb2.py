@@ -26,15 +26,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bsojourn/v1/validation.proto\x12\nsojourn.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x80\x01\n\x15ReportRefusalsRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12*\n\x08refusals\x18\x02 \x03(\x0b\x32\x18.sojourn.v1.TokenRefusal\x12)\n\x06others\x18\x03 \x03(\x0b\x32\x19.sojourn.v1.OtherRefusals\"_\n\x0cTokenRefusal\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12#\n\x07request\x18\x03 \x01(\x0b\x32\x12.sojourn.v1.Served\x12\r\n\x05\x63ount\x18\x04 \x01(\r\",\n\rOtherRefusals\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\'\n\x16ReportRefusalsResponse\x12\r\n\x05named\x18\x01 \x01(\r\"]\n\x06Served\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x10\n\x08\x63ompared\x18\x04 \x03(\t\x12\x11\n\tunchecked\x18\x05 \x03(\t\"+\n\x17\x44\x65scribeAudienceRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\"E\n\x18\x44\x65scribeAudienceResponse\x12)\n\x05types\x18\x01 \x03(\x0b\x32\x1a.sojourn.v1.TypeAtAudience\"b\n\x0eTypeAtAudience\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsequence\x18\x02 \x01(\t\x12-\n\x07\x61\x63tions\x18\x03 \x03(\x0b\x32\x1c.sojourn.v1.ActionAtAudience\"0\n\x10\x41\x63tionAtAudience\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06params\x18\x02 \x03(\t\"6\n\x10ReportUseRequest\x12\"\n\x04uses\x18\x01 \x03(\x0b\x32\x14.sojourn.v1.TokenUse\"8\n\x08TokenUse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\r\"$\n\x11ReportUseResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\r\"\xeb\x01\n\x14ValidateTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\"\n\x06sender\x18\x05 \x01(\x0b\x32\x12.sojourn.v1.Sender\x12\x15\n\rparams_digest\x18\x06 \x01(\t\x12\x0b\n\x03use\x18\x07 \x01(\x08\x12\x11\n\tno_action\x18\x14 \x01(\x08\x12\"\n\x06served\x18\x1e \x01(\x0b\x32\x12.sojourn.v1.Served\"o\n\x06Sender\x12\x12\n\ndpop_proof\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x1a\n\x12\x63lient_certificate\x18\x04 \x01(\x0c\x12\x0b\n\x03jkt\x18\x05 \x01(\t\x12\x0b\n\x03x5t\x18\x06 \x01(\t\"\xdb\x02\n\x15ValidateTokenResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\x12\'\n\x06\x63laims\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61\x63tors\x18\x07 \x03(\t\x12\x12\n\ndpop_nonce\x18\x08 \x01(\t\x12\x38\n\x06person\x18\t \x01(\x0b\x32(.sojourn.v1.ValidateTokenResponse.Person\x1aV\n\x06Person\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\tauth_time\x18\x03 \x01(\x03\x12\x0b\n\x03\x61\x63r\x18\x04 \x01(\t\x12\x0b\n\x03\x61mr\x18\x05 \x03(\t\"&\n\x11WatchTasksRequest\x12\x11\n\taudiences\x18\x01 \x03(\t\"\xd4\x01\n\x08TaskFeed\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sojourn.v1.SnapshotH\x00\x12\"\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.sojourn.v1.DeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.HeartbeatH\x00\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0e\n\x06issuer\x18\x05 \x01(\t\x12\x0c\n\x04keys\x18\x06 \x01(\x0c\x12\x16\n\x0esteady_seconds\x18\x07 \x01(\x01\x42\t\n\x07message\"Y\n\tTaskState\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04live\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tsuspended\x18\x05 \x01(\x08\">\n\x08Snapshot\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\x12\x0c\n\x04more\x18\x02 \x01(\x08\"-\n\x05\x44\x65lta\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\"\x1f\n\tHeartbeat\x12\x12\n\nsent_at_ms\x18\x01 \x01(\x03*U\n\tTokenKind\x12\x1a\n\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_KIND_JWT_SVID\x10\x01\x12\x13\n\x0fTOKEN_KIND_TASK\x10\x02\x32\xa9\x03\n\nValidation\x12T\n\rValidateToken\x12 .sojourn.v1.ValidateTokenRequest\x1a!.sojourn.v1.ValidateTokenResponse\x12\x43\n\nWatchTasks\x12\x1d.sojourn.v1.WatchTasksRequest\x1a\x14.sojourn.v1.TaskFeed0\x01\x12H\n\tReportUse\x12\x1c.sojourn.v1.ReportUseRequest\x1a\x1d.sojourn.v1.ReportUseResponse\x12W\n\x0eReportRefusals\x12!.sojourn.v1.ReportRefusalsRequest\x1a\".sojourn.v1.ReportRefusalsResponse\x12]\n\x10\x44\x65scribeAudience\x12#.sojourn.v1.DescribeAudienceRequest\x1a$.sojourn.v1.DescribeAudienceResponseb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bsojourn/v1/validation.proto\x12\nsojourn.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x80\x01\n\x15ReportRefusalsRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12*\n\x08refusals\x18\x02 \x03(\x0b\x32\x18.sojourn.v1.TokenRefusal\x12)\n\x06others\x18\x03 \x03(\x0b\x32\x19.sojourn.v1.OtherRefusals\"_\n\x0cTokenRefusal\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12#\n\x07request\x18\x03 \x01(\x0b\x32\x12.sojourn.v1.Served\x12\r\n\x05\x63ount\x18\x04 \x01(\r\",\n\rOtherRefusals\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\'\n\x16ReportRefusalsResponse\x12\r\n\x05named\x18\x01 \x01(\r\"l\n\x06Served\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x10\n\x08\x63ompared\x18\x04 \x03(\t\x12\x11\n\tunchecked\x18\x05 \x03(\t\x12\r\n\x05times\x18\x06 \x01(\r\"+\n\x17\x44\x65scribeAudienceRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\"E\n\x18\x44\x65scribeAudienceResponse\x12)\n\x05types\x18\x01 \x03(\x0b\x32\x1a.sojourn.v1.TypeAtAudience\"b\n\x0eTypeAtAudience\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsequence\x18\x02 \x01(\t\x12-\n\x07\x61\x63tions\x18\x03 \x03(\x0b\x32\x1c.sojourn.v1.ActionAtAudience\"0\n\x10\x41\x63tionAtAudience\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06params\x18\x02 \x03(\t\"6\n\x10ReportUseRequest\x12\"\n\x04uses\x18\x01 \x03(\x0b\x32\x14.sojourn.v1.TokenUse\"8\n\x08TokenUse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\r\"$\n\x11ReportUseResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\r\"\xeb\x01\n\x14ValidateTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\"\n\x06sender\x18\x05 \x01(\x0b\x32\x12.sojourn.v1.Sender\x12\x15\n\rparams_digest\x18\x06 \x01(\t\x12\x0b\n\x03use\x18\x07 \x01(\x08\x12\x11\n\tno_action\x18\x14 \x01(\x08\x12\"\n\x06served\x18\x1e \x01(\x0b\x32\x12.sojourn.v1.Served\"o\n\x06Sender\x12\x12\n\ndpop_proof\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x1a\n\x12\x63lient_certificate\x18\x04 \x01(\x0c\x12\x0b\n\x03jkt\x18\x05 \x01(\t\x12\x0b\n\x03x5t\x18\x06 \x01(\t\"\xea\x02\n\x15ValidateTokenResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\x12\'\n\x06\x63laims\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61\x63tors\x18\x07 \x03(\t\x12\x12\n\ndpop_nonce\x18\x08 \x01(\t\x12\x38\n\x06person\x18\t \x01(\x0b\x32(.sojourn.v1.ValidateTokenResponse.Person\x12\r\n\x05times\x18\n \x01(\r\x1aV\n\x06Person\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\tauth_time\x18\x03 \x01(\x03\x12\x0b\n\x03\x61\x63r\x18\x04 \x01(\t\x12\x0b\n\x03\x61mr\x18\x05 \x03(\t\"&\n\x11WatchTasksRequest\x12\x11\n\taudiences\x18\x01 \x03(\t\"\xd4\x01\n\x08TaskFeed\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sojourn.v1.SnapshotH\x00\x12\"\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.sojourn.v1.DeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.HeartbeatH\x00\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0e\n\x06issuer\x18\x05 \x01(\t\x12\x0c\n\x04keys\x18\x06 \x01(\x0c\x12\x16\n\x0esteady_seconds\x18\x07 \x01(\x01\x42\t\n\x07message\"Y\n\tTaskState\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04live\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tsuspended\x18\x05 \x01(\x08\">\n\x08Snapshot\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\x12\x0c\n\x04more\x18\x02 \x01(\x08\"-\n\x05\x44\x65lta\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\"\x1f\n\tHeartbeat\x12\x12\n\nsent_at_ms\x18\x01 \x01(\x03*U\n\tTokenKind\x12\x1a\n\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_KIND_JWT_SVID\x10\x01\x12\x13\n\x0fTOKEN_KIND_TASK\x10\x02\x32\xa9\x03\n\nValidation\x12T\n\rValidateToken\x12 .sojourn.v1.ValidateTokenRequest\x1a!.sojourn.v1.ValidateTokenResponse\x12\x43\n\nWatchTasks\x12\x1d.sojourn.v1.WatchTasksRequest\x1a\x14.sojourn.v1.TaskFeed0\x01\x12H\n\tReportUse\x12\x1c.sojourn.v1.ReportUseRequest\x1a\x1d.sojourn.v1.ReportUseResponse\x12W\n\x0eReportRefusals\x12!.sojourn.v1.ReportRefusalsRequest\x1a\".sojourn.v1.ReportRefusalsResponse\x12]\n\x10\x44\x65scribeAudience\x12#.sojourn.v1.DescribeAudienceRequest\x1a$.sojourn.v1.DescribeAudienceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sojourn.v1.validation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENKIND']._serialized_start=2092
-  _globals['_TOKENKIND']._serialized_end=2177
+  _globals['_TOKENKIND']._serialized_start=2122
+  _globals['_TOKENKIND']._serialized_end=2207
   _globals['_REPORTREFUSALSREQUEST']._serialized_start=74
   _globals['_REPORTREFUSALSREQUEST']._serialized_end=202
   _globals['_TOKENREFUSAL']._serialized_start=204
@@ -44,41 +44,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTREFUSALSRESPONSE']._serialized_start=347
   _globals['_REPORTREFUSALSRESPONSE']._serialized_end=386
   _globals['_SERVED']._serialized_start=388
-  _globals['_SERVED']._serialized_end=481
-  _globals['_DESCRIBEAUDIENCEREQUEST']._serialized_start=483
-  _globals['_DESCRIBEAUDIENCEREQUEST']._serialized_end=526
-  _globals['_DESCRIBEAUDIENCERESPONSE']._serialized_start=528
-  _globals['_DESCRIBEAUDIENCERESPONSE']._serialized_end=597
-  _globals['_TYPEATAUDIENCE']._serialized_start=599
-  _globals['_TYPEATAUDIENCE']._serialized_end=697
-  _globals['_ACTIONATAUDIENCE']._serialized_start=699
-  _globals['_ACTIONATAUDIENCE']._serialized_end=747
-  _globals['_REPORTUSEREQUEST']._serialized_start=749
-  _globals['_REPORTUSEREQUEST']._serialized_end=803
-  _globals['_TOKENUSE']._serialized_start=805
-  _globals['_TOKENUSE']._serialized_end=861
-  _globals['_REPORTUSERESPONSE']._serialized_start=863
-  _globals['_REPORTUSERESPONSE']._serialized_end=899
-  _globals['_VALIDATETOKENREQUEST']._serialized_start=902
-  _globals['_VALIDATETOKENREQUEST']._serialized_end=1137
-  _globals['_SENDER']._serialized_start=1139
-  _globals['_SENDER']._serialized_end=1250
-  _globals['_VALIDATETOKENRESPONSE']._serialized_start=1253
-  _globals['_VALIDATETOKENRESPONSE']._serialized_end=1600
-  _globals['_VALIDATETOKENRESPONSE_PERSON']._serialized_start=1514
-  _globals['_VALIDATETOKENRESPONSE_PERSON']._serialized_end=1600
-  _globals['_WATCHTASKSREQUEST']._serialized_start=1602
-  _globals['_WATCHTASKSREQUEST']._serialized_end=1640
-  _globals['_TASKFEED']._serialized_start=1643
-  _globals['_TASKFEED']._serialized_end=1855
-  _globals['_TASKSTATE']._serialized_start=1857
-  _globals['_TASKSTATE']._serialized_end=1946
-  _globals['_SNAPSHOT']._serialized_start=1948
-  _globals['_SNAPSHOT']._serialized_end=2010
-  _globals['_DELTA']._serialized_start=2012
-  _globals['_DELTA']._serialized_end=2057
-  _globals['_HEARTBEAT']._serialized_start=2059
-  _globals['_HEARTBEAT']._serialized_end=2090
-  _globals['_VALIDATION']._serialized_start=2180
-  _globals['_VALIDATION']._serialized_end=2605
+  _globals['_SERVED']._serialized_end=496
+  _globals['_DESCRIBEAUDIENCEREQUEST']._serialized_start=498
+  _globals['_DESCRIBEAUDIENCEREQUEST']._serialized_end=541
+  _globals['_DESCRIBEAUDIENCERESPONSE']._serialized_start=543
+  _globals['_DESCRIBEAUDIENCERESPONSE']._serialized_end=612
+  _globals['_TYPEATAUDIENCE']._serialized_start=614
+  _globals['_TYPEATAUDIENCE']._serialized_end=712
+  _globals['_ACTIONATAUDIENCE']._serialized_start=714
+  _globals['_ACTIONATAUDIENCE']._serialized_end=762
+  _globals['_REPORTUSEREQUEST']._serialized_start=764
+  _globals['_REPORTUSEREQUEST']._serialized_end=818
+  _globals['_TOKENUSE']._serialized_start=820
+  _globals['_TOKENUSE']._serialized_end=876
+  _globals['_REPORTUSERESPONSE']._serialized_start=878
+  _globals['_REPORTUSERESPONSE']._serialized_end=914
+  _globals['_VALIDATETOKENREQUEST']._serialized_start=917
+  _globals['_VALIDATETOKENREQUEST']._serialized_end=1152
+  _globals['_SENDER']._serialized_start=1154
+  _globals['_SENDER']._serialized_end=1265
+  _globals['_VALIDATETOKENRESPONSE']._serialized_start=1268
+  _globals['_VALIDATETOKENRESPONSE']._serialized_end=1630
+  _globals['_VALIDATETOKENRESPONSE_PERSON']._serialized_start=1544
+  _globals['_VALIDATETOKENRESPONSE_PERSON']._serialized_end=1630
+  _globals['_WATCHTASKSREQUEST']._serialized_start=1632
+  _globals['_WATCHTASKSREQUEST']._serialized_end=1670
+  _globals['_TASKFEED']._serialized_start=1673
+  _globals['_TASKFEED']._serialized_end=1885
+  _globals['_TASKSTATE']._serialized_start=1887
+  _globals['_TASKSTATE']._serialized_end=1976
+  _globals['_SNAPSHOT']._serialized_start=1978
+  _globals['_SNAPSHOT']._serialized_end=2040
+  _globals['_DELTA']._serialized_start=2042
+  _globals['_DELTA']._serialized_end=2087
+  _globals['_HEARTBEAT']._serialized_start=2089
+  _globals['_HEARTBEAT']._serialized_end=2120
+  _globals['_VALIDATION']._serialized_start=2210
+  _globals['_VALIDATION']._serialized_end=2635
 # @@protoc_insertion_point(module_scope)

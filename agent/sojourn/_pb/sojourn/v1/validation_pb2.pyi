@@ -55,18 +55,20 @@ class ReportRefusalsResponse(_message.Message):
     def __init__(self, named: _Optional[int] = ...) -> None: ...
 
 class Served(_message.Message):
-    __slots__ = ("action", "method", "target", "compared", "unchecked")
+    __slots__ = ("action", "method", "target", "compared", "unchecked", "times")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     COMPARED_FIELD_NUMBER: _ClassVar[int]
     UNCHECKED_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
     action: str
     method: str
     target: str
     compared: _containers.RepeatedScalarFieldContainer[str]
     unchecked: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, action: _Optional[str] = ..., method: _Optional[str] = ..., target: _Optional[str] = ..., compared: _Optional[_Iterable[str]] = ..., unchecked: _Optional[_Iterable[str]] = ...) -> None: ...
+    times: int
+    def __init__(self, action: _Optional[str] = ..., method: _Optional[str] = ..., target: _Optional[str] = ..., compared: _Optional[_Iterable[str]] = ..., unchecked: _Optional[_Iterable[str]] = ..., times: _Optional[int] = ...) -> None: ...
 
 class DescribeAudienceRequest(_message.Message):
     __slots__ = ("audience",)
@@ -159,7 +161,7 @@ class Sender(_message.Message):
     def __init__(self, dpop_proof: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., client_certificate: _Optional[bytes] = ..., jkt: _Optional[str] = ..., x5t: _Optional[str] = ...) -> None: ...
 
 class ValidateTokenResponse(_message.Message):
-    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors", "dpop_nonce", "person")
+    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors", "dpop_nonce", "person", "times")
     class Person(_message.Message):
         __slots__ = ("issuer", "subject", "auth_time", "acr", "amr")
         ISSUER_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +184,7 @@ class ValidateTokenResponse(_message.Message):
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     DPOP_NONCE_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
     valid: bool
     code: str
     reason: str
@@ -191,7 +194,8 @@ class ValidateTokenResponse(_message.Message):
     actors: _containers.RepeatedScalarFieldContainer[str]
     dpop_nonce: str
     person: ValidateTokenResponse.Person
-    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ..., dpop_nonce: _Optional[str] = ..., person: _Optional[_Union[ValidateTokenResponse.Person, _Mapping]] = ...) -> None: ...
+    times: int
+    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ..., dpop_nonce: _Optional[str] = ..., person: _Optional[_Union[ValidateTokenResponse.Person, _Mapping]] = ..., times: _Optional[int] = ...) -> None: ...
 
 class WatchTasksRequest(_message.Message):
     __slots__ = ("audiences",)

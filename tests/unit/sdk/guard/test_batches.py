@@ -1,0 +1,227 @@
+"""A list is all of its elements: each is compared, and a batch of three is three uses."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from fakes.task_feed import AUDIENCE, ISSUER, signing_key, token
+from sojourn._pb.sojourn.v1 import validation_pb2 as pb
+from sojourn.errors.oauth import ParamNotBound, WrongParams
+from sojourn.sdk.guard.http_params import HttpStated
+from sojourn.sdk.guard.param_check import Arguments, Source, compare, in_python, times_of
+from sojourn.sdk.guard.param_places import argument, body, field, form, header, query
+from sojourn.sdk.guard.refusals import RefusedRequest
+from sojourn.sdk.guard.routes import Action
+from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
+from sojourn.sdk.integrations.grpc_calls import MessageFields
+from sojourn.tasktoken.checks import check_digest
+from sojourn.tasktoken.request_record import NOTHING_SAID, Served
+from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
+from sojourn.tasktoken.tokens import TaskToken, verify
+
+KEY = signing_key()
+REFUND, OTHER = "refund:create", "order:read"
+PARAMS: dict[str, str | int | bool] = {"order": "O-1", "cents": 2500}
+EACH = {"order": body("/items/*/order"), "cents": body("/items/*/cents")}
+ONE = {"order": body("/items/0/order"), "cents": body("/items/0/cents")}
+GOOD = {"order": "O-1", "cents": 2500}
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+
+def verified(params: Mapping[str, str | int | bool] = PARAMS, *, asks: tuple[str, ...] = (REFUND,)) -> TaskToken:
+    text = token(KEY, actions=(REFUND, OTHER), params=dict(params), asks=asks)
+    return verify(text, keys={"k1": KEY.public}, issuer=ISSUER, audience=AUDIENCE, now=datetime.now(UTC))
+
+
+def verdict(source: Source, params: Mapping[str, Any], task: Mapping[str, str | int | bool] = PARAMS) -> int | str:
+    """How often a request of this source does the refund of a task, or the code of what is raised."""
+    action = Action(REFUND, params={name: place.of(name) for name, place in params.items()})
+    made = verified(task)
+    try:
+        compare(made, action, source, in_python)
+    except (WrongParams, ParamNotBound) as error:
+        return error.code
+    return times_of(made, action, source)
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        ("items", "expected"),
+        [
+            ([GOOD], 1),
+            ([GOOD, GOOD], 2),
+            ([GOOD] * 30, 30),
+            ([GOOD, {**GOOD, "cents": 9900}], "wrong_params"),
+            ([{**GOOD, "order": "O-2"}, GOOD], "wrong_params"),
+            ([GOOD, {**GOOD, "cents": "2500"}], "wrong_params"),
+            ([GOOD, {**GOOD, "Cents": 9900}], "wrong_params"),
+            ([GOOD, {"order": "O-1"}], "unbound_parameter"),
+            ([GOOD, "O-1"], "unbound_parameter"),
+            ([GOOD, [GOOD]], "unbound_parameter"),
+            ([GOOD, {**GOOD, "cents": [2500, 9900]}], "wrong_params"),
+            ([], "unbound_parameter"),
+            ({"*": GOOD}, "unbound_parameter"),
+            ({"0": GOOD}, "unbound_parameter"),
+            (GOOD, "unbound_parameter"),
+            (None, "unbound_parameter"),
+        ],
+    )
+    def test_each(self, items: object, expected: int | str) -> None:
+        """Each element of a list has the task's values, and so many times the action is done; a list of none is refused."""
+        assert expected == verdict(HttpStated("", [], {}, document={"items": items}), EACH)
+        places = {name: argument(place.name) for name, place in EACH.items()}
+        assert expected == verdict(Arguments({"items": items}), places)
+
+    @pytest.mark.parametrize(
+        ("items", "expected"),
+        [([GOOD], 1), ([GOOD, GOOD], "unbound_parameter"), ([], "unbound_parameter"), ({"0": GOOD}, 1)],
+    )
+    def test_one(self, items: object, expected: int | str) -> None:
+        """A place that is one element of a list is good for a list of one: the service may take the others as well."""
+        assert expected == verdict(HttpStated("", [], {}, document={"items": items}), ONE)
+        places = {name: argument(place.name) for name, place in ONE.items()}
+        assert expected == verdict(Arguments({"items": items}), places)
+
+    def test_a_list_alike(self) -> None:
+        """A list of a name that another reader takes for the same is compared too, and the longer of them counts."""
+        for twin, expected in (([GOOD] * 3, 3), ([{**GOOD, "cents": 9900}], "wrong_params"), ([], "unbound_parameter")):
+            assert expected == verdict(HttpStated("", [], {}, document={"items": [GOOD], "Items": twin}), EACH)
+
+    def test_in_lists(self) -> None:
+        """Lists within lists are all of theirs, and the content may be a list itself."""
+        lines = {"order": body("/*/order"), "cents": body("/*/lines/*/cents")}
+        document = [{"order": "O-1", "lines": [{"cents": 2500}] * 2}, {"order": "O-1", "lines": [{"cents": 2500}]}]
+        assert 3 == verdict(HttpStated("", [], {}, document=document), lines)
+        document[1]["lines"] = []
+        assert "unbound_parameter" == verdict(HttpStated("", [], {}, document=document), lines)
+
+    def test_what_names_the_segment(self) -> None:
+        """An element of a list of content that has the name of the route's segment must agree with that."""
+        for other, expected in (("O-1", 1), ("O-2", "wrong_params")):
+            source = HttpStated("", [], {"order": "O-1"}, document=[GOOD, {"order": other}])
+            assert expected == verdict(source, {}, {"order": "O-1"})
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            ("order=O-1", 1),
+            ("order=O-1&order=O-1", 2),
+            ("order[]=O-1&order[]=O-1&order=O-1", 3),
+            ("order=O-1&Order=O-1", 1),
+            ("order=O-1&x=1;y=2", 1),
+            ("x=1;order=O-1&order=O-1", 2),
+            ("order=O-1&order=O-2", "wrong_params"),
+        ],
+    )
+    def test_that_are_repeated(self, said: str, expected: int | str) -> None:
+        """A name that is repeated in a query or a form is a list: each value is compared, and each is a use."""
+        assert expected == verdict(HttpStated(said, [], {}), {"order": query()}, {"order": "O-1"})
+        source = HttpStated("", [("content-type", FORM)], {}, form=said.encode())
+        assert expected == verdict(source, {"order": form()}, {"order": "O-1"})
+
+    def test_lines(self) -> None:
+        """So is a header."""
+        assert 2 == verdict(
+            HttpStated("", [("x-order", "O-1")] * 2, {}), {"order": header("x-order")}, {"order": "O-1"}
+        )
+
+
+class TestGrpc:
+    @pytest.mark.parametrize(
+        ("tokens", "expected"),
+        [(["O-1"], 1), (["O-1"] * 3, 3), (["O-1", "O-2"], "wrong_params"), ([], "unbound_parameter")],
+    )
+    def test_repeated(self, tokens: list[str], expected: int | str) -> None:
+        """A field that is repeated is all of its elements, by a message's path and by its own name."""
+        messages = MessageFields(pb.ReportUseRequest(uses=[pb.TokenUse(token=each) for each in tokens]))
+        assert expected == verdict(messages, {"order": field("uses.token")}, {"order": "O-1"})
+        scalars = MessageFields(pb.Served(compared=tokens))
+        assert expected == verdict(scalars, {"order": field("compared")}, {"order": "O-1"})
+        assert expected == verdict(scalars, {}, {"compared": "O-1"})
+
+    def test_an_element_without_the_field(self) -> None:
+        """An element that has not set what is compared is refused."""
+        refusals = [pb.TokenRefusal(request=pb.Served(action="O-1")), pb.TokenRefusal()]
+        message = pb.ReportRefusalsRequest(refusals=refusals)
+        assert "unbound_parameter" == verdict(
+            MessageFields(message), {"order": field("refusals.request.action")}, {"order": "O-1"}
+        )
+
+
+class Counting:
+    """A verifier that remembers how often what it lets through does its action."""
+
+    audience, issuer = AUDIENCE, ISSUER
+
+    def __init__(self, asks: tuple[str, ...]) -> None:
+        self.asks = asks
+        self.used: list[int] = []
+
+    async def examine(self, text: str, proven: Proven = UNPROVEN) -> TaskToken:
+        return verify(
+            text, keys={"k1": KEY.public}, issuer=ISSUER, audience=AUDIENCE, now=datetime.now(UTC), proven=proven
+        )
+
+    def check_digest(self, verified: TaskToken, params_digest: str) -> None:
+        check_digest(verified, params_digest)
+
+    async def use(
+        self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
+    ) -> None:
+        self.used.append(served.times)
+
+    def refused(self, request: RefusedRequest) -> None:
+        """Tells nobody."""
+
+
+class TestGuard:
+    ROUTES: Mapping[str, Action] = {
+        "POST /batch": Action(REFUND, params=EACH),
+        "POST /one": Action(REFUND, params=ONE),
+        "POST /plain": Action(REFUND, params={"order": body(), "cents": body()}),
+        "POST /unchecked": Action(REFUND, params=EACH, unchecked=("order", "cents")),
+        "POST /look": Action(OTHER, params=EACH, unchecked=("order", "cents")),
+    }
+
+    async def ask(
+        self, target: str, content: bytes, params: Mapping[str, Any], kind: str = JSON
+    ) -> tuple[int, list[int]]:
+        """The answer's status, and how many uses were told to the agent."""
+        counting = Counting((REFUND,))
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        guard = TaskTokenMiddleware(app, verifier=counting, actions=self.ROUTES)  # type: ignore[arg-type]
+        text = token(KEY, actions=(REFUND, OTHER), params=dict(params), asks=(REFUND,))
+        headers = {"authorization": f"Bearer {text}", "content-type": kind}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://shop") as http:
+            answer = await http.post(target, content=content, headers=headers)
+        return answer.status_code, counting.used
+
+    @pytest.mark.parametrize("params", [PARAMS, {}], ids=["bound", "free"])
+    async def test_a_batch(self, params: Mapping[str, Any]) -> None:
+        """A batch is as many uses as it has elements, also for a task that is for all values, and none is one."""
+        content = json.dumps({"items": [GOOD] * 3}).encode()
+        assert (200, [3]) == await self.ask("/batch", content, params)
+
+    async def test_what_is_not_compared_counts(self) -> None:
+        """Elements that are not compared are uses all the same, and content that cannot be counted is refused."""
+        content = json.dumps({"items": [GOOD, {"order": "O-9"}]}).encode()
+        assert (200, [2]) == await self.ask("/unchecked", content, PARAMS)
+        assert (200, [2]) == await self.ask("/one", content, {})
+        assert (200, [3]) == await self.ask("/plain", b'{"order": "O-1", "cents": [1, 2, 3]}', {"order": "O-1"})
+        assert (200, [1]) == await self.ask("/unchecked", b'{"items": []}', PARAMS)
+        assert (403, []) == await self.ask("/unchecked", content, PARAMS, "text/plain")
+        assert (400, []) == await self.ask("/unchecked", b"{", PARAMS)
+
+    async def test_an_action_that_is_not_counted(self) -> None:
+        """Of an action that nobody counts the content is not read for that."""
+        assert (200, [1]) == await self.ask("/look", b"{", PARAMS)
