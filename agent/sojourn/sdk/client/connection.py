@@ -1,6 +1,7 @@
 """One gRPC channel to the agent, and the ways in which it is called."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -38,6 +39,7 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 200),  # a Unix socket whose queue is full says so at once, and never again
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
 )
+_NO_PLACE: Final = f"({errno.ENOTCONN})"  # in gRPC's words, where a Unix socket's queue was full: it wrote all the same
 _FOR_GOOD: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED})
 
 Answer = TypeVar("Answer", bound=Message)
@@ -112,8 +114,8 @@ class AgentConnection:
         while True:
             try:
                 return await call(ends - clock())
-            except Unreachable:
-                if not self._may_be_full():
+            except Unreachable as error:
+                if _NO_PLACE not in error.detail or not self._may_be_full():
                     raise
                 await self.wait_connected(ends - clock())
 

@@ -105,6 +105,19 @@ async def test_no_room_in_time(line: Line) -> None:
             await client.fetch_jwt_svid("them")
 
 
+async def test_an_agent_that_takes_and_closes(tmp_path: Path) -> None:
+    """Whoever had room, and was closed, as one whom the agent may not look at, is told so at once, and not at its deadline."""
+    path = str(tmp_path / "closing.sock")
+
+    def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_unix_server(close, path), Client(path, deadline_seconds=2 * WAIT_SECONDS) as client:
+        async with asyncio.timeout(WAIT_SECONDS):
+            with pytest.raises(Unreachable, match="is there, but nothing answered in time"):
+                await client.fetch_jwt_svid("them")
+
+
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[sockets.socket]:
     """A listener that has no room."""
