@@ -125,7 +125,7 @@ class TestNames:
         assert expected == verdict(source, {"order": form()}, {"order": "O-1"})
 
     def test_lines(self) -> None:
-        """So is a header."""
+        """Lines of one header are a list."""
         assert 2 == verdict(
             HttpStated("", [("x-order", "O-1")] * 2, {}), {"order": header("x-order")}, {"order": "O-1"}
         )
