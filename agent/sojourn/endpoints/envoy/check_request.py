@@ -88,7 +88,10 @@ def content_of(said: pb.AttributeContext, ruling: Ruling) -> bytes:
     """The request's whole content. Raise InvalidInput unless Envoy has surely sent it."""
     http = said.request.http
     if not ruling.content:
-        raise ContentUnknown("the content is not known here: set with_request_body, and sojourn.content")
+        raise ContentUnknown(
+            "the content is not known here: set with_request_body, and sojourn.content; or, where it names nothing that"
+            " stands in the path, sojourn.params: NAME = path:NAME"
+        )
     if http.body:
         raise InvalidInput("Envoy must send contents as bytes: set pack_as_bytes in with_request_body")
     headers = list(_headers(http))

@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from sojourn.errors import InvalidInput
-from sojourn.errors.oauth import ContentUnknown, ParamNotBound
-from sojourn.jose import strict_json
+from sojourn.errors import InvalidInput, TooLarge
+from sojourn.errors.oauth import ParamNotBound
 from sojourn.limits import GUARDED_FIELDS_MAX
+from sojourn.sdk.guard.other_readings import fields_in, json_in, parts_in, read_json
 from sojourn.sdk.guard.param_places import (
     ABSENT,
     BODY,
@@ -34,10 +34,9 @@ from sojourn.sdk.guard.param_places import (
 from sojourn.sdk.guard.routes import Action
 from sojourn.tasktoken.checks import Exact
 
-JSON, URLENCODED, OTHER, UNSAID = "JSON", "a form", "other", "unsaid"
+JSON, URLENCODED, PARTS, OTHER, UNSAID = "JSON", "a form", "parts", "other", "unsaid"
 _CHARSET: Final = re.compile(r";\s*charset[^=;]*=\s*\"?([^\";]*)", re.IGNORECASE)  # also `charset*` (RFC 2231)
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
-_BEFORE_JSON: Final = b"\xef\xbb\xbf\xfe\xff\x00 \t\r\n"  # byte order marks, the zeros of UTF-16, spaces
 Headers = Iterable[tuple[str, str]]
 
 
@@ -55,15 +54,19 @@ class HttpStated:
         *,
         document: object = ABSENT,
         form: bytes = b"",
+        fields: Iterable[tuple[str, str | None]] = (),
         has_content: bool = False,
     ) -> None:
-        """`document` or `form` is the content, as far as it was read and is one of them."""
+        """`document` or `form` is the content, as far as it was read and is one of them; `fields` what else could be
+        read in it.
+        """
         self.has_content = has_content
         self._query = query
         self._headers = headers
         self._segments = segments
         self._document = document
         self._form = form
+        self._fields = fields
 
     @cached_property
     def _in_query(self) -> list[Field]:
@@ -107,6 +110,7 @@ class HttpStated:
         like = alike(name)
         found: list[object] = [self._segments[name]]
         found += [value for _, value, each in (*self._in_query, *self._in_form) if each == like]
+        found += [value for each, value in self._fields if alike(each) == like]
         for document in self._document if isinstance(self._document, list) else [self._document]:
             if isinstance(document, Mapping):
                 own = [document[name]] if name in document else []
@@ -137,25 +141,27 @@ async def read_stated(
                 f"the task's parameter {kinds[wanted][:64]!r} stands in {said}, and the content's type is another"
             )
     asked = BODY in kinds or FORM in kinds
-    own = any(place is None and name in segments for name, place in places.items())
-    if not asked and not (own and kind != OTHER):
+    own = [name for name, place in places.items() if place is None and name in segments]
+    if not asked and not own:
         return HttpStated(query, headers, segments)
     try:
         found = await content()
-    except ContentUnknown:  # then it cannot contradict the segment, which is where the route has the parameter
+    except TooLarge as error:
         if asked:
             raise
-        return HttpStated(query, headers, segments)
-    if not found or (kind == UNSAID and not asked and not found.lstrip(_BEFORE_JSON).startswith((b"{", b"["))):
+        said = f"a route that takes more, and whose content names no {own[0]!r}, says so: params={{{own[0]!r}: path()}}"
+        raise TooLarge(f"{error.public}; {said}") from error
+    if not found:
         return HttpStated(query, headers, segments, has_content=True)
     check_encoding(headers)
-    if kind == URLENCODED:
-        return HttpStated(query, headers, segments, form=found, has_content=True)
-    try:
-        document = strict_json.loads(found.decode("utf-8"))
-    except ValueError as error:
-        raise InvalidInput("content that is compared is JSON, in UTF-8, with each member once") from error
-    return HttpStated(query, headers, segments, document=document, has_content=True)
+    form = found if kind == URLENCODED else b""
+    if kind == JSON or BODY in kinds:
+        return HttpStated(query, headers, segments, document=read_json(found), form=form, has_content=True)
+    if not own:
+        return HttpStated(query, headers, segments, form=form, has_content=True)
+    fields = (parts_in if kind == PARTS else fields_in)(found, {alike(name) for name in own})
+    document = json_in(found)
+    return HttpStated(query, headers, segments, document=document, form=form, fields=list(fields), has_content=True)
 
 
 def values_of(headers: Headers, name: str) -> list[str]:
@@ -172,6 +178,8 @@ def kind_of(headers: Headers) -> str:
         return JSON
     if kind == "application/x-www-form-urlencoded":
         return URLENCODED
+    if kind.startswith("multipart/"):
+        return PARTS
     return OTHER if kind else UNSAID
 
 

@@ -401,7 +401,7 @@ class TestOwnNames:
             ("", b'\xef\xbb\xbf{"order": "O-9999"}', None, 400),
             ("", b"order=O-9999", FORM, 403),
             ("", b"order=O-1001", FORM, 200),
-            ("", b'{"order": "O-9999"}', "text/plain", 200),
+            ("", b'{"order": "O-9999"}', "text/plain", 403),
             ("", b"\x89PNG", None, 200),
             ("", b'["O-9999"]', JSON, 200),
             ("", b"{", JSON, 400),
