@@ -35,12 +35,14 @@ from sojourn.sdk.guard.routes import Action
 from sojourn.tasktoken.checks import Exact
 
 JSON, URLENCODED, PARTS, OTHER, UNSAID = "JSON", "a form", "parts", "other", "unsaid"
+_FITTING: Final = {JSON: {BODY}, UNSAID: {BODY}, URLENCODED: {FORM}}
 _CHARSET: Final = re.compile(r";\s*charset[^=;]*=\s*\"?([^\";]*)", re.IGNORECASE)  # also `charset*` (RFC 2231)
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 Headers = Iterable[tuple[str, str]]
 
 
 Field = tuple[str, str | None, str]  # its name, its value, and what its name is like; None: no text that is agreed on
+Readings = Sequence[Sequence[Field]]  # the fields as some readers have them, and as others do
 
 
 class HttpStated:
@@ -69,17 +71,17 @@ class HttpStated:
         self._fields = fields
 
     @cached_property
-    def _in_query(self) -> list[Field]:
+    def _in_query(self) -> Readings:
         return _fields(self._query.encode("latin-1", "replace"))
 
     @cached_property
-    def _in_form(self) -> list[Field]:
+    def _in_form(self) -> Readings:
         return _fields(self._form)
 
     @cached_property
-    def _in_headers(self) -> list[Field]:
+    def _in_headers(self) -> Readings:
         lines = [(name.lower(), value.strip(" \t")) for name, value in self._headers]
-        return [(name, value if value.isascii() else None, alike(name)) for name, value in lines]
+        return [[(name, value if value.isascii() else None, alike(name)) for name, value in lines]]
 
     def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
@@ -99,9 +101,12 @@ class HttpStated:
         """See Source."""
         if place.kind == BODY:
             return 1 if self._document is ABSENT else times_in_json(self._document, tokens_of(place.name))
-        fields = {QUERY: self._in_query, FORM: self._in_form, HEADER: self._in_headers}.get(place.kind, [])
-        names = Counter(name.partition("[")[0] for name, _, like in fields if like == alike(place.name))
-        return max(names.values(), default=1)
+        if place.kind == HEADER:  # some servers join lines by a comma
+            like = alike(place.name)
+            values = [value or "" for fields in self._in_headers for _, value, each in fields if each == like]
+            return sum(value.count(",") + 1 for value in values) or 1
+        readings = {QUERY: self._in_query, FORM: self._in_form}.get(place.kind, [])
+        return max((_times(fields, alike(place.name)) for fields in readings), default=1)
 
     def named(self, name: str) -> Sequence[object]:
         """See Source. A segment of the route is what the service itself names; what else has that name must agree."""
@@ -109,7 +114,7 @@ class HttpStated:
             return ()
         like = alike(name)
         found: list[object] = [self._segments[name]]
-        found += [value for _, value, each in (*self._in_query, *self._in_form) if each == like]
+        found += [value for fields in (*self._in_query, *self._in_form) for _, value, each in fields if each == like]
         found += [value for each, value in self._fields if alike(each) == like]
         for document in self._document if isinstance(self._document, list) else [self._document]:
             if isinstance(document, Mapping):
@@ -121,7 +126,7 @@ class HttpStated:
         """See Source."""
         if (near := nearest(name, self._segments)) is not None:
             return near
-        if any(each == alike(name) for _, _, each in self._in_query):
+        if any(each == alike(name) for fields in self._in_query for _, _, each in fields):
             return ParamPlace(QUERY)
         return ParamPlace(FORM if kind_of(self._headers) == URLENCODED else BODY).of(name)
 
@@ -135,12 +140,11 @@ async def read_stated(
     places = {name: action.params.get(name) for name in names}
     kinds = {place.kind: name for name, place in places.items() if isinstance(place, ParamPlace)}
     kind = kind_of(headers)
-    for wanted, fitting, said in ((BODY, {JSON, UNSAID}, JSON), (FORM, {URLENCODED}, URLENCODED)):
-        if wanted in kinds and kind not in fitting:
-            raise ParamNotBound(
-                f"the task's parameter {kinds[wanted][:64]!r} stands in {said}, and the content's type is another"
-            )
-    asked = BODY in kinds or FORM in kinds
+    asked = kinds.keys() & {BODY, FORM}
+    if asked and not asked & _FITTING.get(kind, set()):  # where one of both fits, what stands in the other is absent
+        of = min(asked)
+        said = {BODY: JSON, FORM: URLENCODED}[of]
+        raise ParamNotBound(f"the parameter {kinds[of][:64]!r} stands in {said}, and the content's type is another")
     own = [name for name, place in places.items() if place is None and name in segments]
     if not asked and not own:
         return HttpStated(query, headers, segments)
@@ -155,7 +159,7 @@ async def read_stated(
         return HttpStated(query, headers, segments, has_content=True)
     check_encoding(headers)
     form = found if kind == URLENCODED else b""
-    if kind == JSON or BODY in kinds:
+    if kind == JSON or (kind == UNSAID and asked):
         return HttpStated(query, headers, segments, document=read_json(found), form=form, has_content=True)
     if not own:
         return HttpStated(query, headers, segments, form=form, has_content=True)
@@ -194,24 +198,42 @@ def check_charset(headers: Headers) -> None:
         raise InvalidInput("a request that is compared is in UTF-8")
 
 
-def _fields(text: bytes) -> list[Field]:
+def _fields(text: bytes) -> Readings:
     """The fields of a query or a form, as those read it who end one at `&`, and as those who do at `;` as well."""
     if not text.isascii():  # two servers make two texts of it
         raise InvalidInput("what is not ASCII is escaped in a query or a form that is compared")
-    parts = text.split(b"&")
-    parts += [piece for each in parts if b";" in each for piece in each.split(b";")]
-    if len(parts) > GUARDED_FIELDS_MAX:
+    readings = [text.split(b"&"), *([re.split(b"[&;]", text)] if b";" in text else [])]
+    if sum(map(len, readings)) > GUARDED_FIELDS_MAX:
         raise InvalidInput(f"a query or a form that is compared has at most {GUARDED_FIELDS_MAX} fields")
-    cut = [each.partition(b"=") for each in parts if each]
-    return [(plain := _plain(name), _plain(value), alike(plain)) for name, _, value in cut]
+    return [[_field(each) for each in parts if each] for parts in readings]
+
+
+def _field(part: bytes) -> Field:
+    name, _, value = part.partition(b"=")
+    plain = _plain(name)
+    return plain, _plain(value), alike(plain)
 
 
 def _plain(text: bytes) -> str:
     return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "replace")
 
 
-def _found(fields: Iterable[Field], name: str) -> list[object]:
+def _found(readings: Readings, name: str) -> list[object]:
     """The values of a name and of those that are like it; ABSENT if none has the name itself."""
     wanted = alike(name)
-    like = [(each, value) for each, value, found in fields if found == wanted]
+    like = [(each, value) for fields in readings for each, value, found in fields if found == wanted]
     return [value for _, value in like] if any(each == name for each, _ in like) else [ABSENT]
+
+
+def _times(fields: Iterable[Field], like: str) -> int:
+    """How many values a list has that is written by such a name: `order`, `order[]`, or `order[0]` with its members."""
+    names = Counter(name for name, _, each in fields if each == like)
+    by_index: dict[str, int] = {}
+    single = 0
+    for name, number in names.items():
+        index = name.partition("[")[2].partition("]")[0]
+        if index:
+            by_index[index] = max(number, by_index.get(index, 0))
+        else:
+            single += number
+    return single + sum(by_index.values()) or 1

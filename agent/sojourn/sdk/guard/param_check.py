@@ -6,6 +6,7 @@ names it there: a segment of the route, a field of the message's type, an argume
 request has its name must agree with it.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -72,7 +73,12 @@ def stated_names(token: TaskToken, action: Action) -> frozenset[str]:
 
 
 def times_of(token: TaskToken, action: Action, source: Source) -> int:
-    """How often a request does its action, by what it states: a batch of three does it three times."""
+    """How often a request does its action, by what it states: a batch of three does it three times.
+
+    It is once for an action whose uses nobody counts.
+    """
+    if action.name not in token.asks:
+        return 1
     given = (action.params.get(name, ParamPlace(FIELD, name)) for name in stated_names(token, action))
     return max((source.times(place) for place in given if isinstance(place, ParamPlace)), default=1) or 1
 
@@ -158,7 +164,8 @@ class Arguments:
 
     def times(self, place: ParamPlace) -> int:
         """See Source."""
-        return times_in_json(self._arguments, _tokens(place))
+        read = {name: _read(value) for name, value in self._arguments.items()}
+        return times_in_json(read, _tokens(place))
 
     def named(self, name: str) -> Sequence[object]:
         """See Source."""
@@ -172,3 +179,13 @@ class Arguments:
 
 def _tokens(place: ParamPlace) -> list[str]:
     return tokens_of(place.name) if place.name.startswith("/") else [place.name]
+
+
+def _read(value: object) -> object:
+    """An argument, as libraries of MCP read one that is a text and should be a list: as the JSON in it."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

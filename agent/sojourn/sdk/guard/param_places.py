@@ -6,13 +6,19 @@ parameter's own: `params={"cents": body()}`.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import ParamNotBound
-from sojourn.limits import GUARDED_FIELDS_MAX, JSON_DEPTH, NAMES_ALIKE_MAX
+from sojourn.limits import (
+    GUARDED_FIELDS_MAX,
+    GUARDED_MEMBERS_MAX,
+    GUARDED_NAME_MAX,
+    JSON_DEPTH,
+    NAMES_ALIKE_MAX,
+)
 
 PATH, QUERY, HEADER, BODY, FORM, FIELD, ARGUMENT = "path", "query", "header", "body", "form", "field", "argument"
 OF_HTTP: Final = frozenset({PATH, QUERY, HEADER, BODY, FORM})
@@ -119,11 +125,13 @@ def alike(name: str) -> str:
     """What two names have in common that some reader or other takes for the same.
 
     JSON readers of other languages mind no case, or neither case nor underscores; CGI takes a dash for an underscore,
-    PHP what stands before a bracket for the name.
+    PHP what stands before a bracket for the name. Raise InvalidInput for a name that is long and is not ASCII.
     """
     name = name.partition("[")[0] or name
     if name.isascii():
         return name.lower().translate(_ASCII_NO_LETTER) or name
+    if len(name) > GUARDED_NAME_MAX:  # to normalize one takes time by the square of its length
+        raise InvalidInput(f"a name that is compared has at most {GUARDED_NAME_MAX} characters")
     plain = unicodedata.normalize("NFKC", name)
     return _NO_LETTER.sub("", plain.casefold()) or plain
 
@@ -144,42 +152,72 @@ def tokens_of(pointer: str) -> list[str]:
 ABSENT: Final = object()
 
 
-def in_json(document: object, tokens: Sequence[str]) -> Iterator[Any]:
+class _Looked:
+    """How much of one request is still looked through for one parameter: so that it takes some 10 ms."""
+
+    def __init__(self) -> None:
+        self._left = GUARDED_MEMBERS_MAX
+
+    def at(self, container: Mapping[str, Any] | list[Any]) -> None:
+        """Raise InvalidInput for more than may be looked through."""
+        self._left -= len(container)
+        if self._left < 0:
+            raise InvalidInput(f"lists and objects that are compared have at most {GUARDED_MEMBERS_MAX} members in all")
+
+
+def in_json(document: object, tokens: Sequence[str], looked: _Looked | None = None) -> Iterator[Any]:
     """The value at these tokens first, or ABSENT; then what others could take for it, by a name alike.
 
-    `*` is each element of a list, and ABSENT if there is none. Raise ParamNotBound for an index into a list of several:
-    whoever serves the request may take the others too.
+    `*` is each element of a list, and ABSENT if there is none. Raise ParamNotBound for an index into a list of several,
+    or into an object that some readers take for such a list: whoever serves the request may take the others too. Raise
+    InvalidInput for more than is looked through.
     """
+    looked = looked or _Looked()
     if not tokens:
         yield document
         return
     first, rest = tokens[0], tokens[1:]
+    if isinstance(document, Mapping | list):
+        looked.at(document)
+    if _INDEX.fullmatch(first) and (several := len(_elements(document))) > 1:
+        raise ParamNotBound(f"a list of {several} is compared by one element: map it by {EACH!r}, as all")
     if isinstance(document, Mapping):
-        yield from in_json(document[first], rest) if first in document and first != EACH else (ABSENT,)
+        yield from in_json(document[first], rest, looked) if first in document and first != EACH else (ABSENT,)
         for value in others_alike(document, first):
-            yield from in_json(value, rest)
+            yield from in_json(value, rest, looked)
     elif isinstance(document, list) and document and first == EACH:
         for element in document:
-            yield from in_json(element, rest)
-    elif isinstance(document, list) and _INDEX.fullmatch(first) and int(first) < len(document):
-        if len(document) > 1:
-            raise ParamNotBound(f"a list of {len(document)} is compared by one element: map it by {EACH!r}, as all")
-        yield from in_json(document[0], rest)
+            yield from in_json(element, rest, looked)
+    elif isinstance(document, list) and document and first == "0":
+        yield from in_json(document[0], rest, looked)
     else:
         yield ABSENT
 
 
-def times_in_json(document: object, tokens: Sequence[str]) -> int:
-    """How many values stand at these tokens, if each list on the way and at its end is all of its elements.
-
-    Of names that are alike it is the most.
+def times_in_json(document: object, tokens: Sequence[str], looked: _Looked | None = None) -> int:
+    """How many values stand at these tokens, if each list on the way and at its end is all of its elements, and names
+    that are alike are all read. Raise InvalidInput for more than is looked through.
     """
-    if isinstance(document, list):
-        return sum(times_in_json(each, tokens[1:]) for each in document)
+    looked = looked or _Looked()
+    if isinstance(document, Mapping | list):
+        looked.at(document)
+    of_list = bool(tokens) and (tokens[0] == EACH or _INDEX.fullmatch(tokens[0]) is not None)
+    if of_list or isinstance(document, list):
+        rest = tokens[1:] if of_list else tokens
+        elements = document.values() if tokens[:1] == [EACH] and isinstance(document, Mapping) else _elements(document)
+        return sum(times_in_json(each, rest, looked) for each in elements) if elements or document == [] else 1
     if not tokens or not isinstance(document, Mapping):
         return 1
     named = [document[tokens[0]]] if tokens[0] in document else []
-    return max((times_in_json(each, tokens[1:]) for each in named + others_alike(document, tokens[0])), default=1)
+    named += others_alike(document, tokens[0])
+    return sum(times_in_json(each, tokens[1:], looked) for each in named) if named else 1
+
+
+def _elements(document: object) -> Collection[Any]:
+    """What is in a list, or in an object whose names are indices, which is a list to some (PHP, forms of Rails)."""
+    if isinstance(document, list):
+        return document
+    return [each for name, each in document.items() if _INDEX.fullmatch(name)] if isinstance(document, Mapping) else []
 
 
 def one_of_a_list(place: ParamPlace) -> bool:

@@ -1,15 +1,18 @@
 """What gRPC calls show of their sender, their action and their request, and how a refusal of one is told."""
 
 import ssl
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import ListValue, Value
 
 from sojourn.errors import InvalidInput
+from sojourn.errors.oauth import ParamNotBound
+from sojourn.limits import GUARDED_MEMBERS_MAX
 from sojourn.sdk.guard.challenges import GuardAnswer
 from sojourn.sdk.guard.guard import HttpRequest
 from sojourn.sdk.guard.param_places import ABSENT, FIELD, ParamPlace, placed
@@ -114,12 +117,33 @@ class MessageFields:
 
 
 def _found(message: object, names: Sequence[str]) -> list[object]:
-    """What stands at a path: of a field that is repeated all of its elements, and ABSENT if it has none."""
+    """What stands at a path: of a field that is repeated, or a map, all of its elements, and ABSENT if it has none.
+
+    Raise ParamNotBound for more elements than are looked through.
+    """
     if not names:
-        return [message]
+        return _listed(message)
     value = _field(message, names[0])
-    elements = list(value) or [ABSENT] if isinstance(value, MutableSequence) else [value]
-    return [found for each in elements for found in _found(each, names[1:])]
+    if not isinstance(value, MutableSequence | MutableMapping):
+        return _found(value, names[1:])
+    if len(value) > GUARDED_MEMBERS_MAX:
+        raise ParamNotBound(f"a field that is compared has at most {GUARDED_MEMBERS_MAX} elements")
+    elements = list(value.values() if isinstance(value, MutableMapping) else value)
+    found = [found for each in elements for found in _found(each, names[1:])] or [ABSENT]
+    if len(found) > GUARDED_MEMBERS_MAX:
+        raise ParamNotBound(f"a field that is compared has at most {GUARDED_MEMBERS_MAX} elements")
+    return found
+
+
+def _listed(value: object) -> list[object]:
+    """A value, or those of the list that it is (google.protobuf.Value and ListValue)."""
+    if isinstance(value, Value) and value.WhichOneof("kind") == "list_value":
+        value = value.list_value
+    if not isinstance(value, ListValue) or not value.values:
+        return [value]
+    if len(value.values) > GUARDED_MEMBERS_MAX:
+        raise ParamNotBound(f"a field that is compared has at most {GUARDED_MEMBERS_MAX} elements")
+    return [found for each in value.values for found in _listed(each)]
 
 
 def _field(message: object, name: str) -> object:

@@ -8,8 +8,11 @@ from typing import Any
 import httpx
 import pytest
 from fakes.task_feed import AUDIENCE, ISSUER, signing_key, token
+from google.protobuf.struct_pb2 import Struct
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
+from sojourn.errors import InvalidInput
 from sojourn.errors.oauth import ParamNotBound, WrongParams
+from sojourn.limits import GUARDED_MEMBERS_MAX, GUARDED_NAME_MAX
 from sojourn.sdk.guard.http_params import HttpStated
 from sojourn.sdk.guard.param_check import Arguments, Source, compare, in_python, times_of
 from sojourn.sdk.guard.param_places import argument, body, field, form, header, query
@@ -77,17 +80,25 @@ class TestJson:
 
     @pytest.mark.parametrize(
         ("items", "expected"),
-        [([GOOD], 1), ([GOOD, GOOD], "unbound_parameter"), ([], "unbound_parameter"), ({"0": GOOD}, 1)],
+        [
+            ([GOOD], 1),
+            ([GOOD, GOOD], "unbound_parameter"),
+            ([], "unbound_parameter"),
+            ({"0": GOOD, "n": 1}, 1),
+            ({"0": GOOD, "1": {**GOOD, "cents": 9900}}, "unbound_parameter"),
+        ],
     )
     def test_one(self, items: object, expected: int | str) -> None:
-        """A place that is one element of a list is good for a list of one: the service may take the others as well."""
+        """A place that is one element of a list is good for a list of one, and for what some readers take for such a
+        list: the service may take the others as well.
+        """
         assert expected == verdict(HttpStated("", [], {}, document={"items": items}), ONE)
         places = {name: argument(place.name) for name, place in ONE.items()}
         assert expected == verdict(Arguments({"items": items}), places)
 
     def test_a_list_alike(self) -> None:
-        """A list of a name that another reader takes for the same is compared too, and the longer of them counts."""
-        for twin, expected in (([GOOD] * 3, 3), ([{**GOOD, "cents": 9900}], "wrong_params"), ([], "unbound_parameter")):
+        """A list of a name that another reader takes for the same is compared too, and counts as well: some put them together."""
+        for twin, expected in (([GOOD] * 3, 4), ([{**GOOD, "cents": 9900}], "wrong_params"), ([], "unbound_parameter")):
             assert expected == verdict(HttpStated("", [], {}, document={"items": [GOOD], "Items": twin}), EACH)
 
     def test_in_lists(self) -> None:
@@ -97,6 +108,49 @@ class TestJson:
         assert 3 == verdict(HttpStated("", [], {}, document=document), lines)
         document[1]["lines"] = []
         assert "unbound_parameter" == verdict(HttpStated("", [], {}, document=document), lines)
+
+    @pytest.mark.parametrize(
+        ("document", "pointer", "expected"),
+        [
+            ({"items": [GOOD] * 3}, "/items/0/order", 3),
+            ({"items": {"0": GOOD, "1": GOOD, "2": GOOD}}, "/items/*/order", 3),
+            ({"items": {"0": GOOD, "1": GOOD, "2": GOOD}}, "/items/0/order", 3),
+            ({"items": [{"cents": [1, 2, 3]}, {"cents": [4]}]}, "/items/cents", 4),
+            ([{"cents": [1, 2, 3]}], "/cents", 3),
+            ({"items": [{}, {}]}, "/items/*/order", 2),
+            ({"items": []}, "/items/*/order", 1),
+            ({"items": 5}, "/items/*/order", 1),
+            ({"items": GOOD}, "/items/0/order", 1),
+            ("O-1", "/order", 1),
+        ],
+    )
+    def test_how_many(self, document: object, pointer: str, expected: int) -> None:
+        """What is not compared is counted: whatever stands in lists on the way, and in what some take for lists."""
+        free = Action(REFUND, params={"order": body(pointer)})
+        assert expected == times_of(verified({}), free, HttpStated("", [], {}, document=document))
+
+    def test_what_is_too_much(self) -> None:
+        """Lists and objects with more members than are looked through are refused, and so are long names."""
+        for items in ([GOOD] * (GUARDED_MEMBERS_MAX + 1), [{"\u0315\u0300" * GUARDED_NAME_MAX: 1, **GOOD}]):
+            for look in (verdict, lambda source, params: times_of(verified({}), Action(REFUND, params=params), source)):
+                with pytest.raises(InvalidInput, match="at most"):
+                    look(HttpStated("", [], {}, document={"items": items}), EACH)
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            ('["O-1", "O-2"]', 2),
+            (' ["O-1"]', 1),
+            ("[O-1", 1),
+            ("O-1", 1),
+            ('{"0": "O-1", "1": "O-2"}', 2),
+            ("[" * 5000, 1),
+        ],
+    )
+    def test_a_text_that_is_a_list(self, said: str, expected: int) -> None:
+        """An argument that is the JSON of a list is counted as that list: libraries of MCP read it so."""
+        free = Action(REFUND, params={"order": argument("/orders/*")})
+        assert expected == times_of(verified({}), free, Arguments({"orders": said}))
 
     def test_what_names_the_segment(self) -> None:
         """An element of a list of content that has the name of the route's segment must agree with that."""
@@ -112,7 +166,10 @@ class TestNames:
             ("order=O-1", 1),
             ("order=O-1&order=O-1", 2),
             ("order[]=O-1&order[]=O-1&order=O-1", 3),
-            ("order=O-1&Order=O-1", 1),
+            ("order=O-1&Order=O-1", 2),
+            ("order=O-1&order[0]=O-1&order[1]=O-1", 3),
+            ("order=O-1&order[0]=O-1&order[0]=O-1", 3),
+            ("order=O-1&note=a;b", 1),
             ("order=O-1&x=1;y=2", 1),
             ("x=1;order=O-1&order=O-1", 2),
             ("order=O-1&order=O-2", "wrong_params"),
@@ -143,6 +200,22 @@ class TestGrpc:
         scalars = MessageFields(pb.Served(compared=tokens))
         assert expected == verdict(scalars, {"order": field("compared")}, {"order": "O-1"})
         assert expected == verdict(scalars, {}, {"compared": "O-1"})
+
+    def test_maps_and_values(self) -> None:
+        """A map, and a list within a Value, are all of theirs."""
+        attributes = Struct()
+        attributes.update({"a": "O-1", "b": "O-1"})
+        assert 2 == verdict(MessageFields(attributes), {"order": field("fields.string_value")}, {"order": "O-1"})
+        attributes.update({"b": "O-2"})
+        places = {"order": field("fields.string_value")}
+        assert "wrong_params" == verdict(MessageFields(attributes), places, {"order": "O-1"})
+        attributes.update({"b": [1, [2, 3]]})
+        assert 4 == times_of(verified({}), Action(REFUND, params={"order": field("fields")}), MessageFields(attributes))
+
+    def test_what_is_too_much(self) -> None:
+        """A message with more elements than are looked through is refused."""
+        message = pb.ReportUseRequest(uses=[pb.TokenUse()] * (GUARDED_MEMBERS_MAX + 1))
+        assert "unbound_parameter" == verdict(MessageFields(message), {"order": field("uses.token")}, {"order": ""})
 
     def test_an_element_without_the_field(self) -> None:
         """An element that has not set what is compared is refused."""
@@ -184,6 +257,7 @@ class TestGuard:
         "POST /batch": Action(REFUND, params=EACH),
         "POST /one": Action(REFUND, params=ONE),
         "POST /plain": Action(REFUND, params={"order": body(), "cents": body()}),
+        "POST /mixed": Action(REFUND, params={"order": body(), "note": form()}),
         "POST /unchecked": Action(REFUND, params=EACH, unchecked=("order", "cents")),
         "POST /look": Action(OTHER, params=EACH, unchecked=("order", "cents")),
     }
@@ -221,6 +295,15 @@ class TestGuard:
         assert (200, [1]) == await self.ask("/unchecked", b'{"items": []}', PARAMS)
         assert (403, []) == await self.ask("/unchecked", content, PARAMS, "text/plain")
         assert (400, []) == await self.ask("/unchecked", b"{", PARAMS)
+
+    async def test_places_of_two_kinds(self) -> None:
+        """Of a route whose places are in JSON and in a form, content of either kind is counted, and what it lacks is
+        absent.
+        """
+        assert (200, [2]) == await self.ask("/mixed", b'{"order": ["O-1", "O-2"]}', {})
+        assert (200, [2]) == await self.ask("/mixed", b"note=a&note=b", {}, FORM)
+        assert (403, []) == await self.ask("/mixed", b"note=a&note=b", {"order": "O-1"}, FORM)
+        assert (403, []) == await self.ask("/mixed", b"note=a&note=b", {}, "text/plain")
 
     async def test_an_action_that_is_not_counted(self) -> None:
         """Of an action that nobody counts the content is not read for that."""
