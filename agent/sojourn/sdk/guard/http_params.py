@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.errors.oauth import ParamNotBound
 from sojourn.limits import GUARDED_FIELDS_MAX
-from sojourn.sdk.guard.other_readings import fields_in, json_in, parts_in, read_json
+from sojourn.sdk.guard.other_readings import fields_in, json_in, parts_in, read_json, unescaped
 from sojourn.sdk.guard.param_places import (
     ABSENT,
     BODY,
@@ -29,7 +28,6 @@ from sojourn.sdk.guard.param_places import (
     nearest,
     others_alike,
     times_in_json,
-    tokens_of,
 )
 from sojourn.sdk.guard.routes import Action
 from sojourn.tasktoken.checks import Exact
@@ -56,7 +54,7 @@ class HttpStated:
         *,
         document: object = ABSENT,
         form: bytes = b"",
-        fields: Iterable[tuple[str, str | None]] = (),
+        fields: Collection[tuple[str, str | None]] = (),
         has_content: bool = False,
     ) -> None:
         """`document` or `form` is the content, as far as it was read and is one of them; `fields` what else could be
@@ -94,28 +92,25 @@ class HttpStated:
         if place.kind == HEADER:
             return _found(self._in_headers, place.name.lower())
         if place.kind == BODY and self._document is not ABSENT:
-            return [each if each is ABSENT else Exact(each) for each in in_json(self._document, tokens_of(place.name))]
+            return [each if each is ABSENT else Exact(each) for each in in_json(self._document, place.tokens)]
         return [ABSENT]
 
     def times(self, place: ParamPlace) -> int:
         """See Source."""
         if place.kind == BODY:
-            return 1 if self._document is ABSENT else times_in_json(self._document, tokens_of(place.name))
+            return times_in_json(self._document, place.tokens)
         if place.kind == HEADER:  # some servers join lines by a comma
-            like = alike(place.name)
-            values = [value or "" for fields in self._in_headers for _, value, each in fields if each == like]
-            return sum(value.count(",") + 1 for value in values) or 1
+            return sum((value or "").count(",") + 1 for _, value in _like(self._in_headers, place.name)) or 1
         readings = {QUERY: self._in_query, FORM: self._in_form}.get(place.kind, [])
-        return max((_times(fields, alike(place.name)) for fields in readings), default=1)
+        return max((_times(_like([fields], place.name)) for fields in readings), default=1)
 
     def named(self, name: str) -> Sequence[object]:
         """See Source. A segment of the route is what the service itself names; what else has that name must agree."""
         if name not in self._segments:
             return ()
-        like = alike(name)
         found: list[object] = [self._segments[name]]
-        found += [value for fields in (*self._in_query, *self._in_form) for _, value, each in fields if each == like]
-        found += [value for each, value in self._fields if alike(each) == like]
+        found += [value for _, value in _like((*self._in_query, *self._in_form), name)]
+        found += [value for each, value in self._fields if alike(each) == alike(name)]
         for document in self._document if isinstance(self._document, list) else [self._document]:
             if isinstance(document, Mapping):
                 own = [document[name]] if name in document else []
@@ -126,7 +121,7 @@ class HttpStated:
         """See Source."""
         if (near := nearest(name, self._segments)) is not None:
             return near
-        if any(each == alike(name) for fields in self._in_query for _, _, each in fields):
+        if _like(self._in_query, name):
             return ParamPlace(QUERY)
         return ParamPlace(FORM if kind_of(self._headers) == URLENCODED else BODY).of(name)
 
@@ -158,9 +153,9 @@ async def read_stated(
     if not found:
         return HttpStated(query, headers, segments, has_content=True)
     check_encoding(headers)
-    form = found if kind == URLENCODED else b""
     if kind == JSON or (kind == UNSAID and asked):
-        return HttpStated(query, headers, segments, document=read_json(found), form=form, has_content=True)
+        return HttpStated(query, headers, segments, document=read_json(found), has_content=True)
+    form = found if kind == URLENCODED else b""
     if not own:
         return HttpStated(query, headers, segments, form=form, has_content=True)
     fields = (parts_in if kind == PARTS else fields_in)(found, {alike(name) for name in own})
@@ -210,24 +205,25 @@ def _fields(text: bytes) -> Readings:
 
 def _field(part: bytes) -> Field:
     name, _, value = part.partition(b"=")
-    plain = _plain(name)
-    return plain, _plain(value), alike(plain)
+    plain = unescaped(name)
+    return plain, unescaped(value), alike(plain)
 
 
-def _plain(text: bytes) -> str:
-    return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "replace")
+def _like(readings: Readings, name: str) -> list[tuple[str, str | None]]:
+    """The fields whose names are like this one, as name and value."""
+    wanted = alike(name)
+    return [(each, value) for fields in readings for each, value, found in fields if found == wanted]
 
 
 def _found(readings: Readings, name: str) -> list[object]:
     """The values of a name and of those that are like it; ABSENT if none has the name itself."""
-    wanted = alike(name)
-    like = [(each, value) for fields in readings for each, value, found in fields if found == wanted]
+    like = _like(readings, name)
     return [value for _, value in like] if any(each == name for each, _ in like) else [ABSENT]
 
 
-def _times(fields: Iterable[Field], like: str) -> int:
-    """How many values a list has that is written by such a name: `order`, `order[]`, or `order[0]` with its members."""
-    names = Counter(name for name, _, each in fields if each == like)
+def _times(fields: Iterable[tuple[str, str | None]]) -> int:
+    """How many values a list has that is written by such names: `order`, `order[]`, or `order[0]` with its members."""
+    names = Counter(name for name, _ in fields)
     by_index: dict[str, int] = {}
     single = 0
     for name, number in names.items():

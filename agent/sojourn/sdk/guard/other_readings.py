@@ -15,7 +15,6 @@ from sojourn.limits import GUARDED_FIELDS_MAX, NAMES_ALIKE_MAX
 from sojourn.sdk.guard.param_places import ABSENT, alike
 
 _BEFORE_JSON: Final = b"\xef\xbb\xbf\xfe\xff\x00 \t\r\n"  # byte order marks, the zeros of UTF-16, spaces
-NOT_STRICT: Final = "content that is compared is JSON, in UTF-8, with each member once"
 # A name that is text, after the beginning or a separator; in binary content there are few.
 _FIELD: Final = re.compile(rb"(?:^|[&;\r\n])([^\x00-\x1f\x7f-\xff&;=]{1,200})=([^&;\r\n]*)")
 # Of parts, which some readers end lines of by \n or \r alone.
@@ -34,7 +33,7 @@ def read_json(content: bytes) -> object:
     try:
         return strict_json.loads(content.decode("utf-8"))
     except ValueError as error:
-        raise InvalidInput(NOT_STRICT) from error
+        raise InvalidInput("content that is compared is JSON, in UTF-8, with each member once") from error
 
 
 def json_in(content: bytes) -> object:
@@ -63,8 +62,8 @@ def fields_in(content: bytes, like: Collection[str]) -> Iterator[tuple[str, str]
     for number, found in enumerate(_FIELD.finditer(content)):
         if number == GUARDED_FIELDS_MAX:
             raise InvalidInput(f"content that is compared has at most {GUARDED_FIELDS_MAX} fields")
-        if alike(name := _text(found[1])) in like:
-            yield name, _text(found[2])
+        if alike(name := unescaped(found[1])) in like:
+            yield name, unescaped(found[2])
 
 
 def parts_in(content: bytes, like: Collection[str]) -> Iterator[tuple[str, str | None]]:
@@ -94,5 +93,6 @@ def _value(content: bytes, at: int) -> str | None:
     return value.decode("utf-8", "replace")
 
 
-def _text(data: bytes) -> str:
+def unescaped(data: bytes) -> str:
+    """A name or a value of a form or a query, as text."""
     return unquote_to_bytes(data.replace(b"+", b" ")).decode("utf-8", "replace")

@@ -8,6 +8,7 @@ request has its name must agree with it.
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 from sojourn.errors.oauth import ParamNotBound, WrongParams
@@ -19,7 +20,6 @@ from sojourn.sdk.guard.param_places import (
     argument,
     in_json,
     times_in_json,
-    tokens_of,
 )
 from sojourn.sdk.guard.routes import Action
 from sojourn.tasktoken.checks import Exact, check_stated
@@ -158,14 +158,17 @@ class Arguments:
     def __init__(self, arguments: Mapping[str, object]) -> None:
         self._arguments = arguments
 
+    @cached_property
+    def _read(self) -> Mapping[str, object]:
+        return {name: _read(value) for name, value in self._arguments.items()}
+
     def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
-        return [each if each is ABSENT else Exact(each) for each in in_json(self._arguments, _tokens(place))]
+        return [each if each is ABSENT else Exact(each) for each in in_json(self._arguments, place.tokens)]
 
     def times(self, place: ParamPlace) -> int:
         """See Source."""
-        read = {name: _read(value) for name, value in self._arguments.items()}
-        return times_in_json(read, _tokens(place))
+        return times_in_json(self._read, place.tokens)
 
     def named(self, name: str) -> Sequence[object]:
         """See Source."""
@@ -175,10 +178,6 @@ class Arguments:
     def likely(self, name: str) -> ParamPlace:
         """See Source."""
         return argument(name)
-
-
-def _tokens(place: ParamPlace) -> list[str]:
-    return tokens_of(place.name) if place.name.startswith("/") else [place.name]
 
 
 def _read(value: object) -> object:

@@ -40,10 +40,20 @@ class ParamPlace:
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
 
+    @property
+    def is_pointer(self) -> bool:
+        """Whether its name is a JSON pointer."""
+        return self.kind == BODY or (self.kind == ARGUMENT and self.name.startswith("/"))
+
+    @property
+    def tokens(self) -> list[str]:
+        """What leads to it in JSON. Raise InvalidInput for what is no pointer."""
+        return tokens_of(self.name) if self.is_pointer else [self.name]
+
     def of(self, param: str) -> "ParamPlace":
         """The place of a parameter, with its name. Raise InvalidInput for what is no place."""
         made = replace(self, name=self.name or (f"/{_escaped(param)}" if self.kind == BODY else param))
-        if made.kind == BODY or (made.kind == ARGUMENT and made.name.startswith("/")):
+        if made.is_pointer:
             tokens_of(made.name)
         if made.kind == HEADER and not _HEADER.fullmatch(made.name):
             raise InvalidInput(f"{made.name[:64]!r} is not the name of a header")
@@ -205,7 +215,9 @@ def times_in_json(document: object, tokens: Sequence[str], looked: _Looked | Non
     if of_list or isinstance(document, list):
         rest = tokens[1:] if of_list else tokens
         elements = document.values() if tokens[:1] == [EACH] and isinstance(document, Mapping) else _elements(document)
-        return sum(times_in_json(each, rest, looked) for each in elements) if elements or document == [] else 1
+        return (
+            sum(times_in_json(each, rest, looked) for each in elements) if elements or isinstance(document, list) else 1
+        )
     if not tokens or not isinstance(document, Mapping):
         return 1
     named = [document[tokens[0]]] if tokens[0] in document else []
@@ -222,8 +234,7 @@ def _elements(document: object) -> Collection[Any]:
 
 def one_of_a_list(place: ParamPlace) -> bool:
     """Whether a place is a pointer with an index, which is good for a list of one alone."""
-    is_pointer = place.kind == BODY or (place.kind == ARGUMENT and place.name.startswith("/"))
-    return is_pointer and any(_INDEX.fullmatch(each) for each in tokens_of(place.name))
+    return place.is_pointer and any(_INDEX.fullmatch(each) for each in place.tokens)
 
 
 def others_alike(members: Mapping[str, Any], name: str) -> list[Any]:

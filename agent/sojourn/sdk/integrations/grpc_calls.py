@@ -1,7 +1,7 @@
 """What gRPC calls show of their sender, their action and their request, and how a refusal of one is told."""
 
 import ssl
-from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, Sequence, Sized
 from dataclasses import replace
 from typing import Any, Final
 
@@ -126,13 +126,16 @@ def _found(message: object, names: Sequence[str]) -> list[object]:
     value = _field(message, names[0])
     if not isinstance(value, MutableSequence | MutableMapping):
         return _found(value, names[1:])
-    if len(value) > GUARDED_MEMBERS_MAX:
-        raise ParamNotBound(f"a field that is compared has at most {GUARDED_MEMBERS_MAX} elements")
-    elements = list(value.values() if isinstance(value, MutableMapping) else value)
+    _check_number(value)
+    elements = value.values() if isinstance(value, MutableMapping) else value
     found = [found for each in elements for found in _found(each, names[1:])] or [ABSENT]
-    if len(found) > GUARDED_MEMBERS_MAX:
-        raise ParamNotBound(f"a field that is compared has at most {GUARDED_MEMBERS_MAX} elements")
+    _check_number(found)
     return found
+
+
+def _check_number(elements: Sized) -> None:
+    if len(elements) > GUARDED_MEMBERS_MAX:
+        raise ParamNotBound(f"a field that is compared has at most {GUARDED_MEMBERS_MAX} elements")
 
 
 def _listed(value: object) -> list[object]:
@@ -141,8 +144,7 @@ def _listed(value: object) -> list[object]:
         value = value.list_value
     if not isinstance(value, ListValue) or not value.values:
         return [value]
-    if len(value.values) > GUARDED_MEMBERS_MAX:
-        raise ParamNotBound(f"a field that is compared has at most {GUARDED_MEMBERS_MAX} elements")
+    _check_number(value.values)
     return [found for each in value.values for found in _listed(each)]
 
 

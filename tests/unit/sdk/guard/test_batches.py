@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from fakes.task_feed import AUDIENCE, ISSUER, signing_key, token
+from fakes.keyverifier import KeyVerifier, verified
+from fakes.task_feed import signing_key, token
 from google.protobuf.struct_pb2 import Struct
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidInput
@@ -16,14 +16,10 @@ from sojourn.limits import GUARDED_MEMBERS_MAX, GUARDED_NAME_MAX
 from sojourn.sdk.guard.http_params import HttpStated
 from sojourn.sdk.guard.param_check import Arguments, Source, compare, in_python, times_of
 from sojourn.sdk.guard.param_places import argument, body, field, form, header, query
-from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.routes import Action
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
 from sojourn.sdk.integrations.grpc_calls import MessageFields
-from sojourn.tasktoken.checks import check_digest
-from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
-from sojourn.tasktoken.tokens import TaskToken, verify
+from sojourn.tasktoken.tokens import TaskToken
 
 KEY = signing_key()
 REFUND, OTHER = "refund:create", "order:read"
@@ -34,15 +30,15 @@ GOOD = {"order": "O-1", "cents": 2500}
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 
-def verified(params: Mapping[str, str | int | bool] = PARAMS, *, asks: tuple[str, ...] = (REFUND,)) -> TaskToken:
-    text = token(KEY, actions=(REFUND, OTHER), params=dict(params), asks=asks)
-    return verify(text, keys={"k1": KEY.public}, issuer=ISSUER, audience=AUDIENCE, now=datetime.now(UTC))
+def refunding(params: Mapping[str, str | int | bool]) -> TaskToken:
+    """The token of a task that has these parameters, and whose refunds are counted."""
+    return verified(KEY, token(KEY, actions=(REFUND, OTHER), params=dict(params), asks=(REFUND,)))
 
 
 def verdict(source: Source, params: Mapping[str, Any], task: Mapping[str, str | int | bool] = PARAMS) -> int | str:
     """How often a request of this source does the refund of a task, or the code of what is raised."""
     action = Action(REFUND, params={name: place.of(name) for name, place in params.items()})
-    made = verified(task)
+    made = refunding(task)
     try:
         compare(made, action, source, in_python)
     except (WrongParams, ParamNotBound) as error:
@@ -127,12 +123,15 @@ class TestJson:
     def test_how_many(self, document: object, pointer: str, expected: int) -> None:
         """What is not compared is counted: whatever stands in lists on the way, and in what some take for lists."""
         free = Action(REFUND, params={"order": body(pointer)})
-        assert expected == times_of(verified({}), free, HttpStated("", [], {}, document=document))
+        assert expected == times_of(refunding({}), free, HttpStated("", [], {}, document=document))
 
     def test_what_is_too_much(self) -> None:
         """Lists and objects with more members than are looked through are refused, and so are long names."""
         for items in ([GOOD] * (GUARDED_MEMBERS_MAX + 1), [{"\u0315\u0300" * GUARDED_NAME_MAX: 1, **GOOD}]):
-            for look in (verdict, lambda source, params: times_of(verified({}), Action(REFUND, params=params), source)):
+            for look in (
+                verdict,
+                lambda source, params: times_of(refunding({}), Action(REFUND, params=params), source),
+            ):
                 with pytest.raises(InvalidInput, match="at most"):
                     look(HttpStated("", [], {}, document={"items": items}), EACH)
 
@@ -150,7 +149,7 @@ class TestJson:
     def test_a_text_that_is_a_list(self, said: str, expected: int) -> None:
         """An argument that is the JSON of a list is counted as that list: libraries of MCP read it so."""
         free = Action(REFUND, params={"order": argument("/orders/*")})
-        assert expected == times_of(verified({}), free, Arguments({"orders": said}))
+        assert expected == times_of(refunding({}), free, Arguments({"orders": said}))
 
     def test_what_names_the_segment(self) -> None:
         """An element of a list of content that has the name of the route's segment must agree with that."""
@@ -210,7 +209,9 @@ class TestGrpc:
         places = {"order": field("fields.string_value")}
         assert "wrong_params" == verdict(MessageFields(attributes), places, {"order": "O-1"})
         attributes.update({"b": [1, [2, 3]]})
-        assert 4 == times_of(verified({}), Action(REFUND, params={"order": field("fields")}), MessageFields(attributes))
+        assert 4 == times_of(
+            refunding({}), Action(REFUND, params={"order": field("fields")}), MessageFields(attributes)
+        )
 
     def test_what_is_too_much(self) -> None:
         """A message with more elements than are looked through is refused."""
@@ -224,32 +225,6 @@ class TestGrpc:
         assert "unbound_parameter" == verdict(
             MessageFields(message), {"order": field("refusals.request.action")}, {"order": "O-1"}
         )
-
-
-class Counting:
-    """A verifier that remembers how often what it lets through does its action."""
-
-    audience, issuer = AUDIENCE, ISSUER
-
-    def __init__(self, asks: tuple[str, ...]) -> None:
-        self.asks = asks
-        self.used: list[int] = []
-
-    async def examine(self, text: str, proven: Proven = UNPROVEN) -> TaskToken:
-        return verify(
-            text, keys={"k1": KEY.public}, issuer=ISSUER, audience=AUDIENCE, now=datetime.now(UTC), proven=proven
-        )
-
-    def check_digest(self, verified: TaskToken, params_digest: str) -> None:
-        check_digest(verified, params_digest)
-
-    async def use(
-        self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
-    ) -> None:
-        self.used.append(served.times)
-
-    def refused(self, request: RefusedRequest) -> None:
-        """Tells nobody."""
 
 
 class TestGuard:
@@ -266,19 +241,19 @@ class TestGuard:
         self, target: str, content: bytes, params: Mapping[str, Any], kind: str = JSON
     ) -> tuple[int, list[int]]:
         """The answer's status, and how many uses were told to the agent."""
-        counting = Counting((REFUND,))
+        verifier = KeyVerifier(KEY)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        guard = TaskTokenMiddleware(app, verifier=counting, actions=self.ROUTES)  # type: ignore[arg-type]
+        guard = TaskTokenMiddleware(app, verifier=verifier, actions=self.ROUTES)  # type: ignore[arg-type]
         text = token(KEY, actions=(REFUND, OTHER), params=dict(params), asks=(REFUND,))
         headers = {"authorization": f"Bearer {text}", "content-type": kind}
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://shop") as http:
             answer = await http.post(target, content=content, headers=headers)
-        return answer.status_code, counting.used
+        return answer.status_code, [served.times for served in verifier.used]
 
     @pytest.mark.parametrize("params", [PARAMS, {}], ids=["bound", "free"])
     async def test_a_batch(self, params: Mapping[str, Any]) -> None:

@@ -6,11 +6,11 @@ The readers are real: what Starlette and Werkzeug find in a content is held agai
 import contextlib
 import io
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fakes.task_feed import AUDIENCE, ISSUER, signing_key, token
+from fakes.keyverifier import verified
+from fakes.task_feed import signing_key, token
 from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.limits import GUARDED_FIELDS_MAX, NAMES_ALIKE_MAX
 from sojourn.sdk.guard.http_params import read_stated
@@ -18,7 +18,6 @@ from sojourn.sdk.guard.other_readings import fields_in, json_in, parts_in
 from sojourn.sdk.guard.param_check import compare, in_python
 from sojourn.sdk.guard.param_places import ABSENT, path
 from sojourn.sdk.guard.routes import Action
-from sojourn.tasktoken.tokens import verify
 
 pytest.importorskip("starlette")
 pytest.importorskip("werkzeug")
@@ -44,11 +43,10 @@ async def said(kind: str, content: bytes, action: Action = NOTE) -> str:
     async def whole() -> bytes:
         return content
 
-    text = token(KEY, actions=(NOTE.name,), params={"order": OURS})
-    verified = verify(text, keys={"k1": KEY.public}, issuer=ISSUER, audience=AUDIENCE, now=datetime.now(UTC))
+    made = verified(KEY, token(KEY, actions=(NOTE.name,), params={"order": OURS}))
     headers = [("content-type", kind)] if kind else []
     try:
-        compare(verified, action, await read_stated("", headers, action, ["order"], whole), in_python)
+        compare(made, action, await read_stated("", headers, action, ["order"], whole), in_python)
     except SojournError as error:
         return error.code
     return ""

@@ -3,24 +3,19 @@
 import gzip
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from fakes.task_feed import AUDIENCE, ISSUER, signing_key, token
+from fakes.keyverifier import KeyVerifier
+from fakes.task_feed import signing_key, token
 from sojourn.errors import InvalidInput
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES, GUARDED_FIELDS_MAX, JSON_DEPTH, NAMES_ALIKE_MAX
 from sojourn.sdk.guard.http_params import HttpStated
 from sojourn.sdk.guard.param_places import body, field, form, header, path, query
-from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.routes import Action, action_finder
 from sojourn.sdk.guard.tools import guarded
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
-from sojourn.tasktoken.checks import check_digest
-from sojourn.tasktoken.request_record import NOTHING_SAID, Served
-from sojourn.tasktoken.sender_constraint import UNPROVEN, Proven
-from sojourn.tasktoken.tokens import TaskToken, verify
 
 KEY = signing_key()
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -50,29 +45,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-class Keys:
-    """A verifier that knows the keys alone."""
-
-    audience, issuer = AUDIENCE, ISSUER
-
-    async def examine(self, text: str, proven: Proven = UNPROVEN) -> TaskToken:
-        keys = {"k1": KEY.public}
-        return verify(text, keys=keys, issuer=ISSUER, audience=AUDIENCE, now=datetime.now(UTC), proven=proven)
-
-    def check_digest(self, verified: TaskToken, params_digest: str) -> None:
-        check_digest(verified, params_digest)
-
-    async def use(
-        self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
-    ) -> None:
-        """Counts nothing."""
-
-    def refused(self, request: RefusedRequest) -> None:
-        """Tells nobody."""
-
-
 def guarded_app() -> TaskTokenMiddleware:
-    return TaskTokenMiddleware(app, verifier=Keys(), actions=ACTIONS)  # type: ignore[arg-type]  # all that is asked of it
+    return TaskTokenMiddleware(app, verifier=KeyVerifier(KEY), actions=ACTIONS)  # type: ignore[arg-type]  # all that is asked of it
 
 
 @pytest.fixture
