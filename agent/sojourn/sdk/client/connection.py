@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable, Unreachable
 from sojourn.limits import MESSAGE_MAX_BYTES
 from sojourn.sdk.client.agent_socket import AgentSocket
+from sojourn.sdk.client.greenlets import begin_grpc_poller
 from sojourn.sdk.client.grpc_status import (
     UNKNOWN_METHOD,
     listened_on,
@@ -222,6 +223,7 @@ def _channel_to(handle: int, path: str) -> grpc.aio.Channel:
     place = f"/proc/self/fd/{handle}"
     if handle != _NONE and not os.path.exists(place):
         place = path
+    begin_grpc_poller()
     return grpc.aio.insecure_channel("unix:" + place, options=_OPTIONS)
 
 

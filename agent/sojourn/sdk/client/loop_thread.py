@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from sojourn.errors import InvalidInput
+from sojourn.sdk.client.greenlets import new_event_loop, refuse_eventlet
 
 Result = TypeVar("Result")
 Asked = TypeVar("Asked")
@@ -18,10 +19,14 @@ Given = ParamSpec("Given")
 
 
 class Portal:
-    """Runs coroutines for other threads. `close` ends the loop and the thread."""
+    """Runs coroutines for other threads. `close` ends the loop and the thread.
+
+    Raise InvalidInput where eventlet has replaced the process's threads.
+    """
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        refuse_eventlet()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sojourn-client", daemon=True)
         self._thread.start()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Self
 
+from sojourn.sdk.client.greenlets import refuse_eventlet
 from sojourn.sdk.client.loop_thread import Portal
 from sojourn.sdk.guard.attempts import Attempt
 from sojourn.sdk.guard.challenges import GuardAnswer, Refusal
@@ -36,11 +37,12 @@ class SyncGuard:
         strict: bool = False,
         person: Taking = REFUSED,
     ) -> None:
-        """See Guard. Raise InvalidInput for a route that could match nothing.
+        """See Guard. Raise InvalidInput for a route that could match nothing, and under eventlet.
 
         `routes` are those that `actions` do not say. A guard that is `strict` does not begin where it would refuse
         tasks whose parameters its routes have no place for.
         """
+        refuse_eventlet()
         action_finder(actions)
         warn_of_absent_agent(audience, socket)
         self.audience = audience
@@ -52,7 +54,7 @@ class SyncGuard:
             routes=routes_of(actions) if routes is None else routes,
             make=partial(Guard, actions=actions, base_url=base_url, metadata=metadata, person=person),
         )
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}  # by process
         self._pid = 0
         self._open: tuple[Portal, LoopGuard, Guard] | None = None
 
@@ -64,7 +66,7 @@ class SyncGuard:
 
     def close(self) -> None:
         """Let go of the connection. Reports that wait are sent first."""
-        with self._lock:
+        with self._lock():
             opened, self._open = self._open, None
             if opened is not None and self._pid == os.getpid():
                 portal, inner, _ = opened
@@ -120,11 +122,15 @@ class SyncGuard:
     def _running(self) -> tuple[Portal, Guard]:
         opened = self._open
         if opened is None or self._pid != os.getpid():
-            with self._lock:
+            with self._lock():
                 if self._open is None or self._pid != os.getpid():
                     self._open, self._pid = self._start(), os.getpid()
                 opened = self._open
         return opened[0], opened[2]
+
+    def _lock(self) -> threading.Lock:
+        """That of this process. One from before a fork may be held for good, or stop every greenlet."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _start(self) -> tuple[Portal, LoopGuard, Guard]:
         portal, inner = Portal(), self._make()
