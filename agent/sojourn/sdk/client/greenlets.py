@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
 
 from sojourn.errors import InvalidInput
 
-USE: Final = "use a server with threads, such as `gunicorn --worker-class gthread --threads 8`"
+_USE: Final = "use a server with threads, such as `gunicorn --worker-class gthread --threads 8`"
 
 
 class _PollerThread:
@@ -35,10 +36,6 @@ class _PollerThread:
         time.sleep(timeout)
 
 
-class _Threading:
-    Thread = _PollerThread
-
-
 _POLLED: Final[set[int]] = set()  # processes whose poller was begun
 
 
@@ -49,10 +46,10 @@ def refuse_eventlet() -> None:
     """
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("thread"):
-        raise InvalidInput(f"eventlet has replaced the threads of this process, and Sojourn does not run so: {USE}")
+        raise InvalidInput(f"eventlet has replaced the threads of this process, and Sojourn does not run so: {_USE}")
 
 
-def has_greenlets() -> bool:
+def _has_greenlets() -> bool:
     """Whether gevent has replaced the threads of this process."""
     return bool((monkey := _monkey()) and monkey.is_module_patched("threading"))
 
@@ -62,13 +59,13 @@ def begin_grpc_poller() -> None:
 
     Raise InvalidInput where it cannot be begun so.
     """
-    if os.getpid() in _POLLED or not has_greenlets():
+    if os.getpid() in _POLLED or not _has_greenlets():
         return
     cygrpc: Any = import_module("grpc._cython.cygrpc")
     threading = getattr(cygrpc, "threading", None)
     if threading is None:
-        raise InvalidInput(f"gevent has replaced the threads that this version of grpcio needs: {USE}")
-    cygrpc.threading = _Threading
+        raise InvalidInput(f"gevent has replaced the threads that this version of grpcio needs: {_USE}")
+    cygrpc.threading = SimpleNamespace(Thread=_PollerThread)
     try:
         grpc.aio.init_grpc_aio()  # holds it until the process ends
     finally:
@@ -78,7 +75,7 @@ def begin_grpc_poller() -> None:
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """A loop for a thread of its own, greenlet or not."""
-    return _GreenletLoop() if has_greenlets() else asyncio.new_event_loop()
+    return _GreenletLoop() if _has_greenlets() else asyncio.new_event_loop()
 
 
 class _GreenletLoop(asyncio.SelectorEventLoop):
