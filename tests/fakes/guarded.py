@@ -98,6 +98,7 @@ def token(
     asks: tuple[str, ...] = (),
     person: PersonClaims | None = None,
     approved: bool = False,
+    also: tuple[str, ...] = (),
 ) -> str:
     """A token for AUDIENCE, by default for ticket 42."""
     now = datetime.now(UTC)
@@ -109,7 +110,7 @@ def token(
         issuer=ISSUER,
         spiffe_id=HOLDER,
         grant=Grant.parse(AUDIENCE, actions),
-        task=TaskClaim(task, "triage-ticket", 5, "high" if high else "normal", asks=asks, approved=approved),
+        task=TaskClaim(task, "triage-ticket", 5, "high" if high else "normal", asks=asks, approved=approved, also=also),
         issued_at=now,
         expires_at=now + timedelta(seconds=15),
         params={"ticket": "42"} if params is None else params,

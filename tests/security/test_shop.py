@@ -313,7 +313,7 @@ class TestGrpc:
 
 class TestMcp:
     def test_arguments(self, shop: Shop) -> None:
-        """Tools are called with the task's order and amount, another name does not help, and no other tool is listed."""
+        """Tools are called with the task's order and amount, another name does not help, and those tools are listed."""
         import httpx2
         from mcp import Client
         from mcp.client.streamable_http import streamable_http_client
@@ -349,8 +349,30 @@ class TestMcp:
                 return listed, done
 
         listed, done = asyncio.run(tried())
-        assert ["read_order"] == [each for each in listed if each != "refund_order"]
+        assert ["read_order", "refund_order"] == listed
         assert [False] * 6 + [True] * 2 == done
+
+    def test_a_list_spends_nothing(self, shop: Shop) -> None:
+        """A task that may refund and not look is shown the refund, as often as it asks, and then makes it."""
+        import httpx2
+        from mcp import Client
+        from mcp.client.streamable_http import streamable_http_client
+        from sojourn import Client as Agent
+        from sojourn import Grant
+        from sojourn.sdk.integrations.mcp_client import McpAuth
+
+        async def tried() -> list[str]:
+            async with (
+                Agent(shop.agent.socket) as agent,
+                agent.task("refund-order", params=TASK, grants=[Grant(shop.mcp, ("refund:create",))]) as task,
+                httpx2.AsyncClient(auth=McpAuth(task)) as http,
+                Client(streamable_http_client(shop.mcp, http_client=http)) as client,
+            ):
+                listed = [each.name for _ in range(3) for each in (await client.list_tools()).tools]
+                await client.call_tool("refund_order", {"order_id": "O-1001", "cents": 2500})
+                return listed
+
+        assert ["refund_order"] * 3 == asyncio.run(tried())
 
 
 class TestOnce:

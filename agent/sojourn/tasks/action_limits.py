@@ -1,6 +1,7 @@
 """What is left of the actions that a task type limits, and which actions a token is for if none is named."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from sojourn.errors.oauth import ActionUsedUp
 from sojourn.tasks.task import Task
@@ -21,19 +22,25 @@ def check_left(task: Task, actions: Iterable[str], times: int = 1) -> None:
             raise ActionUsedUp(f"{may}, and {so}")
 
 
-def offered(task: Task, grant: Grant, named: Sequence[str], params_digest: str) -> Grant:
-    """What a token is for. Where actions were `named` it is those, and ActionUsedUp is raised if one is used up.
+class Offer(NamedTuple):
+    """What a token is for, and what else the task may do there by a token of its own."""
+
+    grant: Grant
+    also: tuple[str, ...] = ()
+
+
+def offered(task: Task, grant: Grant, named: Sequence[str], params_digest: str) -> Offer:
+    """What a token is for. Where actions were `named` it is those alone, and ActionUsedUp is raised if one is used up.
 
     Else it is what the task may do there now. Without a digest that is what needs none, if there is such.
     """
     if named:
         check_left(task, grant.actions)
-        return grant
-    actions: Sequence[str] = grant.actions
-    if not params_digest:
-        actions = [each for each in actions if task.type.class_of((each,)) == NORMAL] or actions
+        return Offer(grant)
     limits, counted = task.type.limits, task.spent.counted
-    actions = [each for each in actions if each not in limits or counted.get(each, 0) < limits[each]]
-    if not actions:
+    left = [each for each in grant.actions if each not in limits or counted.get(each, 0) < limits[each]]
+    if not left:
         check_left(task, grant.actions)
-    return grant if len(actions) == len(grant.actions) else Grant(grant.resource, tuple(actions))
+    given = left if params_digest else [each for each in left if task.type.class_of((each,)) == NORMAL] or left
+    also = tuple(each for each in left if each not in given)
+    return Offer(grant if len(given) == len(grant.actions) else Grant(grant.resource, tuple(given)), also)

@@ -172,11 +172,11 @@ class TaskEngine:
         """
         await self.settled(task)
         self.check_budget(task)
-        grant = offered(task, rules.narrow(task.authority, resource, actions), actions, params_digest)
+        grant, also = offered(task, rules.narrow(task.authority, resource, actions), actions, params_digest)
         bound = self.issuing.binding_of(task, grant, binding, agent_key, params_digest)
         told = await self.issuing.told(task, grant)
         verdict = self.decide(task, grant)
-        token = self.issuing.sign(task, grant, not_after, bound, params_digest, person=told)
+        token = self.issuing.sign(task, grant, not_after, bound, params_digest, also=also, person=told)
         fields = {
             "resource": grant.resource,
             "actions": list(grant.actions),

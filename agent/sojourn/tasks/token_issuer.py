@@ -110,11 +110,12 @@ class TokenIssuer:
         binding: Binding | None,
         params_digest: str,
         *,
+        also: tuple[str, ...] = (),
         person: PersonClaims | None = None,
     ) -> TaskToken:
         """Sign a token for one grant. It ends with what ends first: its type's life for tokens, the task, `not_after`,
-        or the certificate that it is bound to. `person`: whom it is for, as `told` says. Raise TaskOver if the end is
-        less than a second away.
+        or the certificate that it is bound to. `also`: what the task may do there by another token. `person`: whom it
+        is for, as `told` says. Raise TaskOver if the end is less than a second away.
         """
         now = self._clock.now()
         left = timedelta(seconds=max(0.0, task.deadline - self._clock.boot()))
@@ -134,7 +135,7 @@ class TokenIssuer:
             spiffe_id=task.subject,
             actors=task.actors,
             grant=grant,
-            task=_claim(task, grant, task_class),
+            task=_claim(task, grant, task_class, also),
             issued_at=now,
             expires_at=ends,
             steady=self.steady(),
@@ -190,7 +191,7 @@ def key_of_person(task: Task) -> str:
     return "" if task.person is None or task.parent_id else task.person.key
 
 
-def _claim(task: Task, grant: Grant, task_class: str) -> TaskClaim:
+def _claim(task: Task, grant: Grant, task_class: str, also: tuple[str, ...]) -> TaskClaim:
     """What a token for this grant says of the task."""
     kind = task.type
     return TaskClaim(
@@ -201,6 +202,7 @@ def _claim(task: Task, grant: Grant, task_class: str) -> TaskClaim:
         {action: names for action, names in kind.bind.items() if action in grant.actions},
         tuple(action for action in grant.actions if action in kind.limits),
         task.approved,
+        also,
     )
 
 

@@ -14,15 +14,12 @@ def duties_claimed(bind: Bind, asks: Sequence[str]) -> dict[str, Any]:
     return claimed | ({"bind": {action: list(names) for action, names in bind.items()}} if bind else {})
 
 
-def read_asks(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read the actions that the agent must be asked about, strictly: what is not understood must not be ignored.
-
-    Raise InvalidToken.
-    """
-    asks = task.get("asks", [])
-    if not isinstance(asks, list) or not all(isinstance(each, str) for each in asks):
+def read_actions(task: Mapping[str, Any], member: str) -> tuple[str, ...]:
+    """Read a member that lists actions, strictly: what is not understood must not be ignored. Raise InvalidToken."""
+    actions = task.get(member, [])
+    if not isinstance(actions, list) or not all(isinstance(each, str) for each in actions):
         raise InvalidToken("token's task is malformed", reason_code="malformed")
-    return tuple(asks)
+    return tuple(actions)
 
 
 def read_bind(task: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from sojourn.errors import InvalidToken
-from sojourn.tasktoken.duties import Bind, duties_claimed, read_asks, read_bind
+from sojourn.tasktoken.duties import Bind, duties_claimed, read_actions, read_bind
 
 CLAIM = "task"
 NORMAL, HIGH = "normal", "high"  # the classes of tasks
@@ -27,12 +27,15 @@ class TaskClaim(NamedTuple):
     bind: Bind = _NONE  # which parameters concern which action
     asks: tuple[str, ...] = ()  # those of the token's actions whose uses the agent counts: it must be asked about each
     approved: bool = False  # somebody has agreed to the task
+    also: tuple[str, ...] = ()  # what it may do there by a token of its own: for lists, and no permission
 
     def claimed(self) -> dict[str, Any]:
         """The claim."""
         claim: dict[str, Any] = {"id": self.id, "type": self.type, "ver": self.version, "class": self.task_class}
         if self.approved:
             claim["approved"] = True
+        if self.also:
+            claim["also"] = list(self.also)
         return claim | duties_claimed(self.bind, self.asks) if self.bind or self.asks else claim
 
     @classmethod
@@ -41,7 +44,8 @@ class TaskClaim(NamedTuple):
         task_id, type_, version = task.get("id"), task.get("type"), task.get("ver")
         if not isinstance(task_id, str) or not isinstance(type_, str) or type(version) is not int:
             raise InvalidToken("token's task is malformed", reason_code="malformed")
-        return cls(task_id, type_, version, _class(task), read_bind(task), read_asks(task), _approved(task))
+        bind, asks = read_bind(task), read_actions(task, "asks")
+        return cls(task_id, type_, version, _class(task), bind, asks, _approved(task), read_actions(task, "also"))
 
 
 def class_of(claims: Mapping[str, Any]) -> str:

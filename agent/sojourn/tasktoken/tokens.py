@@ -71,6 +71,11 @@ class TaskToken:
     def asks(self) -> tuple[str, ...]:
         return self.task.asks
 
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """What the task may do here, by this token or by one of its own: for a list to show, to permit nothing."""
+        return (*self.actions, *self.task.also)
+
     def concerning(self, action: str) -> dict[str, str | int | bool]:
         """The parameters that an action is to be compared with: all, where the task's type does not say which."""
         names = self.task.bind.get(action)

@@ -360,6 +360,17 @@ class TestTokens:
         high = await room.token(task, (), agent_key=True, params_digest=DIGEST)
         assert ((READ, WRITE), "high") == (high.actions, high.task_class)
 
+    async def test_what_else_there_is(self, room):
+        """A token for which no actions were named says what else the task may do there, and another one does not."""
+        task = await room.begin("both")
+        token = await room.token(task, ())
+        assert ([WRITE], (READ, WRITE)) == (token.claims["task"]["also"], token.listed)
+        assert (READ,) == (await room.token(task, (READ,))).listed
+        digest = {"agent_key": True, "params_digest": DIGEST}
+        assert (WRITE,) == (await room.token(task, (WRITE,), **digest)).listed
+        await room.counting.use(await room.token(task, (WRITE,), **digest), WRITE)
+        assert (READ,) == (await room.token(task, ())).listed  # once it is used up, that is no longer so
+
     async def test_how_long_they_are_good(self, room):
         """A token of class high is good for fifteen seconds, and one of the same type's other actions for longer."""
         task = await room.begin("mixed")

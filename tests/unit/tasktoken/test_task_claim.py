@@ -17,9 +17,10 @@ CLAIMS = st.builds(
     st.dictionaries(WORDS, st.lists(WORDS, max_size=3).map(tuple), max_size=3),
     st.lists(WORDS, max_size=3).map(tuple),
     st.booleans(),
+    st.lists(WORDS, max_size=3).map(tuple),
 )
 PLAIN = TaskClaim("t1", "report", 3, NORMAL)
-FULL = TaskClaim("t2", "triage", 4, HIGH, {"read": ("ticket",)}, ("read",), True)
+FULL = TaskClaim("t2", "triage", 4, HIGH, {"read": ("ticket",)}, ("read",), True, ("close",))
 
 
 @examples(100)
@@ -52,6 +53,9 @@ def test_what_is_not_said():
         ("ver", True),
         ("ver", 3.0),
         ("asks", "read"),
+        ("also", "read"),
+        ("also", {"read": 1}),
+        ("also", [1]),
         ("approved", 1),
         ("approved", "true"),
         ("approved", None),

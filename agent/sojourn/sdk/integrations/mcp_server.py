@@ -88,9 +88,9 @@ class _Tools:
         return call.method not in self._methods and (call.method in GREETINGS or not call.method)
 
     def may_call(self, token: TaskToken, tool: str) -> bool:
-        """Whether a token allows a tool, with some arguments."""
+        """Whether the task of a token may call a tool with some arguments, by this token or by one of its own."""
         action = self._tools.get(tool)
-        return action is not None and action.name in token.actions and takes(token, action, self._person)
+        return action is not None and action.name in token.listed and takes(token, action, self._person)
 
     def __call__(self, method: str, path: str) -> Action | None:
         """The call of a request that has no message: it begins or ends a stream of answers."""

@@ -137,19 +137,31 @@ class TestOverHttp:
         assert 'error="insufficient_scope"' in outcome.challenges[0]
 
     @pytest.mark.parametrize(
-        ("actions", "listed"), [(("ticket:read",), {"read_ticket"}), (("ticket:other",), set())], ids=["one", "none"]
+        ("given", "listed"),
+        [
+            ({"actions": ("ticket:read",)}, {"read_ticket"}),
+            ({"actions": ("ticket:other",)}, set()),
+            ({"actions": ("ticket:other",), "also": ("ticket:read",)}, {"read_ticket"}),
+        ],
+        ids=["one", "none", "by another token"],
     )
-    def test_list_of_tools(self, service: McpService, actions: tuple[str, ...], listed: set[str]) -> None:
-        """The list has the tools that the token allows, and says of no other that it is there."""
+    def test_list_of_tools(self, service: McpService, given: dict[str, Any], listed: set[str]) -> None:
+        """The list has the tools that the task may call, by whichever token, and says of no other that it is there."""
 
         async def names() -> set[str]:
-            headers = dict(Credentials.bearer(token(actions=actions)).headers)
+            headers = dict(Credentials.bearer(token(**given)).headers)
             async with httpx2.AsyncClient(headers=headers) as http:
                 reached = streamable_http_client(f"http://127.0.0.1:{service.port}/mcp", http_client=http)
                 async with Client(reached) as client:
                     return {each.name for each in (await client.list_tools()).tools}
 
         assert listed == asyncio.run(names())
+
+    def test_what_is_listed_is_not_permitted(self, service: McpService) -> None:
+        """A tool that the task may call by another token is listed, and is not called by this one."""
+        given = Credentials.bearer(token(actions=("ticket:other",), also=("ticket:read",)))
+        outcome = service.call(given, ticket="42")
+        assert (403, "insufficient_scope") == (outcome.status, outcome.error)
 
     def test_unknown_tool(self, service: McpService) -> None:
         """A call of a tool that nobody named an action for is refused by that tool's name."""
