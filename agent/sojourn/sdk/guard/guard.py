@@ -20,6 +20,7 @@ from sojourn.sdk.guard.person_check import REFUSED, Taking, check_person
 from sojourn.sdk.guard.refusals import RefusedRequest
 from sojourn.sdk.guard.request_credentials import BEARER, DPOP, Presented, presented
 from sojourn.sdk.guard.routes import ANY_ACTION, Action, Actions, action_finder
+from sojourn.sdk.guard.service_routes import Destination
 from sojourn.sdk.guard.task_feed import boot_seconds
 from sojourn.sdk.request.single_request import check_content
 from sojourn.tasktoken import dpop, request_digest
@@ -42,13 +43,17 @@ Content = Callable[[], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request as it came. `certificate` is the client's, of this very TLS connection, DER: never one of a header."""
+    """A request as it came. `certificate` is the client's, of this very TLS connection, DER: never one of a header.
+
+    `destination` is where the service's framework takes it, if that can be asked.
+    """
 
     method: str
     path: str  # as it was sent, not decoded
     query: str = ""  # as it was sent, without its question mark
     headers: Iterable[tuple[str, str]] = attribute(default=(), repr=False)
     certificate: bytes | None = attribute(default=None, repr=False)
+    destination: Destination | None = attribute(default=None, repr=False)
 
     @property
     def target(self) -> str:
@@ -129,7 +134,7 @@ class Guard:
         async def stated(wanted: Action, names: Collection[str]) -> Source:
             return await read_stated(request.query, request.headers, wanted, names, whole)
 
-        action = partial(self._action_of, request.method, request.path)
+        action = partial(self._action_of, request.method, request.path, request.destination)
         return await self.check_request(request, action, digest, stated)
 
     async def check_request(
@@ -158,7 +163,9 @@ class Guard:
             tried.verified = verified = await self.verifier.examine(shown.unverified_token, proven)
             tried.wanted = wanted = action()
             if wanted is None:
-                return self.tell(tried, self._refusal(403, "insufficient_scope", NO_ACTION, shown), "no_action")
+                return self.tell(
+                    tried, self._refusal(403, "insufficient_scope", _no_action(request), shown), "no_action"
+                )
             check_person(verified, wanted, self._person, self._now().timestamp())
             if wanted is not ANY_ACTION:
                 verified = await self._compare(tried, verified, wanted, proven, stated)
@@ -293,6 +300,11 @@ class Guard:
         elif shown is not None and shown.scheme == DPOP:
             schemes = (DPOP, BEARER)
         return Refusal(status, error, said, self._challenge, schemes, acr, scope, nonce, max_age)
+
+
+def _no_action(request: HttpRequest) -> str:
+    service = request.destination.path if request.destination is not None else None
+    return NO_ACTION if service is None else f"{NO_ACTION}: this service takes them to its route {service[:200]!r}"
 
 
 def _once(content: Content) -> Content:

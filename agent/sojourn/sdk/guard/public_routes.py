@@ -5,6 +5,7 @@ from typing import Final
 
 from sojourn.errors import InvalidInput
 from sojourn.sdk.guard.routes import Action, Actions, action_finder
+from sojourn.sdk.guard.service_routes import Destination
 
 CORS_PREFLIGHT: Final = "CORS preflight"
 _PREFLIGHT_HEADERS: Final = frozenset({"origin", "access-control-request-method"})
@@ -26,7 +27,8 @@ class PublicRoutes:
             raise InvalidInput("public is a list of routes: write public=[…]")
         named = list(dict.fromkeys(public))
         self._preflight = CORS_PREFLIGHT in named
-        routes = _with_head([each for each in named if each != CORS_PREFLIGHT])
+        self._written = [each for each in named if each != CORS_PREFLIGHT]
+        routes = _with_head(self._written)
         guarded = actions if isinstance(actions, Mapping) else {}
         both = [each for each in routes if each in guarded]
         if both:
@@ -35,20 +37,26 @@ class PublicRoutes:
             raise InvalidInput("beside a function that says what an action is, public routes have no names in braces")
         literal = {each: _PUBLIC for each in routes if "{" not in each}
         with_names = {each: _PUBLIC for each in routes if "{" in each}
-        self._any = bool(routes)
         heads = dict.fromkeys(
             (each for each in _with_head(list(guarded)) if each not in {*guarded, *literal}), _GUARDED
         )
         self._find = action_finder({**literal, **guarded, **heads, **with_names})
 
+    @property
+    def routes(self) -> Iterable[str]:
+        """Those that were written, but for the preflights."""
+        return self._written
+
     def __bool__(self) -> bool:
         """Whether any request is public."""
-        return self._any or self._preflight
+        return bool(self._written) or self._preflight
 
-    def has(self, method: str, path: str, header_names: Iterable[str] = ()) -> bool:
+    def has(
+        self, method: str, path: str, header_names: Iterable[str] = (), destination: Destination | None = None
+    ) -> bool:
         """Whether a request needs no token. `path` is as it was sent, and header names are in any case."""
-        if self._any:
-            found = self._find(method, path)
+        if self._written:
+            found = self._find(method, path, destination)
             if found is not None and found.name == _PUBLIC.name:
                 return True
         if self._preflight and method == "OPTIONS":

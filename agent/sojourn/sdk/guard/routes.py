@@ -2,18 +2,18 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
-from urllib.parse import quote, unquote, unquote_to_bytes
+from typing import Final, Protocol
+from urllib.parse import unquote, unquote_to_bytes
 
 from sojourn.errors import InvalidInput
 from sojourn.sdk.guard.param_places import BODY, OF_HTTP, PATH, ParamPlace, placed
+from sojourn.sdk.guard.service_routes import Destination, Segments, as_sent
 from sojourn.tasktoken.task_claim import APPROVED
 
 TAKING: Final = ("required", "optional", "refused")  # what an action says of tokens that are for a person
 OF_PERSON: Final = ("sub", "iss")  # what parameters may be compared with
-_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -77,6 +77,13 @@ ActionOf = Callable[[str, str], str | Action | None]
 Actions = ActionOf | Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
 
 
+class ActionFinder(Protocol):
+    """Says which Action a request is. None: no route matches."""
+
+    def __call__(self, method: str, path: str, destination: Destination | None = None) -> Action | None:
+        """`path` is as it was sent; `destination` is where the service's framework takes the request, if known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What is known of a route before any request: its action, and which parameters its own names are."""
@@ -95,17 +102,24 @@ def routes_of(actions: Actions) -> list[Route]:
     return [Route(text, route.action, frozenset(route.names.values())) for text, route in parsed.items()]
 
 
-def action_finder(actions: Actions) -> Callable[[str, str], Action | None]:
-    """Return a function from method and path to the Action, or None where no route matches.
+def by_segments(routes: Iterable[str]) -> dict[tuple[str, Segments], str]:
+    """Routes as they were written, by their method and the segments of their path. Raise InvalidInput."""
+    parsed = {text: _Route.parse(text, "") for text in routes}
+    return {(route.method, route.literals): text for text, route in parsed.items()}
+
+
+def action_finder(actions: Actions) -> ActionFinder:
+    """Return a function from method, path and destination to the Action, or None where no route matches.
 
     In a mapping, `{"GET /tickets/{id}": "ticket:read"}`, a `{name}` stands for one whole segment, and becomes one of
     the Action's segments; all else is compared byte for byte with the path as it was sent, and the first route that
     matches counts. A path that could be read as another route's, once it is decoded or its case is changed, matches
-    none. A function is given the path as it was sent. Raise InvalidInput for a route that could match nothing, as one
-    behind another that takes all of its requests.
+    none. A route that the service has as well matches only what goes there, where the destination is known. A function
+    is given the path as it was sent. Raise InvalidInput for a route that could match nothing, as one behind another
+    that takes all of its requests.
     """
     if not isinstance(actions, Mapping):
-        return lambda method, path: _placed(_action(actions(method, path)))
+        return lambda method, path, destination=None: _placed(_action(actions(method, path)))  # noqa: ARG005 - it knows
     routes = {route: _Route.parse(route, action) for route, action in actions.items()}
     for place, (text, route) in enumerate(routes.items()):
         for before in list(routes.items())[:place]:
@@ -118,10 +132,12 @@ class _Table:
     def __init__(self, routes: "list[_Route]") -> None:
         self._routes = routes
 
-    def find(self, method: str, path: str) -> Action | None:
+    def find(self, method: str, path: str, destination: Destination | None = None) -> Action | None:
         segments = path.split("/")
         for place, route in enumerate(self._routes):
             if route.method != method or not route.matches(segments):
+                continue
+            if destination is not None and not destination.is_for(route.literals):
                 continue
             named = {name: _plain(segments[at]) for at, name in route.names.items()}
             if None in named.values():
@@ -138,7 +154,7 @@ class _Table:
 @dataclass(frozen=True, slots=True)
 class _Route:
     method: str
-    literals: tuple[str | None, ...]  # None: a name
+    literals: Segments
     names: Mapping[int, str]
     action: Action
 
@@ -157,7 +173,7 @@ class _Route:
                 raise InvalidInput(f"route {route[:200]!r} has a name twice")
             if is_name:
                 names[at] = segment[1:-1]
-            literals.append(None if is_name else quote(segment, safe=_PRINTABLE))  # as clients send it
+            literals.append(None if is_name else as_sent(segment))
         return cls(method, tuple(literals), names, _in_route(route, _action(action) or Action(""), names.values()))
 
     def matches(self, segments: list[str]) -> bool:

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -21,6 +22,7 @@ from sojourn.sdk.guard.routes import Actions, action_finder, routes_of
 from sojourn.sdk.guard.serving_token import serving
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.sdk.integrations.asgi_streams import POLICY_VIOLATION, Receive, Send, serve_request, serve_socket
+from sojourn.sdk.integrations.own_routes import OwnRoutes
 from sojourn.tasktoken.tokens import TaskToken
 
 Scope = MutableMapping[str, Any]
@@ -36,12 +38,13 @@ class TaskTokenMiddleware:
 
     Its `actor` is who calls, and its `subject` on whose behalf that is: a `person`, where the guard or the action takes
     tokens for one, or the workload `spiffe_id`, which is another than the actor if a task was handed on.
-    `actions` says which action a request is (see `action_finder`); a request that is none is answered 403. Either
-    give a running `verifier`, or `audience` and perhaps `socket`: then the middleware has its own verifier, which
-    starts and stops with the application's lifespan. One that is told of no lifespan, as in a mounted application,
-    starts with its first request, and `close` lets go of it. WebSockets, and content and answers that come in parts,
-    end when their task is over: reading raises TaskIsOver, an OSError, for which the guard answers 401 if the
-    application does not.
+    `actions` says which action a request is (see `action_finder`); a request that is none is answered 403. A route that
+    the application has as well is for that one alone, if its framework can be asked (FastAPI, Starlette, Litestar,
+    Flask and Django): the log `sojourn.guard` warns of others whose path it matches. Either give a running `verifier`,
+    or `audience` and perhaps `socket`: then the middleware has its own verifier, which starts and stops with the
+    application's lifespan. One that is told of no lifespan, as in a mounted application, starts with its first request,
+    and `close` lets go of it. WebSockets, and content and answers that come in parts, end when their task is over:
+    reading raises TaskIsOver, an OSError, for which the guard answers 401 if the application does not.
     """
 
     def __init__(
@@ -79,12 +82,14 @@ class TaskTokenMiddleware:
         self._routes, self._strict = routes_of(actions), strict
         action_finder(actions)  # a route that cannot be is told now, not when the server starts
         self._public = PublicRoutes(public, actions)
+        self._own = OwnRoutes(app, actions, self._public.routes)
         self._unannounced = LoopGuard(
             self._audience, socket=socket, make=self._make_guard, routes=self._routes, strict=strict
         )
         self._ended = False  # the lifespan, after which nothing is begun anew
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._own.tell_once(_mounted(scope))
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
@@ -108,10 +113,16 @@ class TaskTokenMiddleware:
 
     def _is_public(self, scope: Scope) -> bool:
         try:
-            request = request_of(scope)
+            request = self._request_of(scope)
         except InvalidInput:  # it is refused by whoever judges it
             return False
-        return self._public.has(request.method, request.path, [name for name, _ in request.headers])
+        names = [name for name, _ in request.headers]
+        return self._public.has(request.method, request.path, names, request.destination)
+
+    def _request_of(self, scope: Scope) -> HttpRequest:
+        request, mounted = request_of(scope), _mounted(scope)
+        named = unquote(request.path).startswith(mounted + "/")  # whoever stands before us may have taken it away
+        return replace(request, destination=self._own.destination(scope, mounted if named else ""))
 
     async def _running(self) -> Guard | None:
         if self._guard is not None or self._ended:
@@ -135,7 +146,7 @@ class TaskTokenMiddleware:
         if guard is None:
             return UNREADY
         try:
-            request = request_of(scope)
+            request = self._request_of(scope)
         except InvalidInput as error:
             return Refusal(400, "invalid_request", error.public)
         return await guard.check(request, content.read if scope["type"] == "http" else _nothing)
@@ -266,6 +277,11 @@ def _path(scope: Scope) -> str:
     if unquote(sent) not in {path, mounted.rstrip("/") + path}:  # with, or without, what it is mounted at
         raise InvalidInput("path is another one for the server than for the application")
     return sent
+
+
+def _mounted(scope: Scope) -> str:
+    """Where the application is mounted, without a slash at the end."""
+    return (scope.get("root_path") or "").rstrip("/")
 
 
 def _certificate(tls: Mapping[str, Any]) -> bytes | None:

@@ -3,6 +3,7 @@
 import io
 import ssl
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -16,6 +17,7 @@ from sojourn.sdk.guard.person_check import REFUSED, Taking
 from sojourn.sdk.guard.public_routes import PublicRoutes
 from sojourn.sdk.guard.routes import Actions
 from sojourn.sdk.guard.sync import SyncGuard
+from sojourn.sdk.integrations.own_routes import OwnRoutes
 from sojourn.sdk.integrations.wsgi_streams import App, Environ, StartResponse, answer_for, answer_while_live, refuse
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -28,9 +30,10 @@ class TaskTokenWsgi:
     """Guards a WSGI application. The TaskToken of a request that passes is in `environ["sojourn.task"]`.
 
     `actions` says which action a request is (see `action_finder`), by its whole path; a request that is none is
-    answered 403. Each process has a guard of its own, from its first request on, so that a server may fork after this
-    was made. `base_url`, `metadata` and `person` are the Guard's. One that is `strict` answers nothing but 503 where it
-    would refuse tasks whose parameters its routes have no place for; `start` tells that before there is a request.
+    answered 403. A route that the application has as well is for that one alone, as under TaskTokenMiddleware. Each
+    process has a guard of its own, from its first request on, so that a server may fork after this was made.
+    `base_url`, `metadata` and `person` are the Guard's. One that is `strict` answers nothing but 503 where it would
+    refuse tasks whose parameters its routes have no place for; `start` tells that before there is a request.
 
     An application routes by the decoded path, the guard by the path as it was sent. So a path with an escaped slash,
     and one that a server has rewritten, is answered 400, as is a request with a header SCRIPT_NAME. Where a server
@@ -57,6 +60,7 @@ class TaskTokenWsgi:
         """`public` are the routes that need no token (see PublicRoutes)."""
         self.app = app
         self._public = PublicRoutes(public, actions)
+        self._own = OwnRoutes(app, actions, self._public.routes)
         self._guard = SyncGuard(
             actions,
             audience=audience,
@@ -69,6 +73,7 @@ class TaskTokenWsgi:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         environ.pop(ENVIRON_KEY, None)
+        self._own.tell_once(_mounted(environ))
         verdict = self._judge(environ)
         if verdict is None:
             return answer_for(None, self.app, environ, start_response)
@@ -80,6 +85,7 @@ class TaskTokenWsgi:
 
     def start(self) -> None:
         """Begin before the first request, as in a worker that was forked. Raise what keeps the guard from that."""
+        self._own.tell_once("")
         self._guard.start()
 
     def close(self) -> None:
@@ -89,10 +95,11 @@ class TaskTokenWsgi:
     def _judge(self, environ: Environ) -> Verdict | None:
         """None: it needs no token."""
         try:
-            request = _request(environ)
+            request = replace(_request(environ), destination=self._own.destination(environ, _mounted(environ)))
         except InvalidInput as error:
             return Refusal(400, "invalid_request", error.public)
-        if self._public.has(request.method, request.path, [name for name, _ in request.headers]):
+        names = [name for name, _ in request.headers]
+        if self._public.has(request.method, request.path, names, request.destination):
             return None
         try:
             return self._guard.check(request, lambda: _content(environ))
@@ -112,6 +119,12 @@ def _request(environ: Environ) -> HttpRequest:
         headers,
         ssl.PEM_cert_to_DER_cert(pem) if pem else None,
     )
+
+
+def _mounted(environ: Environ) -> str:
+    """Where the application is mounted, decoded, without a slash at the end."""
+    mounted: str = environ.get("SCRIPT_NAME", "")
+    return mounted.encode("latin-1").decode("utf-8", "replace").rstrip("/")
 
 
 def _path(environ: Environ) -> str:
