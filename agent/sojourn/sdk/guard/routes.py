@@ -9,7 +9,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from sojourn.errors import InvalidInput
 from sojourn.sdk.guard.param_places import BODY, OF_HTTP, PATH, ParamPlace, placed
-from sojourn.sdk.guard.service_routes import Destination, Segments, as_sent
+from sojourn.sdk.guard.service_routes import Destination, Segments, as_sent, covers
 from sojourn.tasktoken.task_claim import APPROVED
 
 TAKING: Final = ("required", "optional", "refused")  # what an action says of tokens that are for a person
@@ -177,15 +177,11 @@ class _Route:
         return cls(method, tuple(literals), names, _in_route(route, _action(action) or Action(""), names.values()))
 
     def matches(self, segments: list[str]) -> bool:
-        return len(self.literals) == len(segments) and all(
-            wanted is None or segment == wanted for wanted, segment in zip(self.literals, segments, strict=True)
-        )
+        return covers(self.literals, segments)
 
     def covers(self, other: "_Route") -> bool:
         """Whether this one matches whatever the other does."""
-        return (self.method, len(self.literals)) == (other.method, len(other.literals)) and all(
-            mine is None or mine == each for mine, each in zip(self.literals, other.literals, strict=True)
-        )
+        return self.method == other.method and covers(self.literals, other.literals)
 
     def mistaken_for(self, segments: list[str], decoded: list[str], method: str) -> bool:
         """Whether an application that decodes more than we do, or minds case less, could take the path for this."""

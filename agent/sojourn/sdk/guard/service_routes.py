@@ -6,7 +6,7 @@ first says nothing of the second: a route of the guard that is also the service'
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final, Protocol
@@ -63,9 +63,19 @@ class Destination:
         """
         if self.path is not None and segments_of(self.path) == route:
             return True
-        return not self._lost and all(
-            segments_of(self._mounted + each.path) != route for each in self._framework.routes()
-        )
+        return not self._lost and route not in self._served
+
+    @cached_property
+    def _served(self) -> frozenset[Segments | None]:
+        """All that the service has: asked once, whatever routes of the guard match the request."""
+        return frozenset(segments_of(self._mounted + each.path) for each in self._framework.routes())
+
+
+def covers(route: Segments, other: Sequence[str | None]) -> bool:
+    """Whether a route matches whatever another one does, or one path, by its segments."""
+    return len(route) == len(other) and all(
+        mine is None or mine == theirs for mine, theirs in zip(route, other, strict=True)
+    )
 
 
 def as_sent(segment: str) -> str:
@@ -99,15 +109,8 @@ def siblings(guarded: Mapping[tuple[str, Segments], str], framework: Framework, 
             continue
         for each, path, other in theirs:
             takes = not each.methods or method in each.methods
-            if takes and other is not None and _matches(segments, other) and (method, other) not in guarded:
+            if takes and other is not None and covers(segments, other) and (method, other) not in guarded:
                 yield (
                     f"{method} {path} is refused, though {text} matches its path: that is another route of this"
                     " service. Give it an action of its own, or make it public"
                 )
-
-
-def _matches(route: Segments, other: Segments) -> bool:
-    """Whether a route matches all that another one does."""
-    return len(route) == len(other) and all(
-        mine is None or mine == theirs for mine, theirs in zip(route, other, strict=True)
-    )

@@ -93,12 +93,13 @@ class TaskTokenMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
-            if self._public and scope["type"] == "http" and self._is_public(scope):
+            asked = self._asked(scope)
+            if scope["type"] == "http" and self._is_public(asked):
                 with serving(None):
                     await self.app({name: value for name, value in scope.items() if name != SCOPE_KEY}, receive, send)
                 return
             content = Content(receive)
-            verdict = await self._judge(scope, content)
+            verdict = await self._judge(scope, asked, content)
             if isinstance(verdict, TaskToken):
                 with serving(verdict):
                     await self._serve(verdict, {**scope, SCOPE_KEY: verdict}, content.again, send)
@@ -111,16 +112,17 @@ class TaskTokenMiddleware:
         """Let go of a guard that was begun by a request. Reports that wait are sent first."""
         await self._unannounced.close()
 
-    def _is_public(self, scope: Scope) -> bool:
-        try:
-            request = self._request_of(scope)
-        except InvalidInput:  # it is refused by whoever judges it
+    def _is_public(self, asked: HttpRequest | Refusal) -> bool:
+        if not self._public or isinstance(asked, Refusal):
             return False
-        names = [name for name, _ in request.headers]
-        return self._public.has(request.method, request.path, names, request.destination)
+        return self._public.has(asked.method, asked.path, [name for name, _ in asked.headers], asked.destination)
 
-    def _request_of(self, scope: Scope) -> HttpRequest:
-        request, mounted = request_of(scope), _mounted(scope)
+    def _asked(self, scope: Scope) -> HttpRequest | Refusal:
+        """The request of a scope, or what one is refused with that is no request to judge."""
+        try:
+            request, mounted = _request_of(scope), _mounted(scope)
+        except InvalidInput as error:
+            return Refusal(400, "invalid_request", error.public)
         named = unquote(request.path).startswith(mounted + "/")  # whoever stands before us may have taken it away
         return replace(request, destination=self._own.destination(scope, mounted if named else ""))
 
@@ -141,15 +143,13 @@ class TaskTokenMiddleware:
         elif (refusal := await serve_request(verifier, token, receive, send, serve)) is not None:
             await _answer(refusal, scope, receive, send)
 
-    async def _judge(self, scope: Scope, content: "Content") -> TaskToken | GuardAnswer:
+    async def _judge(self, scope: Scope, asked: HttpRequest | Refusal, content: "Content") -> TaskToken | GuardAnswer:
         guard = await self._running()
         if guard is None:
             return UNREADY
-        try:
-            request = self._request_of(scope)
-        except InvalidInput as error:
-            return Refusal(400, "invalid_request", error.public)
-        return await guard.check(request, content.read if scope["type"] == "http" else _nothing)
+        if isinstance(asked, Refusal):
+            return asked
+        return await guard.check(asked, content.read if scope["type"] == "http" else _nothing)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
@@ -253,7 +253,7 @@ async def _answer(answer: GuardAnswer, scope: Scope, receive: Receive, send: Sen
     await send({"type": f"{prefix}.body", "body": answer.body()})
 
 
-def request_of(scope: Scope) -> HttpRequest:
+def _request_of(scope: Scope) -> HttpRequest:
     """Raise InvalidInput for a path that is another one for the server than for the application."""
     path = _path(scope)
     return HttpRequest(
@@ -267,14 +267,14 @@ def request_of(scope: Scope) -> HttpRequest:
 
 def _path(scope: Scope) -> str:
     """The path as it was sent. Applications route by what the server, or whoever stands before us, has made of it."""
-    path, mounted = scope["path"], scope.get("root_path") or ""
+    path = scope["path"]
     raw = (scope.get("raw_path") or b"").partition(b"?")[0]
     if not raw:  # a server need not give it: then what it has decoded is what the application sees
         return quote(path, safe=_IN_PATHS)
     if not raw.isascii():
         raise InvalidInput("path has bytes that are not ASCII: they are escaped, as UTF-8")
     sent: str = raw.decode("ascii")
-    if unquote(sent) not in {path, mounted.rstrip("/") + path}:  # with, or without, what it is mounted at
+    if unquote(sent) not in {path, _mounted(scope) + path}:  # with, or without, what it is mounted at
         raise InvalidInput("path is another one for the server than for the application")
     return sent
 

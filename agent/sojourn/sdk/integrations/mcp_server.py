@@ -27,7 +27,7 @@ from sojourn.sdk.guard.person_check import Taking, takes
 from sojourn.sdk.guard.routes import ANY_ACTION, Action, Route
 from sojourn.sdk.guard.serving_token import serving, serving_token
 from sojourn.sdk.guard.verifier import TaskVerifier
-from sojourn.sdk.integrations.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware, request_of
+from sojourn.sdk.integrations.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware
 from sojourn.sdk.integrations.asgi_streams import Receive, Send
 from sojourn.sdk.integrations.mcp_messages import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
 from sojourn.sdk.integrations.mcp_tools_list import LIST, Listing
@@ -173,17 +173,15 @@ class McpGuard(TaskTokenMiddleware):
             person=person,
         )
 
-    async def _judge(self, scope: Scope, content: Content) -> TaskToken | GuardAnswer:
+    async def _judge(self, scope: Scope, asked: HttpRequest | Refusal, content: Content) -> TaskToken | GuardAnswer:
         if scope["type"] != "http":
             return Refusal(403, "insufficient_scope", "this service speaks MCP over HTTP requests alone")
-        try:
-            request = request_of(scope)
-        except InvalidInput as error:
-            return Refusal(400, "invalid_request", error.public)
+        if isinstance(asked, Refusal):
+            return asked
         guard = await self._running()
-        if guard is None or request.method != "POST" or request.path != self._path:
-            return await super()._judge(scope, content)
-        verdict = await self._judge_message(guard, request, scope, content)
+        if guard is None or asked.method != "POST" or asked.path != self._path:
+            return await super()._judge(scope, asked, content)
+        verdict = await self._judge_message(guard, asked, scope, content)
         return McpRefusal(verdict) if isinstance(verdict, Refusal) else verdict
 
     async def _judge_message(
