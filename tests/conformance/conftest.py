@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conformance.ground import Issued, Registered, WorkloadWire, issued_in
 from fakes.ca import FakeCa
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from harness.agent import AgentProcess
 from harness.nodeagent import AGENTS, NODE, NodeAgent, admin_of, node_agent, server_jwt_key
 from harness.raw import Admin, module_agent
@@ -98,13 +98,13 @@ def fake_socket(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def fake_agent(fake_socket: Path) -> AsyncIterator[FakeAgent]:
-    async with FakeAgent().serve(fake_socket) as running:
+async def fake_agent(fake_socket: Path) -> AsyncIterator[ScriptedAgent]:
+    async with ScriptedAgent().serve(fake_socket) as running:
         yield running
 
 
 @pytest.fixture
-async def client(fake_agent: FakeAgent, fake_socket: Path) -> AsyncIterator[Client]:
+async def client(fake_agent: ScriptedAgent, fake_socket: Path) -> AsyncIterator[Client]:
     async with Client(str(fake_socket), deadline_seconds=5) as opened:
         yield opened
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from conformance.ground import REQUESTS, STREAMS, WorkloadWire, reflected, services, sockets_of
 from fakes.ca import FakeCa
-from fakes.fake_agent import Fail, FakeAgent, x509_response
+from fakes.fake_agent import Fail, ScriptedAgent, x509_response
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
@@ -86,7 +86,7 @@ def test_WEP_05_no_tcp(agent: AgentProcess, wire: WorkloadWire) -> None:
     stream.cancel()
 
 
-async def test_WEP_06_client_sends_the_header(fake_agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_WEP_06_client_sends_the_header(fake_agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """Each call of our client carries `workload.spiffe.io: true`, once."""
     fake_agent.push("FetchX509SVID", x509_response(ca, ca.svid()))
     fake_agent.push("FetchX509Bundles", pb.X509BundlesResponse(bundles={"spiffe://example.org": ca.root_der}))
@@ -108,7 +108,7 @@ def test_WEP_07_header_is_demanded(wire: WorkloadWire, method: str, value: str |
     assert NO_HEADER == refusal(lambda: call(wire, method, metadata=metadata))
 
 
-async def test_WEP_08_no_retry_after_an_invalid_argument(fake_agent: FakeAgent, client: Client) -> None:
+async def test_WEP_08_no_retry_after_an_invalid_argument(fake_agent: ScriptedAgent, client: Client) -> None:
     """Our client does not try again after an invalid argument."""
     fake_agent.answers["FetchJWTSVID"] = Fail(grpc.StatusCode.INVALID_ARGUMENT, "bad")
     fake_agent.push("FetchX509SVID", Fail(grpc.StatusCode.INVALID_ARGUMENT, "bad"))
@@ -145,7 +145,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def test_WEP_10_variable(
-    fake_agent: FakeAgent, fake_socket: Path, ca: FakeCa, found: Any, tmp_path: Path
+    fake_agent: ScriptedAgent, fake_socket: Path, ca: FakeCa, found: Any, tmp_path: Path
 ) -> None:
     """Told nothing, our client goes where SPIFFE_ENDPOINT_SOCKET says; told something, it does not."""
     svid = ca.svid()
@@ -280,7 +280,7 @@ async def test_WEP_18_retry_when_unavailable(
         if len(heard) == 3:
             enough.set()
 
-    agent, svid = FakeAgent(), ca.svid()
+    agent, svid = ScriptedAgent(), ca.svid()
     if status is not None:
         agent.push("FetchX509SVID", *[Fail(status, "later")] * 3)
     agent.push("FetchX509SVID", x509_response(ca, svid))
@@ -307,7 +307,7 @@ def test_WEP_19_no_identity(agent: AgentProcess, method: str) -> None:
         assert ("PERMISSION_DENIED", "no identity issued") == refusal(lambda: call(stranger, method))
 
 
-async def test_WEP_20_retry_after_a_refusal(fake_agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_WEP_20_retry_after_a_refusal(fake_agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """After being refused our client tries again, and has its identity when there is one."""
     svid, denied = ca.svid(), Fail(grpc.StatusCode.PERMISSION_DENIED, "no identity issued")
     fake_agent.push("FetchX509SVID", denied, denied, x509_response(ca, svid))
@@ -316,7 +316,7 @@ async def test_WEP_20_retry_after_a_refusal(fake_agent: FakeAgent, client: Clien
     assert 3 == len(fake_agent.requests)
 
 
-async def test_WEP_21_no_retry_after_unimplemented(fake_agent: FakeAgent, client: Client) -> None:
+async def test_WEP_21_no_retry_after_unimplemented(fake_agent: ScriptedAgent, client: Client) -> None:
     """What an agent does not implement our client reports, and does not ask for again."""
     fake_agent.push("FetchX509SVID", Fail(grpc.StatusCode.UNIMPLEMENTED, "not here"))
     with pytest.raises(Refused, match="not here"):
@@ -371,7 +371,7 @@ def test_WEP_24_reflection(wire: WorkloadWire, name: str) -> None:
     assert name in full
 
 
-class PlainAgent(FakeAgent):
+class PlainAgent(ScriptedAgent):
     """An agent that has the Workload API and nothing else, reflection included."""
 
     def handlers(self) -> Any:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.ca import FakeCa
-from fakes.fake_agent import Fail, FakeAgent, x509_response
+from fakes.fake_agent import Fail, ScriptedAgent, x509_response
 from fakes.task_feed import signing_key
 from harness.looking import WAIT_SECONDS
 from sojourn._pb import workload_pb2 as pb
@@ -33,7 +33,7 @@ def token(key: SigningKey = KEY) -> str:
     return jwtsvid.issue(key, WEB, ["db"], issued_at=now, expires_at=now + timedelta(minutes=5)).token
 
 
-async def test_WAPI_05_streams(fake_agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_WAPI_05_streams(fake_agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """Our client keeps its stream open over many messages, and begins it anew as soon as it ends."""
     heard: list[SojournError] = []
     svids = [ca.svid() for _ in range(4)]
@@ -47,7 +47,7 @@ async def test_WAPI_05_streams(fake_agent: FakeAgent, client: Client, ca: FakeCa
     assert (2, [Unavailable]) == (len(fake_agent.requests), [type(error) for error in heard])
 
 
-async def test_WAPI_10_empty_fields(fake_agent: FakeAgent, client: Client, ca: FakeCa, other_ca: FakeCa) -> None:
+async def test_WAPI_10_empty_fields(fake_agent: ScriptedAgent, client: Client, ca: FakeCa, other_ca: FakeCa) -> None:
     """What an earlier message had and a later one leaves empty is gone: hint, revocation lists, foreign bundles."""
     svid, revoked = ca.svid(), ca.svid()
     whole = x509_response(ca, svid, hint="main", federated=(other_ca,), crl=(ca.crl(revoked),))
@@ -66,7 +66,7 @@ def _extent(source: X509Source) -> tuple[str, int, int]:
     return context.default.hint, len(context.bundles), len(context.revoked)
 
 
-async def test_WAPI_11_absent_data(fake_agent: FakeAgent, client: Client, ca: FakeCa, other_ca: FakeCa) -> None:
+async def test_WAPI_11_absent_data(fake_agent: ScriptedAgent, client: Client, ca: FakeCa, other_ca: FakeCa) -> None:
     """An SVID or a bundle that a later message does not have is dropped, and a peer of that trust domain is refused."""
     web, db, peer = ca.svid("/web"), ca.svid("/db"), other_ca.svid()
     fake_agent.push("FetchX509SVID", x509_response(ca, web, db, federated=(other_ca,)))
@@ -113,7 +113,7 @@ X509_ANSWERS = [
 
 @pytest.mark.parametrize("make", X509_ANSWERS)
 async def test_WAPI_13_mandatory_fields_of_svids(
-    fake_agent: FakeAgent, client: Client, ca: FakeCa, make: Callable[[FakeCa], pb.X509SVIDResponse]
+    fake_agent: ScriptedAgent, client: Client, ca: FakeCa, make: Callable[[FakeCa], pb.X509SVIDResponse]
 ) -> None:
     """An answer that leaves a mandatory field empty is reported and discarded: what was there before stays."""
     heard: list[SojournError] = []
@@ -134,7 +134,7 @@ JWT_ANSWERS = [
 
 @pytest.mark.parametrize("answer", JWT_ANSWERS)
 async def test_WAPI_13_mandatory_fields_of_a_token(
-    fake_agent: FakeAgent, client: Client, answer: pb.JWTSVIDResponse
+    fake_agent: ScriptedAgent, client: Client, answer: pb.JWTSVIDResponse
 ) -> None:
     """No token comes of an answer that has none, or none with its ID."""
     fake_agent.answers["FetchJWTSVID"] = answer
@@ -150,7 +150,9 @@ async def test_WAPI_13_mandatory_fields_of_a_token(
         pytest.param(lambda client: client.fetch_jwt_svids("db"), id="JWT-SVIDs"),
     ],
 )
-async def test_WAPI_13_mandatory_lists(fake_agent: FakeAgent, client: Client, call: Callable[[Client], Any]) -> None:
+async def test_WAPI_13_mandatory_lists(
+    fake_agent: ScriptedAgent, client: Client, call: Callable[[Client], Any]
+) -> None:
     """An answer whose mandatory list or map is empty is reported."""
     fake_agent.push("FetchX509Bundles", pb.X509BundlesResponse())
     fake_agent.push("FetchJWTBundles", pb.JWTBundlesResponse())
@@ -188,7 +190,7 @@ def test_WAPI_24_first_of_a_hint(ca: FakeCa) -> None:
     assert "/1" == found.spiffe_id.path
 
 
-async def test_WAPI_26_redaction(fake_agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_WAPI_26_redaction(fake_agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """An SVID that is redacted, or a refusal on an open stream, puts an end to its use."""
     fake_agent.push("FetchX509SVID", x509_response(ca, ca.svid("/web"), ca.svid("/db")))
     async with asyncio.timeout(WAIT_SECONDS), X509Source(client) as source:
@@ -204,7 +206,7 @@ async def test_WAPI_26_redaction(fake_agent: FakeAgent, client: Client, ca: Fake
             _ = source.bundles
 
 
-async def test_WAPI_27_x509_bundles_for_x509(fake_agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_WAPI_27_x509_bundles_for_x509(fake_agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """What came as an X.509 bundle verifies no token, though the key in it signed that token."""
     posing = SigningKey.from_private("k1", ca.intermediate_key)
     jwks = b'{"keys": []}'
@@ -221,7 +223,7 @@ async def test_WAPI_27_x509_bundles_for_x509(fake_agent: FakeAgent, client: Clie
 
 
 @pytest.mark.parametrize("audience", ["", (), ("db", "")])
-async def test_WAPI_30_audience(fake_agent: FakeAgent, client: Client, audience: Any) -> None:
+async def test_WAPI_30_audience(fake_agent: ScriptedAgent, client: Client, audience: Any) -> None:
     """Our client asks for no token without an audience."""
     fake_agent.answers["FetchJWTSVID"] = pb.JWTSVIDResponse(svids=[pb.JWTSVID(spiffe_id=str(WEB), svid=token())])
     with pytest.raises(SojournError):
@@ -236,7 +238,7 @@ async def test_WAPI_30_audience(fake_agent: FakeAgent, client: Client, audience:
         pytest.param({"spiffe_id": str(WEB)}, id="no claims"),
     ],
 )
-async def test_WAPI_40_fields_of_a_verdict(fake_agent: FakeAgent, client: Client, answer: dict[str, Any]) -> None:
+async def test_WAPI_40_fields_of_a_verdict(fake_agent: ScriptedAgent, client: Client, answer: dict[str, Any]) -> None:
     """An answer to a validation that lacks the ID or the claims is an error, and no verdict."""
     made = pb.ValidateJWTSVIDResponse(spiffe_id=answer.get("spiffe_id", ""))
     made.claims.update(answer.get("claims", {}))
@@ -247,7 +249,7 @@ async def test_WAPI_40_fields_of_a_verdict(fake_agent: FakeAgent, client: Client
         await client.validate_jwt_svid(token(), "db")
 
 
-async def test_WAPI_41_the_agent_validates(fake_agent: FakeAgent, client: Client) -> None:
+async def test_WAPI_41_the_agent_validates(fake_agent: ScriptedAgent, client: Client) -> None:
     """Our client puts a token to the agent as it is, for the one audience, and believes the answer."""
     made = pb.ValidateJWTSVIDResponse(spiffe_id=str(WEB))
     made.claims.update({"sub": str(WEB), "aud": ["db"], "exp": 1.0})

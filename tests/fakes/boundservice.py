@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.clock import FakeClock
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, over, signing_key, snapshot
 from sojourn.jose.jws import SigningKey
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_SKEW_SECONDS
@@ -39,7 +39,7 @@ ACTIONS = {
 class Service:
     """A guarded service, its agent's feed, and a clock that both go by."""
 
-    def __init__(self, client: Client, agent: FakeAgent) -> None:
+    def __init__(self, client: Client, agent: ScriptedAgent) -> None:
         self.clock = FakeClock()
         self.agent = agent
         self.verifier = TaskVerifier(client, AUDIENCE, now=self.clock.now)
@@ -101,7 +101,7 @@ class Service:
 async def serving(folder: Path) -> AsyncIterator[Service]:
     """The service, once it knows the tasks t1, which lives, and gone, which is over; its agent's socket in `folder`."""
     socket = folder / "agent.sock"
-    agent = FakeAgent()
+    agent = ScriptedAgent()
     agent.push("WatchTasks", snapshot([KEY], live("t1", 5), over("gone")))
     async with agent.serve(socket), Client(str(socket), deadline_seconds=5) as client:
         made = Service(client, agent)

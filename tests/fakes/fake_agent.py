@@ -22,7 +22,7 @@ class Fail(Exception):
         self.status, self.details, self.code = status, details, code
 
 
-class FakeAgent:
+class ScriptedAgent:
     """Answers by method name.
 
     `answers[method]` is a message or a Fail, for methods with one answer, or a function from the request to one. `push(method, …)` sends a message, a Fail or
@@ -139,7 +139,7 @@ class FakeAgent:
         return grpc.unary_stream_rpc_method_handler(handle, request.FromString, _serialize)
 
     @asynccontextmanager
-    async def serve(self, path: Path) -> AsyncIterator["FakeAgent"]:
+    async def serve(self, path: Path) -> AsyncIterator["ScriptedAgent"]:
         server = grpc.aio.server()
         server.add_generic_rpc_handlers(self.handlers())
         server.add_insecure_port(f"unix:{path}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, delta, heartbeat, live, over, signing_key, snapshot
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.jose.jws import parse_unverified
@@ -23,7 +23,7 @@ KEY = signing_key()
 HELD = signing_key("held")  # the key that a client proves to hold
 
 
-class Agent(FakeAgent):
+class Agent(ScriptedAgent):
     """Knows the tasks t1, which lives, and gone, which is over. Lets each token be used once, where that is asked."""
 
     def __init__(self) -> None:

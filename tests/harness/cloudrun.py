@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from fakes.cloudtask import AWS, ENTRA, GCP, KEY, VAULT
-from fakes.fake_agent import Fail, FakeAgent
+from fakes.fake_agent import Fail, ScriptedAgent
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.sdk.task.values import Outside
 
@@ -29,7 +29,7 @@ LATER = 4_000_000_000
 class CloudAgent:
     """Gives a new credential each time that it is asked, good for `seconds`. `over`: what it says instead."""
 
-    def __init__(self, fake: FakeAgent, socket: Path, outside: list[Outside]) -> None:
+    def __init__(self, fake: ScriptedAgent, socket: Path, outside: list[Outside]) -> None:
         self.fake = fake
         self.socket = socket
         self.seconds = 900.0
@@ -135,7 +135,7 @@ async def cloud_agent(folder: Path, vault: Upstream, *more: Outside) -> AsyncIte
     """An agent whose next task has a resource of each cloud, `more` beside them, and `vault` for its Vault."""
     socket = folder / "agent.sock"
     there = replace(VAULT, details={**VAULT.details, "address": vault.address})
-    async with FakeAgent().serve(socket) as fake:
+    async with ScriptedAgent().serve(socket) as fake:
         yield CloudAgent(fake, socket, [AWS, GCP, ENTRA, there, *more])
 
 

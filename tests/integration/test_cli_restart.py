@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fakes.fake_agent import Fail, FakeAgent
+from fakes.fake_agent import Fail, ScriptedAgent
 from harness.agent import COMMAND, clean_environment
 from sojourn._pb import workload_pb2
 from sojourn._pb.sojourn.v1 import admin_pb2
@@ -17,9 +17,9 @@ CUT = Fail(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
 
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[FakeAgent]:
+async def agent(tmp_path: Path) -> AsyncIterator[ScriptedAgent]:
     """One that stands in for an agent at both of its sockets."""
-    async with FakeAgent().serve(tmp_path / "a.sock") as running:
+    async with ScriptedAgent().serve(tmp_path / "a.sock") as running:
         yield running
 
 
@@ -34,7 +34,7 @@ async def run(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_what_reads(agent: FakeAgent, tmp_path: Path) -> None:
+async def test_what_reads(agent: ScriptedAgent, tmp_path: Path) -> None:
     """A command that reads is answered by the next agent, also where the one before cut it off."""
     left = [SHUT, CUT]
     agent.answers["ListReviews"] = lambda _: left.pop(0) if left else admin_pb2.ListReviewsResponse()
@@ -44,7 +44,7 @@ async def test_what_reads(agent: FakeAgent, tmp_path: Path) -> None:
     assert 4 == len(agent.requests)  # and one for the items
 
 
-async def test_what_writes(agent: FakeAgent, tmp_path: Path) -> None:
+async def test_what_writes(agent: ScriptedAgent, tmp_path: Path) -> None:
     """A command that changes something is made again where the agent says that nothing was done, and at no other end."""
     left = [SHUT]
     agent.answers["UnsetFact"] = lambda _: left.pop(0) if left else admin_pb2.UnsetFactResponse()
@@ -55,7 +55,7 @@ async def test_what_writes(agent: FakeAgent, tmp_path: Path) -> None:
     assert (True, 3) == (status != 0, len(agent.requests)), err
 
 
-async def test_what_is_told_in_parts(agent: FakeAgent, tmp_path: Path) -> None:
+async def test_what_is_told_in_parts(agent: ScriptedAgent, tmp_path: Path) -> None:
     """A list in parts is begun again that was refused; one of which a part was told is not told twice."""
     part = admin_pb2.ListAuditResponse(records=[admin_pb2.AuditRecord(seq=7, event="agent_started")])
     agent.push("ReadAudit", SHUT, part, CUT)
@@ -64,7 +64,7 @@ async def test_what_is_told_in_parts(agent: FakeAgent, tmp_path: Path) -> None:
     assert (True, 1) == (status != 0, out.count("agent_started"))
 
 
-async def test_an_identity(agent: FakeAgent, tmp_path: Path) -> None:
+async def test_an_identity(agent: ScriptedAgent, tmp_path: Path) -> None:
     """A workload's own call that the agent refused as it stops is made again too; the next answer stands."""
     left = [SHUT]
     agent.answers["FetchJWTSVID"] = lambda _: left.pop(0) if left else workload_pb2.JWTSVIDResponse()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from fakes.cloudtask import AWS
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from harness.cloudrun import CloudAgent, cloud_agent, left_behind
 from harness.looking import until
 from harness.vaultecho import Upstream, serving
@@ -153,7 +153,7 @@ class TestOptions:
     async def test_no_cloud_at_all(self, tmp_path: Path) -> None:
         """A task without clouds runs as ever, and --show-environment says that there is nothing."""
         plain = Outside("https://orders.example.org", "corp", "keycloak", {})
-        async with FakeAgent().serve(tmp_path / "agent.sock") as fake:
+        async with ScriptedAgent().serve(tmp_path / "agent.sock") as fake:
             agent = CloudAgent(fake, tmp_path / "agent.sock", [plain])
             run = await agent.run("sh", "-c", "env", options=("--show-environment",), AWS_PROFILE="prod")
             status, out, err = await run.done()

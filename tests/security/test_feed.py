@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.task_feed import AUDIENCE, HOLDER, Boot, delta, heartbeat, live, over, signing_key, snapshot, token
 from harness.agent import AgentProcess
 from harness.exchanges import part, with_claims
@@ -35,16 +35,16 @@ def boot() -> Boot:
 
 
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[FakeAgent]:
+async def agent(tmp_path: Path) -> AsyncIterator[ScriptedAgent]:
     """Its feed says that t1 lives from version 5 on; whatever it is asked, it says yes."""
-    async with FakeAgent().serve(tmp_path / "agent.sock") as running:
+    async with ScriptedAgent().serve(tmp_path / "agent.sock") as running:
         running.answers["ValidateToken"] = YES
         running.push("WatchTasks", snapshot([KEY], live("t1", 5), epoch=EPOCH))
         yield running
 
 
 @pytest.fixture
-async def verifier(agent: FakeAgent, tmp_path: Path, boot: Boot) -> AsyncIterator[TaskVerifier]:
+async def verifier(agent: ScriptedAgent, tmp_path: Path, boot: Boot) -> AsyncIterator[TaskVerifier]:
     async with (
         Client(str(tmp_path / "agent.sock"), deadline_seconds=5) as client,
         TaskFeed(client, [AUDIENCE], boot=boot) as feed,
@@ -72,7 +72,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def heard(verifier: TaskVerifier, agent: FakeAgent) -> None:
+async def heard(verifier: TaskVerifier, agent: ScriptedAgent) -> None:
     """Return once all is heard that was said before."""
     agent.push("WatchTasks", delta(live("mark"), epoch=EPOCH))
     await until(lambda: verifier.feed.lookup("mark") is not None)
@@ -86,14 +86,14 @@ async def check_stale(verifier: TaskVerifier) -> None:
     assert ("stale_feed", "good") == (await verdict(verifier, HIGH), await verdict(verifier, NORMAL))
 
 
-async def test_fresh(agent: FakeAgent, verifier: TaskVerifier) -> None:
+async def test_fresh(agent: ScriptedAgent, verifier: TaskVerifier) -> None:
     """Under a fresh feed tokens of both classes are judged here; the agent is told of the use of one of class high."""
     assert ["good"] * 2 == [await verdict(verifier, text) for text in (HIGH, NORMAL)]
     assert ["WatchTasks", "ValidateToken"] == [method for method, _ in agent.requests]
     assert (HIGH, True) == (agent.requests[1][1].token, agent.requests[1][1].use)
 
 
-async def test_cut(agent: FakeAgent, verifier: TaskVerifier) -> None:
+async def test_cut(agent: ScriptedAgent, verifier: TaskVerifier) -> None:
     """When its feed is cut a validator accepts no token of class high, until there is a feed again."""
     agent.push("WatchTasks", None)
     await until(lambda: not verifier.feed.fresh)
@@ -103,7 +103,7 @@ async def test_cut(agent: FakeAgent, verifier: TaskVerifier) -> None:
     assert "good" == await verdict(verifier, HIGH)
 
 
-async def test_begun_anew(agent: FakeAgent, verifier: TaskVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_begun_anew(agent: ScriptedAgent, verifier: TaskVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token of class high that comes while a cut feed is begun anew is judged by the new feed, if that comes soon."""
     agent.push("WatchTasks", delta(over("t1", 6), live("t2", 1), epoch=EPOCH), None)
     await until(lambda: not verifier.feed.fresh)
@@ -115,7 +115,7 @@ async def test_begun_anew(agent: FakeAgent, verifier: TaskVerifier, monkeypatch:
     assert ["WatchTasks", "WatchTasks", "ValidateToken"] == [method for method, _ in agent.requests]
 
 
-async def test_delayed(agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> None:
+async def test_delayed(agent: ScriptedAgent, verifier: TaskVerifier, boot: Boot) -> None:
     """A feed that is late by three heartbeats is silent, whatever it then says was on its way."""
     boot.seconds += STALE_SECONDS - 0.1
     assert "good" == await verdict(verifier, HIGH)
@@ -126,7 +126,7 @@ async def test_delayed(agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> 
     assert ["task_over"] * 2 == [await verdict(verifier, text) for text in (HIGH, NORMAL)]
 
 
-async def test_duplicated(agent: FakeAgent, verifier: TaskVerifier) -> None:
+async def test_duplicated(agent: ScriptedAgent, verifier: TaskVerifier) -> None:
     """What is said twice counts once: neither an end nor a suspension is taken back by what was said before it."""
     begun, suspended, ended = live("t1", 5), SUSPENDED, over("t1", 7)
     agent.push("WatchTasks", *(delta(state, epoch=EPOCH) for state in (begun, begun, suspended, suspended, begun)))
@@ -140,7 +140,7 @@ async def test_duplicated(agent: FakeAgent, verifier: TaskVerifier) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
-async def test_reordered(agent: FakeAgent, verifier: TaskVerifier, order: tuple[int, ...]) -> None:
+async def test_reordered(agent: ScriptedAgent, verifier: TaskVerifier, order: tuple[int, ...]) -> None:
     """In whichever order the words on a task arrive, once its end has arrived no token of it is accepted."""
     words = live("t9", 8), live("t9", 9), over("t9", 10)
     ended = False
@@ -154,7 +154,7 @@ async def test_reordered(agent: FakeAgent, verifier: TaskVerifier, order: tuple[
 
 @pytest.mark.parametrize("kind", ["heartbeat", "delta"])
 @pytest.mark.parametrize("epoch", [EPOCH - 1, EPOCH + 1])
-async def test_of_another_epoch(agent: FakeAgent, verifier: TaskVerifier, kind: str, epoch: int) -> None:
+async def test_of_another_epoch(agent: ScriptedAgent, verifier: TaskVerifier, kind: str, epoch: int) -> None:
     """A message of another epoch than its stream's, replayed or not, is not believed, and ends the stream."""
     agent.push("WatchTasks", heartbeat(epoch) if kind == "heartbeat" else delta(live("t7"), epoch=epoch))
     await until(lambda: not verifier.feed.fresh)
@@ -162,7 +162,7 @@ async def test_of_another_epoch(agent: FakeAgent, verifier: TaskVerifier, kind: 
     await check_stale(verifier)
 
 
-async def test_replayed_from_an_old_epoch(agent: FakeAgent, verifier: TaskVerifier) -> None:
+async def test_replayed_from_an_old_epoch(agent: ScriptedAgent, verifier: TaskVerifier) -> None:
     """A whole feed of an earlier epoch, keys and all, revives nothing; one of the same epoch is believed again."""
     agent.push("WatchTasks", delta(over("t1", 6), epoch=EPOCH), None)
     await until(lambda: not verifier.feed.fresh)

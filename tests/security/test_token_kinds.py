@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.jws import joined
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, signing_key, snapshot
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
@@ -153,8 +153,8 @@ def test_claims_do_not_pass_either(made: str, verifier: str) -> None:
 
 
 @pytest.fixture
-async def verifier(tmp_path: Path) -> AsyncIterator[tuple[TaskVerifier, FakeAgent]]:
-    agent = FakeAgent()
+async def verifier(tmp_path: Path) -> AsyncIterator[tuple[TaskVerifier, ScriptedAgent]]:
+    agent = ScriptedAgent()
     agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
     agent.answers["ValidateToken"] = pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK)
     socket = tmp_path / "agent.sock"
@@ -168,7 +168,7 @@ async def verifier(tmp_path: Path) -> AsyncIterator[tuple[TaskVerifier, FakeAgen
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "stale"])
-async def test_at_a_service(verifier: tuple[TaskVerifier, FakeAgent], fresh: bool) -> None:
+async def test_at_a_service(verifier: tuple[TaskVerifier, ScriptedAgent], fresh: bool) -> None:
     """A service takes task tokens alone; what is none it asks nobody about, also when its feed is silent."""
     judge, agent = verifier
     if not fresh:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from sojourn.sdk.client.client import Client
 
 
@@ -14,12 +14,12 @@ def socket(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def agent(socket: Path) -> AsyncIterator[FakeAgent]:
-    async with FakeAgent().serve(socket) as running:
+async def agent(socket: Path) -> AsyncIterator[ScriptedAgent]:
+    async with ScriptedAgent().serve(socket) as running:
         yield running
 
 
 @pytest.fixture
-async def client(agent: FakeAgent, socket: Path) -> AsyncIterator[Client]:
+async def client(agent: ScriptedAgent, socket: Path) -> AsyncIterator[Client]:
     async with Client(str(socket), deadline_seconds=5) as opened:
         yield opened

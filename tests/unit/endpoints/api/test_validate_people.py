@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from fakes.clock import FakeClock
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.guarded import token
 from fakes.persons import made_for
 from fakes.task_room import Room
@@ -52,7 +52,7 @@ async def test_no_person() -> None:
 @pytest.mark.parametrize("person", [ALICE, None], ids=["person", "workload"])
 async def test_in_the_sdk(tmp_path: Any, person: PersonClaims | None) -> None:
     """The SDK's verdict has the person as they were told, and who acts for them."""
-    agent = FakeAgent()
+    agent = ScriptedAgent()
     agent.answers["ValidateToken"] = await told(person)
     async with agent.serve(tmp_path / "agent.sock"), Client(str(tmp_path / "agent.sock")) as client:
         verdict = await client.validate_token("t", TICKETS)
@@ -63,7 +63,7 @@ async def test_in_the_sdk(tmp_path: Any, person: PersonClaims | None) -> None:
 async def test_what_the_service_may_read_in_the_sdk(tmp_path: Any) -> None:
     """What else a service may read of the person is in the SDK's verdict, whole numbers to the last digit."""
     whom = ALICE._replace(claims={"groups": ("corp/lead",), "level": 2**60 + 1})
-    agent, answer, text = FakeAgent(), await told(ALICE), token(person=whom)
+    agent, answer, text = ScriptedAgent(), await told(ALICE), token(person=whom)
     answer.claims.update({"person": whom.listed()})
     agent.answers["ValidateToken"] = answer
     async with agent.serve(tmp_path / "agent.sock"), Client(str(tmp_path / "agent.sock")) as client:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.ca import FakeCa
-from fakes.fake_agent import Fail, FakeAgent, x509_response
+from fakes.fake_agent import Fail, ScriptedAgent, x509_response
 from harness.looking import WAIT_SECONDS
 from sojourn import errors
 from sojourn._pb import workload_pb2
@@ -29,7 +29,7 @@ def jwt(audience: str = "them") -> str:
 
 
 class TestX509:
-    async def test_fetch(self, agent: FakeAgent, client: Client, ca: FakeCa, other_ca: FakeCa) -> None:
+    async def test_fetch(self, agent: ScriptedAgent, client: Client, ca: FakeCa, other_ca: FakeCa) -> None:
         """A fetch gives the first message: SVIDs in order, own and federated bundles, hints."""
         first, second = ca.svid("/web"), ca.svid("/db")
         agent.push("FetchX509SVID", x509_response(ca, first, second, hint="internal", federated=(other_ca,)))
@@ -40,19 +40,19 @@ class TestX509:
         assert first.leaf == context.hinted("internal").leaf
         assert context.hinted("external") is None
 
-    async def test_security_metadata(self, agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+    async def test_security_metadata(self, agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
         """Each call carries the metadata that the Workload API asks for."""
         agent.push("FetchX509SVID", x509_response(ca, ca.svid()))
         await client.fetch_x509_svids()
         assert agent.metadata[0]["workload.spiffe.io"] == "true"
 
-    async def test_bundles(self, agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+    async def test_bundles(self, agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
         """X.509 bundles are by trust domain."""
         bundles = {"spiffe://example.org": ca.root_der}
         agent.push("FetchX509Bundles", workload_pb2.X509BundlesResponse(bundles=bundles))
         assert {ca.trust_domain: (ca.root,)} == await client.fetch_x509_bundles()
 
-    async def test_watch_over_rotation(self, agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+    async def test_watch_over_rotation(self, agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
         """A watch yields each new SVID on one stream."""
         svids = [ca.svid(), ca.svid()]
         agent.push("FetchX509SVID", *(x509_response(ca, svid) for svid in svids))
@@ -60,7 +60,7 @@ class TestX509:
             assert [svid.serial for svid in svids] == [(await anext(contexts)).default.serial for _ in svids]
         assert len(agent.requests) == 1
 
-    async def test_watch_reconnects(self, agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+    async def test_watch_reconnects(self, agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
         """A refusal, an ended stream and a bad message are told, and the stream is begun anew."""
         heard: list[errors.SojournError] = []
         agent.push(
@@ -79,7 +79,7 @@ class TestX509:
         assert [errors.NoIdentity, errors.Unavailable, errors.InvalidSvid] == [type(error) for error in heard]
 
     @pytest.mark.parametrize("status", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED])
-    async def test_watch_ends_for_good(self, agent: FakeAgent, client: Client, status: grpc.StatusCode) -> None:
+    async def test_watch_ends_for_good(self, agent: ScriptedAgent, client: Client, status: grpc.StatusCode) -> None:
         """A status that no attempt will cure ends the watch."""
         agent.push("FetchX509SVID", Fail(status))
         with pytest.raises((errors.InvalidInput, errors.Refused)):
@@ -87,7 +87,7 @@ class TestX509:
 
 
 class TestJwt:
-    async def test_fetch(self, agent: FakeAgent, client: Client) -> None:
+    async def test_fetch(self, agent: ScriptedAgent, client: Client) -> None:
         """A JWT-SVID has its SPIFFE ID, hint and expiry, and its repr hides the token."""
         token = jwt()
         message = workload_pb2.JWTSVID(spiffe_id=str(WEB), svid=token, hint="h")
@@ -98,27 +98,27 @@ class TestJwt:
         assert token not in repr(svid)
         assert (["them"], str(WEB)) == (list(agent.requests[0][1].audience), agent.requests[0][1].spiffe_id)
 
-    async def test_none(self, agent: FakeAgent, client: Client) -> None:
+    async def test_none(self, agent: ScriptedAgent, client: Client) -> None:
         """An answer without SVID is no identity."""
         agent.answers["FetchJWTSVID"] = workload_pb2.JWTSVIDResponse()
         with pytest.raises(errors.NoIdentity):
             await client.fetch_jwt_svid(["them"])
 
-    async def test_wrong_subject(self, agent: FakeAgent, client: Client) -> None:
+    async def test_wrong_subject(self, agent: ScriptedAgent, client: Client) -> None:
         """A JWT-SVID whose subject is not the SPIFFE ID beside it is refused."""
         message = workload_pb2.JWTSVID(spiffe_id="spiffe://example.org/db", svid=jwt())
         agent.answers["FetchJWTSVID"] = workload_pb2.JWTSVIDResponse(svids=[message])
         with pytest.raises(errors.InvalidToken):
             await client.fetch_jwt_svid("them")
 
-    async def test_bundles(self, agent: FakeAgent, client: Client) -> None:
+    async def test_bundles(self, agent: ScriptedAgent, client: Client) -> None:
         """JWT bundles are by trust domain and key ID; a key of a kind we cannot use is left out."""
         jwks = b'{"keys": [{"kty": "OKP", "kid": "x", "crv": "Ed25519", "x": "AA"}]}'
         bundles = {"spiffe://example.org": jwks}
         agent.push("FetchJWTBundles", workload_pb2.JWTBundlesResponse(bundles=bundles))
         assert {TrustDomain("example.org"): {}} == await client.fetch_jwt_bundles()
 
-    async def test_validate(self, agent: FakeAgent, client: Client) -> None:
+    async def test_validate(self, agent: ScriptedAgent, client: Client) -> None:
         """Validation gives subject and claims as plain values."""
         answer = workload_pb2.ValidateJWTSVIDResponse(spiffe_id=str(WEB))
         answer.claims.update({"sub": str(WEB), "aud": ["them"], "exp": 1_700_000_000})
@@ -126,7 +126,7 @@ class TestJwt:
         expected = (WEB, {"sub": str(WEB), "aud": ["them"], "exp": 1_700_000_000})
         assert expected == await client.validate_jwt_svid("t", "them")
 
-    async def test_verdict(self, agent: FakeAgent, client: Client) -> None:
+    async def test_verdict(self, agent: ScriptedAgent, client: Client) -> None:
         """A token that is not good is a verdict with code and reason."""
         agent.answers["ValidateToken"] = validation_pb2.ValidateTokenResponse(
             valid=False, code="expired", reason="token has expired", kind=validation_pb2.TOKEN_KIND_TASK
@@ -156,7 +156,7 @@ class TestErrors:
         ],
     )
     async def test_statuses(
-        self, agent: FakeAgent, client: Client, failure: Fail, expected: type[errors.SojournError]
+        self, agent: ScriptedAgent, client: Client, failure: Fail, expected: type[errors.SojournError]
     ) -> None:
         """Each status is one of our errors, with the agent's sentence and its stable code."""
         agent.answers["GetToken"] = failure
@@ -176,7 +176,7 @@ class TestErrors:
         assert str(path) in caught.value.public
         assert "sojourn agent run" in caught.value.public
 
-    async def test_slow_agent(self, agent: FakeAgent, socket: Path) -> None:
+    async def test_slow_agent(self, agent: ScriptedAgent, socket: Path) -> None:
         """An agent that does not answer in time is unavailable."""
         async with Client(str(socket), deadline_seconds=0.05) as client:
             with pytest.raises(errors.Unavailable):
@@ -191,7 +191,7 @@ class TestErrors:
         """A path with characters that mean something in a URI is reached."""
         folder = tmp_path / "a b%20?#c"
         folder.mkdir()
-        agent = FakeAgent()
+        agent = ScriptedAgent()
         agent.push("FetchX509SVID", x509_response(ca, ca.svid()))
         server = grpc.aio.server()
         server.add_generic_rpc_handlers(agent.handlers())
@@ -204,7 +204,7 @@ class TestErrors:
         await server.stop(None)
 
 
-async def test_an_agent_that_takes_its_time(agent: FakeAgent, socket: Path, tmp_path: Path, ca: FakeCa) -> None:
+async def test_an_agent_that_takes_its_time(agent: ScriptedAgent, socket: Path, tmp_path: Path, ca: FakeCa) -> None:
     """An agent on a busy machine, which says its first word late, is not taken for one that is not there."""
 
     passing: list[asyncio.Task[None] | None] = []

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.task_messages import BEGUN, ended
 from harness.looking import WAIT_SECONDS, until
 from sojourn._pb import workload_pb2
@@ -64,7 +64,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def line(agent: FakeAgent, socket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+async def line(
+    agent: ScriptedAgent, socket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Line]:
     made = Line(tmp_path / "line.sock", socket)
     look = connections.listened_on
 
@@ -80,7 +82,7 @@ async def line(agent: FakeAgent, socket: Path, tmp_path: Path, monkeypatch: pyte
     await made.close()
 
 
-async def test_a_call(line: Line, agent: FakeAgent) -> None:
+async def test_a_call(line: Line, agent: ScriptedAgent) -> None:
     """A call with one answer waits until there is room."""
     agent.push("FetchJWTBundles", workload_pb2.JWTBundlesResponse(bundles={"spiffe://example.org": b'{"keys": []}'}))
     async with Client(line.path, deadline_seconds=WAIT_SECONDS) as client:
@@ -88,7 +90,7 @@ async def test_a_call(line: Line, agent: FakeAgent) -> None:
     assert line.looked.is_set()
 
 
-async def test_a_task(line: Line, agent: FakeAgent) -> None:
+async def test_a_task(line: Line, agent: ScriptedAgent) -> None:
     """A task is begun once there is room, and once."""
     agent.answers["complete"] = ended("completed")
     agent.push("RunTask", BEGUN)

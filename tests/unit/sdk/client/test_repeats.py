@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fakes.fake_agent import Fail, FakeAgent
+from fakes.fake_agent import Fail, ScriptedAgent
 from sojourn import _pb
 from sojourn._pb import workload_pb2
 from sojourn._pb.sojourn.v1 import tasks_pb2
@@ -25,7 +25,7 @@ REQUESTS = {
 }
 
 
-async def call(agent: FakeAgent, client: Client, method: str, *failures: Fail) -> int:
+async def call(agent: ScriptedAgent, client: Client, method: str, *failures: Fail) -> int:
     """Make a call that ends so before it is answered well, and return how often it was made. Raise what it raises."""
     name, left = method.rpartition("/")[2], list(failures)
     request, answer = REQUESTS[method]
@@ -36,12 +36,12 @@ async def call(agent: FakeAgent, client: Client, method: str, *failures: Fail) -
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-async def test_refused_at_the_door(agent: FakeAgent, client: Client, method: str) -> None:
+async def test_refused_at_the_door(agent: ScriptedAgent, client: Client, method: str) -> None:
     """What a stopping agent refused before it began anything is made again until the next agent answers."""
     assert 3 == await call(agent, client, method, SHUT, SHUT)
 
 
-async def test_cut_off(agent: FakeAgent, client: Client) -> None:
+async def test_cut_off(agent: ScriptedAgent, client: Client) -> None:
     """A call that was cut off is made again if it only reads; of another nobody knows what came of it."""
     assert 2 == await call(agent, client, VALIDATE, CUT)
     with pytest.raises(Unavailable):
@@ -55,14 +55,14 @@ async def test_cut_off(agent: FakeAgent, client: Client) -> None:
     Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many"),
     Fail(grpc.StatusCode.DEADLINE_EXCEEDED, "too late"),
 ], ids=lambda answer: answer.details)  # fmt: skip
-async def test_any_other_answer(agent: FakeAgent, client: Client, answer: Fail) -> None:
+async def test_any_other_answer(agent: ScriptedAgent, client: Client, answer: Fail) -> None:
     """An answer of the agent, and a call that nobody answered in time, stand, of what reads too."""
     with pytest.raises((Unavailable, LimitExceeded)):
         await call(agent, client, VALIDATE, answer)
     assert 1 == len(agent.requests)
 
 
-async def test_no_agent_comes(agent: FakeAgent, client: Client) -> None:
+async def test_no_agent_comes(agent: ScriptedAgent, client: Client) -> None:
     """Where the next agent is not there in time the refusal is raised, as its own error with the agent's code."""
     agent.answers["CompleteTask"] = SHUT
     request, answer = REQUESTS[COMPLETE]
@@ -73,7 +73,7 @@ async def test_no_agent_comes(agent: FakeAgent, client: Client) -> None:
     assert len(agent.requests) > 1
 
 
-async def test_by_default_none(agent: FakeAgent, client: Client) -> None:
+async def test_by_default_none(agent: ScriptedAgent, client: Client) -> None:
     """A program that uses the client decides by itself: it hears of the first refusal."""
     agent.answers["CompleteTask"] = SHUT
     request, answer = REQUESTS[COMPLETE]
@@ -82,7 +82,7 @@ async def test_by_default_none(agent: FakeAgent, client: Client) -> None:
     assert 1 == len(agent.requests)
 
 
-async def test_the_first_of_a_stream(agent: FakeAgent, client: Client) -> None:
+async def test_the_first_of_a_stream(agent: ScriptedAgent, client: Client) -> None:
     """A fetch of identities that was refused or cut off is made again."""
     client.connection.restart_seconds = 20.0
     agent.push("FetchX509Bundles", SHUT, CUT, workload_pb2.X509BundlesResponse(bundles={"spiffe://example.org": b""}))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes.ca import FakeCa
-from fakes.fake_agent import FakeAgent, x509_response
+from fakes.fake_agent import ScriptedAgent, x509_response
 from fakes.task_messages import BEGUN, ended, task
 from harness.looking import WAIT_SECONDS
 from sojourn._pb import workload_pb2
@@ -24,9 +24,9 @@ from sojourn.spiffetls.authorize import authorize_any
 
 
 @pytest.fixture
-def remote(socket: Path) -> Iterator[FakeAgent]:
+def remote(socket: Path) -> Iterator[ScriptedAgent]:
     """A fake agent with a loop and thread of its own."""
-    agent = FakeAgent()
+    agent = ScriptedAgent()
     loop = asyncio.new_event_loop()
     up, down = threading.Event(), asyncio.Event()
 
@@ -47,12 +47,12 @@ def remote(socket: Path) -> Iterator[FakeAgent]:
 
 
 @pytest.fixture
-def client(remote: FakeAgent, socket: Path) -> Iterator[SyncClient]:
+def client(remote: ScriptedAgent, socket: Path) -> Iterator[SyncClient]:
     with SyncClient(str(socket), deadline_seconds=5) as opened:
         yield opened
 
 
-def test_fetches(remote: FakeAgent, client: SyncClient, ca: FakeCa) -> None:
+def test_fetches(remote: ScriptedAgent, client: SyncClient, ca: FakeCa) -> None:
     """Each fetch answers as the asynchronous one does."""
     remote.push("FetchX509SVID", x509_response(ca, ca.svid()))
     remote.push("FetchX509Bundles", workload_pb2.X509BundlesResponse(bundles={"spiffe://example.org": ca.root_der}))
@@ -72,7 +72,7 @@ def test_fetches(remote: FakeAgent, client: SyncClient, ca: FakeCa) -> None:
     assert client.validate_jwt_svid("t", "them")[0].path == "/x"
 
 
-def test_watch(remote: FakeAgent, client: SyncClient, ca: FakeCa) -> None:
+def test_watch(remote: ScriptedAgent, client: SyncClient, ca: FakeCa) -> None:
     """A watch is a plain iterator over rotations."""
     svids = [ca.svid(), ca.svid()]
     remote.push("FetchX509SVID", *(x509_response(ca, svid) for svid in svids))
@@ -81,7 +81,7 @@ def test_watch(remote: FakeAgent, client: SyncClient, ca: FakeCa) -> None:
     contexts.close()  # type: ignore[attr-defined]
 
 
-def test_source(remote: FakeAgent, client: SyncClient, ca: FakeCa) -> None:
+def test_source(remote: ScriptedAgent, client: SyncClient, ca: FakeCa) -> None:
     """A source is followed in the background, and its contexts serve this thread."""
     remote.push("FetchX509SVID", x509_response(ca, ca.svid()))
     with client.x509_source() as source:
@@ -89,7 +89,7 @@ def test_source(remote: FakeAgent, client: SyncClient, ca: FakeCa) -> None:
         source.client_context(authorize_any()).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
 
 
-def test_task(remote: FakeAgent, client: SyncClient) -> None:
+def test_task(remote: ScriptedAgent, client: SyncClient) -> None:
     """A task lives as long as its block and gives tokens."""
     remote.answers["GetToken"] = pb.GetTokenResponse(access_token="secret")
     remote.push("RunTask", BEGUN)
@@ -102,7 +102,7 @@ def test_task(remote: FakeAgent, client: SyncClient) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, StopIteration])
-def test_task_fails(remote: FakeAgent, client: SyncClient, error: type[BaseException]) -> None:
+def test_task_fails(remote: ScriptedAgent, client: SyncClient, error: type[BaseException]) -> None:
     """An exception that leaves the block ends the task as failed, whichever it is, and the client lives on."""
     remote.push("RunTask", BEGUN, ended("completed"))
     remote.answers["CompleteTask"] = task("completed")
@@ -111,7 +111,7 @@ def test_task_fails(remote: FakeAgent, client: SyncClient, error: type[BaseExcep
     assert client.complete_task("t1").state == "completed"
 
 
-def test_process_task(remote: FakeAgent, client: SyncClient) -> None:
+def test_process_task(remote: ScriptedAgent, client: SyncClient) -> None:
     """A task of a process gives tokens by the blocking client, and ends."""
     remote.answers |= {"BeginTask": task(), "CompleteTask": task("completed")}
     remote.answers["GetToken"] = pb.GetTokenResponse(access_token="x")
@@ -149,7 +149,7 @@ def test_what_there_is() -> None:
     assert "SyncHeldTask" == signature(SyncClient.begin_task).return_annotation
 
 
-def test_an_option_that_is_none(remote: FakeAgent, client: SyncClient) -> None:
+def test_an_option_that_is_none(remote: ScriptedAgent, client: SyncClient) -> None:
     """An option that is misspelt is refused, not left out: a task with more authority would begin."""
     with pytest.raises(TypeError, match="grant"):
         client.begin_task("triage-ticket", grant=[])  # type: ignore[call-arg]

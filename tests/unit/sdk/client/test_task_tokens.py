@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from fakes.ca import FakeCa
-from fakes.fake_agent import Fail, FakeAgent
+from fakes.fake_agent import Fail, ScriptedAgent
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import InvalidInput, NoIdentity, SojournError
 from sojourn.errors.oauth import BindingNeeded, DigestNeeded, InvalidProof, NonceNeeded
@@ -37,7 +37,7 @@ class TestAsking:
         ],
     )
     async def test_what_is_asked(
-        self, agent: FakeAgent, client: Client, options: dict[str, Any], binding: str | None, value: object
+        self, agent: ScriptedAgent, client: Client, options: dict[str, Any], binding: str | None, value: object
     ) -> None:
         """Each option asks for what it says, and nothing else."""
         agent.answers["GetToken"] = pb.GetTokenResponse(access_token="t", token_type="DPoP", resource=RESOURCE)
@@ -58,18 +58,18 @@ class TestAsking:
             {"bound": True},
         ],
     )
-    async def test_what_cannot_be(self, agent: FakeAgent, client: Client, options: dict[str, Any]) -> None:
+    async def test_what_cannot_be(self, agent: ScriptedAgent, client: Client, options: dict[str, Any]) -> None:
         """Two bindings, or one that there is not, are refused here."""
         with pytest.raises(InvalidInput):
             await client.get_token("t1", RESOURCE, **options)
         assert [] == agent.requests
 
-    async def test_an_agent_that_names_no_type(self, agent: FakeAgent, client: Client) -> None:
+    async def test_an_agent_that_names_no_type(self, agent: ScriptedAgent, client: Client) -> None:
         """A token of an agent that says nothing of its type is a bearer token."""
         agent.answers["GetToken"] = pb.GetTokenResponse(access_token="t")
         assert "Bearer t" == (await client.get_token("t1")).header
 
-    async def test_proof(self, agent: FakeAgent, client: Client) -> None:
+    async def test_proof(self, agent: ScriptedAgent, client: Client) -> None:
         """A proof is asked for with the request and the token that it goes with, as text or as had."""
         agent.answers["CreateProof"] = pb.CreateProofResponse(proof="p")
         for token in ("t", AccessToken("t", RESOURCE, (), NOW)):
@@ -84,14 +84,14 @@ class TestAsking:
 
 class TestRefusals:
     @pytest.mark.parametrize("kind", [BindingNeeded, DigestNeeded, InvalidProof])
-    async def test_kinds(self, agent: FakeAgent, client: Client, kind: type[SojournError]) -> None:
+    async def test_kinds(self, agent: ScriptedAgent, client: Client, kind: type[SojournError]) -> None:
         """What the agent refuses is the same error here."""
         agent.answers["GetToken"] = Fail(grpc.StatusCode.INVALID_ARGUMENT, "because", kind.code)
         with pytest.raises(kind, match="because") as caught:
             await client.get_token("t1")
         assert kind is type(caught.value)
 
-    async def test_a_nonce_that_is_not_there(self, agent: FakeAgent, client: Client) -> None:
+    async def test_a_nonce_that_is_not_there(self, agent: ScriptedAgent, client: Client) -> None:
         """An agent that wants a nonce and names none still is understood."""
         agent.answers["GetToken"] = Fail(grpc.StatusCode.INVALID_ARGUMENT, "nonce", NonceNeeded.code)
         with pytest.raises(NonceNeeded) as caught:

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 from fakes.ca import FakeCa
-from fakes.fake_agent import Fail, FakeAgent, x509_response
+from fakes.fake_agent import Fail, ScriptedAgent, x509_response
 from harness.looking import WAIT_SECONDS
 from sojourn.errors import NoIdentity, Refused, Unreachable
 from sojourn.sdk.client.client import Client
@@ -15,7 +15,7 @@ from sojourn.sdk.client.x509_source import X509Source
 from sojourn.spiffetls.authorize import authorize_any
 
 
-async def test_follows(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_follows(agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """Each update is the present SVID at once, and the version grows."""
     first, second = ca.svid(), ca.svid()
     agent.push("FetchX509SVID", x509_response(ca, first))
@@ -28,7 +28,7 @@ async def test_follows(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
         assert second.serial == source.svid.serial
 
 
-async def test_refused_midway(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_refused_midway(agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """When the agent refuses, the SVID is dropped and contexts wrap nothing (WAPI-26)."""
     agent.push("FetchX509SVID", x509_response(ca, ca.svid()))
     async with asyncio.timeout(WAIT_SECONDS), X509Source(client) as source:
@@ -47,7 +47,7 @@ async def test_refused_midway(agent: FakeAgent, client: Client, ca: FakeCa) -> N
         assert source.svid.spiffe_id.path == "/web"
 
 
-async def test_outage_keeps(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_outage_keeps(agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """While the agent is away the last SVID stays."""
     first, second = ca.svid(), ca.svid()
     agent.push("FetchX509SVID", x509_response(ca, first))
@@ -59,7 +59,7 @@ async def test_outage_keeps(agent: FakeAgent, client: Client, ca: FakeCa) -> Non
         assert second.serial == source.svid.serial
 
 
-async def test_closed(agent: FakeAgent, client: Client, ca: FakeCa) -> None:
+async def test_closed(agent: ScriptedAgent, client: Client, ca: FakeCa) -> None:
     """A closed source has no SVID."""
     agent.push("FetchX509SVID", x509_response(ca, ca.svid()))
     async with X509Source(client) as source:
@@ -75,7 +75,7 @@ async def test_never_ready(tmp_path: Path) -> None:
             await X509Source(client, ready_seconds=0.3).__aenter__()
 
 
-async def test_for_good(agent: FakeAgent, client: Client) -> None:
+async def test_for_good(agent: ScriptedAgent, client: Client) -> None:
     """Entering raises at once what no attempt will cure."""
     agent.push("FetchX509SVID", Fail(grpc.StatusCode.UNIMPLEMENTED, "what"))
     with pytest.raises(Refused):
@@ -86,14 +86,14 @@ async def test_restart(socket: Path, ca: FakeCa) -> None:
     """A restarted agent is found again, and its SVID followed."""
     first, second = ca.svid(), ca.svid()
     async with asyncio.timeout(WAIT_SECONDS), Client(str(socket)) as client:
-        agent = FakeAgent()
+        agent = ScriptedAgent()
         agent.push("FetchX509SVID", x509_response(ca, first))
         source = X509Source(client)
         async with agent.serve(socket):
             await source.__aenter__()
         assert first.serial == source.svid.serial
         before = source.version
-        agent = FakeAgent()
+        agent = ScriptedAgent()
         agent.push("FetchX509SVID", x509_response(ca, second))
         async with agent.serve(socket):
             await source.wait_update(before)

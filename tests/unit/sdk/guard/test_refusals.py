@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fakes.fake_agent import Fail, FakeAgent
+from fakes.fake_agent import Fail, ScriptedAgent
 from fakes.task_feed import AUDIENCE, HOLDER, signing_key, token
 from grpc import StatusCode
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
@@ -37,12 +37,12 @@ def refused(target: str = "/a", *, code: str = "wrong_params", token: TaskToken 
     return RefusedRequest(code, "it is another one", Served.of("read", "GET", target), token, shown)
 
 
-def reports(agent: FakeAgent) -> list[pb.ReportRefusalsRequest]:
+def reports(agent: ScriptedAgent) -> list[pb.ReportRefusalsRequest]:
     return [request for method, request in agent.requests if method == "ReportRefusals"]
 
 
 @pytest.fixture
-def answering(agent: FakeAgent) -> FakeAgent:
+def answering(agent: ScriptedAgent) -> ScriptedAgent:
     agent.answers["ReportRefusals"] = pb.ReportRefusalsResponse()
     return agent
 
@@ -51,7 +51,7 @@ def refusals(client: Client, every_seconds: float = 1_000) -> Refusals:
     return Refusals(client, AUDIENCE, every_seconds=every_seconds)
 
 
-async def test_told_behind(answering: FakeAgent, client: Client) -> None:
+async def test_told_behind(answering: ScriptedAgent, client: Client) -> None:
     """Requests that are refused alike are one with their number, told after a while, with the service they came to."""
     async with refusals(client, 0.05) as told:
         for target in ("/a?key=s3cret", "/b", "/a?key=other"):
@@ -67,7 +67,7 @@ async def test_told_behind(answering: FakeAgent, client: Client) -> None:
     ]
 
 
-async def test_many_tries_of_one(answering: FakeAgent, client: Client) -> None:
+async def test_many_tries_of_one(answering: ScriptedAgent, client: Client) -> None:
     """Of many tries with one token some are told one by one and the others together: none is forgotten."""
     held = good()
     async with refusals(client) as told:
@@ -79,7 +79,7 @@ async def test_many_tries_of_one(answering: FakeAgent, client: Client) -> None:
     assert [1_000 - REFUSAL_TARGETS_TOLD] == [each.count for each in report.refusals if not each.HasField("request")]
 
 
-async def test_strangers(answering: FakeAgent, client: Client) -> None:
+async def test_strangers(answering: ScriptedAgent, client: Client) -> None:
     """A token that is no good is told if it may have been one of ours, some of them; all else is counted."""
     async with refusals(client) as told:
         for code in ("no_token", "malformed", "unknown_key", "malformed"):
@@ -94,7 +94,7 @@ async def test_strangers(answering: FakeAgent, client: Client) -> None:
     assert b"who.knows" not in report.SerializeToString()
 
 
-async def test_as_much_as_a_report_holds(answering: FakeAgent, client: Client) -> None:
+async def test_as_much_as_a_report_holds(answering: ScriptedAgent, client: Client) -> None:
     """Many tokens, and long ones, go in several reports, each within what the agent takes."""
     async with refusals(client) as told:
         for number in range(2 * REFUSALS_PER_REPORT + 1):
@@ -107,7 +107,7 @@ async def test_as_much_as_a_report_holds(answering: FakeAgent, client: Client) -
     assert max(sizes) <= TOKEN_USES_BYTES_PER_REPORT
 
 
-async def test_bounded(answering: FakeAgent, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bounded(answering: ScriptedAgent, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held for the next report is bounded; more is counted by its reason."""
     monkeypatch.setattr("sojourn.sdk.guard.refusals.REFUSALS_HELD", 2)
     async with refusals(client) as told:
@@ -117,7 +117,7 @@ async def test_bounded(answering: FakeAgent, client: Client, monkeypatch: pytest
     assert (2, {"wrong_params": 3}) == (len(report.refusals), {each.code: each.count for each in report.others})
 
 
-async def test_lost(agent: FakeAgent, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost(agent: ScriptedAgent, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """Where nobody takes them they are lost, which the log tells once; requests go on."""
     agent.answers["ReportRefusals"] = Fail(StatusCode.UNIMPLEMENTED, "an older agent")
     async with refusals(client, 0.01) as told:
@@ -129,7 +129,7 @@ async def test_lost(agent: FakeAgent, client: Client, caplog: pytest.LogCaptureF
     assert 1 == sum("cannot be told" in each.getMessage() for each in caplog.records)
 
 
-async def test_log(answering: FakeAgent, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_log(answering: ScriptedAgent, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """The log has task, action, request and reason of each refusal: of a task as a warning, of anybody as information."""
     del answering
     held = good()
@@ -146,7 +146,9 @@ async def test_log(answering: FakeAgent, client: Client, caplog: pytest.LogCaptu
     assert "who.knows" not in caplog.text
 
 
-async def test_a_flood_is_not_logged(answering: FakeAgent, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_flood_is_not_logged(
+    answering: ScriptedAgent, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of a flood so many lines a second are written, and later how many were not."""
     del answering
     second = iter([0.0] * 100 + [1.0] * 100)

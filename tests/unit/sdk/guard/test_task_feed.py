@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import grpc
 import pytest
-from fakes.fake_agent import Fail, FakeAgent
+from fakes.fake_agent import Fail, ScriptedAgent
 from fakes.task_feed import AUDIENCE, ISSUER, Boot, delta, heartbeat, live, over, part, signing_key, snapshot, token
 from harness.looking import WAIT_SECONDS, idle
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
@@ -27,7 +27,7 @@ def boot() -> Boot:
 
 
 @pytest.fixture
-async def feed(agent: FakeAgent, client: Client, boot: Boot) -> AsyncIterator[TaskFeed]:
+async def feed(agent: ScriptedAgent, client: Client, boot: Boot) -> AsyncIterator[TaskFeed]:
     """A feed that has its first snapshot: the task t1 is live."""
     agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
     async with TaskFeed(client, [AUDIENCE], boot=boot) as running:
@@ -41,7 +41,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)  # the message is on its way through a real socket
 
 
-async def test_snapshot(agent: FakeAgent, feed: TaskFeed) -> None:
+async def test_snapshot(agent: ScriptedAgent, feed: TaskFeed) -> None:
     """A snapshot gives issuer, keys, epoch and live tasks; of others nothing is known."""
     assert (ISSUER, {"k1"}, 1, True) == (feed.issuer, set(feed.keys), feed.epoch, feed.fresh)
     assert TaskKnown(5, True, "") == feed.lookup("t1")
@@ -49,7 +49,7 @@ async def test_snapshot(agent: FakeAgent, feed: TaskFeed) -> None:
     assert list(agent.requests[0][1].audiences) == [AUDIENCE]
 
 
-async def test_delta(agent: FakeAgent, feed: TaskFeed) -> None:
+async def test_delta(agent: ScriptedAgent, feed: TaskFeed) -> None:
     """A delta ends tasks, begins tasks and brings keys."""
     agent.push("WatchTasks", delta(over("t1"), live("t2", 7), keys=[KEY, signing_key("k2")]))
     await until(lambda: feed.lookup("t2") is not None)
@@ -57,7 +57,7 @@ async def test_delta(agent: FakeAgent, feed: TaskFeed) -> None:
     assert {"k1", "k2"} == set(feed.keys)
 
 
-async def test_end_is_an_end(agent: FakeAgent, feed: TaskFeed) -> None:
+async def test_end_is_an_end(agent: ScriptedAgent, feed: TaskFeed) -> None:
     """An ended task is not revived by an older or equal version, and a version never runs backwards."""
     agent.push("WatchTasks", delta(over("t1", 6)), delta(live("t1", 6), live("t1", 5)), delta(live("t2", 7)))
     agent.push("WatchTasks", delta(live("t2", 6)), delta(live("t3")))
@@ -66,13 +66,13 @@ async def test_end_is_an_end(agent: FakeAgent, feed: TaskFeed) -> None:
     assert TaskKnown(7, True, "") == feed.lookup("t2")
 
 
-async def test_resumed(agent: FakeAgent, feed: TaskFeed) -> None:
+async def test_resumed(agent: ScriptedAgent, feed: TaskFeed) -> None:
     """A suspended task is live again with a greater version."""
     agent.push("WatchTasks", delta(over("t1", 6, "suspended")), delta(live("t1", 7)))
     await until(lambda: feed.lookup("t1") == TaskKnown(7, True, ""))
 
 
-async def test_silence_is_stale(agent: FakeAgent, feed: TaskFeed, boot: Boot) -> None:
+async def test_silence_is_stale(agent: ScriptedAgent, feed: TaskFeed, boot: Boot) -> None:
     """A feed that is silent for three heartbeats is stale, and a heartbeat makes it fresh."""
     boot.seconds += STALE_SECONDS - 0.1
     assert feed.fresh
@@ -82,7 +82,7 @@ async def test_silence_is_stale(agent: FakeAgent, feed: TaskFeed, boot: Boot) ->
     await until(lambda: feed.fresh)
 
 
-async def test_reconnect_replaces(agent: FakeAgent, feed: TaskFeed) -> None:
+async def test_reconnect_replaces(agent: ScriptedAgent, feed: TaskFeed) -> None:
     """After the stream's end nothing is fresh until a new snapshot, which replaces all."""
     agent.push("WatchTasks", delta(over("t1")), None)
     await until(lambda: not feed.fresh)
@@ -91,13 +91,13 @@ async def test_reconnect_replaces(agent: FakeAgent, feed: TaskFeed) -> None:
     assert (None, None, 2, {"k9"}) == (feed.lookup("t1"), feed.lookup("t2"), feed.epoch, set(feed.keys))
 
 
-async def test_new_epoch(agent: FakeAgent, feed: TaskFeed) -> None:
+async def test_new_epoch(agent: ScriptedAgent, feed: TaskFeed) -> None:
     """A message of a new epoch without snapshot voids what was known."""
     agent.push("WatchTasks", heartbeat(epoch=2), None)
     await until(lambda: not feed.fresh)
 
 
-async def test_no_snapshot(agent: FakeAgent, client: Client) -> None:
+async def test_no_snapshot(agent: ScriptedAgent, client: Client) -> None:
     """A feed that does not begin with a snapshot is never ready, and the reason is told."""
     agent.push("WatchTasks", delta(live()))
     async with TaskFeed(client, [AUDIENCE]) as feed:
@@ -106,7 +106,7 @@ async def test_no_snapshot(agent: FakeAgent, client: Client) -> None:
         assert not feed.fresh
 
 
-async def test_for_good(agent: FakeAgent, client: Client) -> None:
+async def test_for_good(agent: ScriptedAgent, client: Client) -> None:
     """A feed that the agent does not have stays stale."""
     agent.push("WatchTasks", Fail(grpc.StatusCode.UNIMPLEMENTED, "no feed"))
     async with TaskFeed(client, [AUDIENCE]) as feed:
@@ -115,7 +115,7 @@ async def test_for_good(agent: FakeAgent, client: Client) -> None:
         assert not feed.fresh
 
 
-async def test_bounded(agent: FakeAgent, feed: TaskFeed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bounded(agent: ScriptedAgent, feed: TaskFeed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limits the oldest ended tasks, and further live ones, are unknown."""
     assert (ENDED_TASKS_KEPT, LIVE_TASKS) == (10_000, 100_000)
     monkeypatch.setattr(feed._tasks._ended, "room", 2)
@@ -132,7 +132,7 @@ async def test_closed(feed: TaskFeed) -> None:
     assert not feed.fresh
 
 
-async def test_hooks(agent: FakeAgent, feed: TaskFeed) -> None:
+async def test_hooks(agent: ScriptedAgent, feed: TaskFeed) -> None:
     """Whoever wants to hear of tasks hears of each as it comes, and once of all when they are heard anew; until they do
     not want to any more.
     """
@@ -151,7 +151,7 @@ async def test_hooks(agent: FakeAgent, feed: TaskFeed) -> None:
 
 
 class TestInParts:
-    async def test_a_streams_first(self, agent: FakeAgent, client: Client) -> None:
+    async def test_a_streams_first(self, agent: ScriptedAgent, client: Client) -> None:
         """A stream that begins with a snapshot in parts is ready with the last of them, and not before."""
         agent.push("WatchTasks", snapshot([KEY], live("t1"), more=True), part(live("t2"), more=True))
         async with TaskFeed(client, [AUDIENCE]) as feed:
@@ -163,7 +163,7 @@ class TestInParts:
             assert all(feed.lookup(each) is not None for each in ("t1", "t2", "t3"))
             assert (ISSUER, {"k1"}) == (feed.issuer, set(feed.keys))
 
-    async def test_in_force_with_the_last(self, agent: FakeAgent, client: Client, feed: TaskFeed) -> None:
+    async def test_in_force_with_the_last(self, agent: ScriptedAgent, client: Client, feed: TaskFeed) -> None:
         """What was known before stays until the last part has come; only then is anybody told. So what began with a
         token of a task in a later part goes on.
         """
@@ -185,7 +185,7 @@ class TestInParts:
             assert "nothing is heard of it any more" in await waiting
 
     @pytest.mark.parametrize("then", [heartbeat(), delta(live("t3")), part(live("t3"), epoch=2), None])
-    async def test_broken_off(self, agent: FakeAgent, feed: TaskFeed, then: pb.TaskFeed | None) -> None:
+    async def test_broken_off(self, agent: ScriptedAgent, feed: TaskFeed, then: pb.TaskFeed | None) -> None:
         """Parts that break off are no snapshot: nothing is fresh until there is a whole one."""
         agent.push("WatchTasks", snapshot([KEY], live("t2"), more=True), then)
         await until(lambda: not feed.fresh)
@@ -195,7 +195,7 @@ class TestInParts:
         assert (None, None) == (feed.lookup("t2"), feed.lookup("t3"))
         assert feed.lookup("t4") is not None
 
-    async def test_no_sign_of_life(self, agent: FakeAgent, feed: TaskFeed, boot: Boot) -> None:
+    async def test_no_sign_of_life(self, agent: ScriptedAgent, feed: TaskFeed, boot: Boot) -> None:
         """A part does not keep fresh what was known before it."""
         boot.seconds += STALE_SECONDS - 0.1
         agent.push("WatchTasks", snapshot([KEY], live("t2"), more=True))
@@ -205,7 +205,7 @@ class TestInParts:
 
 
 class TestSteady:
-    async def test_read_late(self, agent: FakeAgent, feed: TaskFeed, boot: Boot) -> None:
+    async def test_read_late(self, agent: ScriptedAgent, feed: TaskFeed, boot: Boot) -> None:
         """What lay unread, as while the process was stopped, does not set the agent's steady clock back: tokens that
         have ended in the meantime stay so.
         """
@@ -221,7 +221,7 @@ class TestSteady:
         agent.push("WatchTasks", heartbeat(steady=5_011))  # the message before it had been late already
         await until(lambda: feed.steady == 5_011)
 
-    async def test_measured_anew(self, agent: FakeAgent, feed: TaskFeed) -> None:
+    async def test_measured_anew(self, agent: ScriptedAgent, feed: TaskFeed) -> None:
         """A new stream, and a new epoch, measure it anew: the agent's machine may have stood still, or be another."""
         agent.push("WatchTasks", heartbeat(steady=5_000))
         await until(lambda: feed.steady == 5_000)

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from fakes.fake_agent import Fail, FakeAgent
+from fakes.fake_agent import Fail, ScriptedAgent
 from fakes.task_feed import signing_key, token
 from grpc import StatusCode
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
@@ -16,18 +16,18 @@ from sojourn.sdk.guard.use_reports import UseReporter
 KEY = signing_key()
 
 
-def reported(agent: FakeAgent) -> list[pb.TokenUse]:
+def reported(agent: ScriptedAgent) -> list[pb.TokenUse]:
     return [use for method, request in agent.requests if method == "ReportUse" for use in request.uses]
 
 
-async def seen(agent: FakeAgent, uses: int) -> list[pb.TokenUse]:
+async def seen(agent: ScriptedAgent, uses: int) -> list[pb.TokenUse]:
     async with asyncio.timeout(20):
         while len(reported(agent)) < uses:
             await asyncio.sleep(0.01)
     return reported(agent)
 
 
-async def test_batched(agent: FakeAgent, client: Client) -> None:
+async def test_batched(agent: ScriptedAgent, client: Client) -> None:
     """Calls with the same token for the same action are one use with their number, sent after a while."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
     async with UseReporter(client, every_seconds=0.05) as reports:
@@ -39,7 +39,7 @@ async def test_batched(agent: FakeAgent, client: Client) -> None:
         assert 1 == (await seen(agent, 3))[-1].calls
 
 
-async def test_the_first_of_a_task(agent: FakeAgent, client: Client) -> None:
+async def test_the_first_of_a_task(agent: ScriptedAgent, client: Client) -> None:
     """The first call of a task is reported at once, those that follow with the next report."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
     async with UseReporter(client, every_seconds=1_000) as reports:
@@ -51,7 +51,7 @@ async def test_the_first_of_a_task(agent: FakeAgent, client: Client) -> None:
 
 
 @pytest.mark.parametrize("heard", ["t1", ""])
-async def test_when_something_is_heard(agent: FakeAgent, client: Client, heard: str) -> None:
+async def test_when_something_is_heard(agent: ScriptedAgent, client: Client, heard: str) -> None:
     """What was noted of a task is reported as soon as something is heard of it, as its end, or of all tasks."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
     async with UseReporter(client, every_seconds=1_000) as reports:
@@ -63,7 +63,7 @@ async def test_when_something_is_heard(agent: FakeAgent, client: Client, heard: 
         assert ["a", "b"] == [use.action for use in await seen(agent, 2)]
 
 
-async def test_at_the_end(agent: FakeAgent, client: Client) -> None:
+async def test_at_the_end(agent: ScriptedAgent, client: Client) -> None:
     """What is left when a service ends is reported then."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
     async with UseReporter(client, every_seconds=1_000) as reports:
@@ -71,7 +71,7 @@ async def test_at_the_end(agent: FakeAgent, client: Client) -> None:
     assert ["token"] == [use.token for use in reported(agent)]
 
 
-async def test_as_much_as_a_report_holds(agent: FakeAgent, client: Client) -> None:
+async def test_as_much_as_a_report_holds(agent: ScriptedAgent, client: Client) -> None:
     """Many uses, and long tokens, go in several reports, each within what the agent takes."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
     async with UseReporter(client, every_seconds=1_000) as reports:
@@ -85,7 +85,7 @@ async def test_as_much_as_a_report_holds(agent: FakeAgent, client: Client) -> No
     assert all(sum(len(use.token) for use in uses) <= TOKEN_USES_BYTES_PER_REPORT for uses in sizes)
 
 
-async def test_lost(agent: FakeAgent, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost(agent: ScriptedAgent, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """Where nobody takes reports their calls are lost, which the log tells once until one is taken again."""
     agent.answers["ReportUse"] = Fail(StatusCode.UNAVAILABLE, "gone")
     with caplog.at_level(logging.WARNING, "sojourn.guard"):
@@ -104,7 +104,7 @@ async def test_lost(agent: FakeAgent, client: Client, caplog: pytest.LogCaptureF
             assert 3 == reports.lost
 
 
-async def test_bounded(agent: FakeAgent, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bounded(agent: ScriptedAgent, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held for the next report is bounded; over that calls are lost, and no request waits."""
     monkeypatch.setattr("sojourn.sdk.guard.use_reports.TOKEN_USES_HELD", 2)
     agent.answers["ReportUse"] = pb.ReportUseResponse()
@@ -116,7 +116,7 @@ async def test_bounded(agent: FakeAgent, client: Client, monkeypatch: pytest.Mon
     assert {"a": 2, "b": 1} == found
 
 
-async def test_what_is_on_its_way_at_the_end(agent: FakeAgent, client: Client) -> None:
+async def test_what_is_on_its_way_at_the_end(agent: ScriptedAgent, client: Client) -> None:
     """A report that is under way when a service ends is waited for: nothing that was noted is lost."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()
     async with UseReporter(client, every_seconds=1_000) as reports:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.task_feed import AUDIENCE, live, over, signing_key, snapshot, token
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import InvalidInput
@@ -34,7 +34,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-async def verifier(agent: FakeAgent, client: Client) -> AsyncIterator[TaskVerifier]:
+async def verifier(agent: ScriptedAgent, client: Client) -> AsyncIterator[TaskVerifier]:
     agent.push("WatchTasks", snapshot([KEY], live("t1", 5), over("gone")))
     async with TaskVerifier(client, AUDIENCE) as running:
         await running.feed.wait_ready(5)
@@ -178,7 +178,7 @@ class TestWebsocket:
 
 class TestLifespan:
     @pytest.mark.parametrize("knows_lifespan", [True, False])
-    async def test_own_verifier(self, agent: FakeAgent, socket: Path, knows_lifespan: bool) -> None:
+    async def test_own_verifier(self, agent: ScriptedAgent, socket: Path, knows_lifespan: bool) -> None:
         """A verifier of its own runs from startup to shutdown, whether the application knows lifespan or not."""
         agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
 
@@ -208,7 +208,7 @@ class TestLifespan:
         expected = ["lifespan.startup.complete", "lifespan.shutdown.complete"]
         assert expected == [message["type"] for message in wire.sent]
 
-    async def test_without_a_lifespan(self, agent: FakeAgent, socket: Path) -> None:
+    async def test_without_a_lifespan(self, agent: ScriptedAgent, socket: Path) -> None:
         """A guard that is told of no lifespan, as in a mounted application, begins with its first request."""
         agent.push("WatchTasks", snapshot([KEY], live("t1", 5), over("gone")))
         guarded = TaskTokenMiddleware(app, audience=AUDIENCE, socket=str(socket), actions=ACTIONS)
@@ -220,7 +220,7 @@ class TestLifespan:
             assert (await http.get("/tickets/7", headers=bearer(token(KEY, "gone")))).status_code == 401
         await guarded.close()
 
-    async def test_waits_for_the_agent(self, agent: FakeAgent, socket: Path) -> None:
+    async def test_waits_for_the_agent(self, agent: ScriptedAgent, socket: Path) -> None:
         """With wait_for_agent the application starts when the agent has told of its live tasks, and not before."""
         guarded = TaskTokenMiddleware(app, audience=AUDIENCE, socket=str(socket), actions=ACTIONS, wait_for_agent=10)
         wire = Wire("lifespan.startup")
@@ -276,7 +276,7 @@ class TestLifespan:
             assert 401 == (await http.get("/tickets/7")).status_code
 
     @pytest.mark.parametrize("knows_lifespan", [True, False])
-    async def test_tells_all_before_it_ends(self, agent: FakeAgent, socket: Path, knows_lifespan: bool) -> None:
+    async def test_tells_all_before_it_ends(self, agent: ScriptedAgent, socket: Path, knows_lifespan: bool) -> None:
         """What was let through and refused is told to the agent before the server hears that the shutdown is complete."""
         agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
         agent.answers |= {

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.task_feed import AUDIENCE, delta, heartbeat, live, over, signing_key, snapshot, token
 from harness.looking import WAIT_SECONDS
 from sojourn.sdk.client.client import Client
@@ -18,7 +18,7 @@ ACTIONS = {"GET /live": "ticket:read", "POST /live": "ticket:read"}
 
 
 @pytest.fixture
-async def verifier(agent: FakeAgent, client: Client) -> AsyncIterator[TaskVerifier]:
+async def verifier(agent: ScriptedAgent, client: Client) -> AsyncIterator[TaskVerifier]:
     agent.push("WatchTasks", snapshot([KEY], live("t1", 5), live("t2", 5)))
     async with TaskVerifier(client, AUDIENCE) as running:
         await running.feed.wait_ready(5)
@@ -79,7 +79,7 @@ ENDS = [
 
 class TestSocket:
     @pytest.mark.parametrize("end", ENDS)
-    async def test_one_that_waits(self, verifier: TaskVerifier, agent: FakeAgent, end: Any) -> None:
+    async def test_one_that_waits(self, verifier: TaskVerifier, agent: ScriptedAgent, end: Any) -> None:
         """An application that waits for its client hears that it has gone, and the client is told why."""
         heard: list[dict[str, Any]] = []
 
@@ -103,7 +103,7 @@ class TestSocket:
         assert (1008, True) == (wire.sent[-1]["code"], "the task" in wire.sent[-1]["reason"])
 
     @pytest.mark.parametrize("pause", [0, 0.01])
-    async def test_one_that_only_sends(self, verifier: TaskVerifier, agent: FakeAgent, pause: float) -> None:
+    async def test_one_that_only_sends(self, verifier: TaskVerifier, agent: ScriptedAgent, pause: float) -> None:
         """An application that only sends is told, as by a server, that there is nobody any more; its client, why."""
         caught: list[OSError] = []
 
@@ -126,7 +126,7 @@ class TestSocket:
         await asyncio.sleep(0.05)
         assert "websocket.close" == wire.kinds[-1]
 
-    async def test_one_that_does_nothing(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+    async def test_one_that_does_nothing(self, verifier: TaskVerifier, agent: ScriptedAgent) -> None:
         """The client is cut off also if the application neither sends nor listens."""
         release = asyncio.Event()
 
@@ -143,7 +143,7 @@ class TestSocket:
         release.set()
         await asyncio.wait_for(serving, WAIT_SECONDS)
 
-    async def test_one_that_has_closed(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+    async def test_one_that_has_closed(self, verifier: TaskVerifier, agent: ScriptedAgent) -> None:
         """One that the application has closed is not closed again; nothing is left running."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -159,7 +159,7 @@ class TestSocket:
         assert ["websocket.accept", "websocket.close"] == wire.kinds
         assert before == running()
 
-    async def test_an_agent_that_was_started_anew(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+    async def test_an_agent_that_was_started_anew(self, verifier: TaskVerifier, agent: ScriptedAgent) -> None:
         """A task that an agent does not know any more is over."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -179,7 +179,7 @@ class TestSocket:
 
 class TestRequest:
     @pytest.mark.parametrize("kind", ["body", "zerocopysend", "pathsend"])
-    async def test_an_answer_in_parts(self, verifier: TaskVerifier, agent: FakeAgent, kind: str) -> None:
+    async def test_an_answer_in_parts(self, verifier: TaskVerifier, agent: ScriptedAgent, kind: str) -> None:
         """Of an answer in parts nothing more is sent once the task is over."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -196,7 +196,7 @@ class TestRequest:
         with pytest.raises(OSError, match="the task is over"):
             await asyncio.wait_for(serving, WAIT_SECONDS)
 
-    async def test_one_that_watches_its_client(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+    async def test_one_that_watches_its_client(self, verifier: TaskVerifier, agent: ScriptedAgent) -> None:
         """An application that waits for its client to go, as for a stream of events, hears that it has gone."""
         heard: list[dict[str, Any]] = []
 
@@ -215,7 +215,7 @@ class TestRequest:
         assert [EMPTY, {"type": "http.disconnect"}] == heard
         assert before == running()
 
-    async def test_what_was_let_through_is_answered(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+    async def test_what_was_let_through_is_answered(self, verifier: TaskVerifier, agent: ScriptedAgent) -> None:
         """A request that passed before the end is carried out and answered: half of it would help nobody."""
         ended = asyncio.Event()
 
@@ -243,7 +243,9 @@ def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
 class TestUpload:
     @pytest.mark.parametrize("end", ENDS)
     @pytest.mark.parametrize("sends_on", [True, False])
-    async def test_ends_with_its_task(self, verifier: TaskVerifier, agent: FakeAgent, end: Any, sends_on: bool) -> None:
+    async def test_ends_with_its_task(
+        self, verifier: TaskVerifier, agent: ScriptedAgent, end: Any, sends_on: bool
+    ) -> None:
         """Reading content that comes in parts fails once the task is over, whether or not more comes, with the reason; and
         the client is told it.
         """
@@ -268,7 +270,7 @@ class TestUpload:
         assert [b"1", b"2", b"3"] == handled
         assert (401, True) == (wire.sent[0]["status"], b"the task" in wire.sent[1]["body"])
 
-    async def test_one_that_is_answered_already(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+    async def test_one_that_is_answered_already(self, verifier: TaskVerifier, agent: ScriptedAgent) -> None:
         """An application that answers while it reads has its answer broken off, as servers do it."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:

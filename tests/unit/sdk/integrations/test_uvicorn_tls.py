@@ -14,7 +14,7 @@ import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fakes.ca import FakeCa
-from fakes.fake_agent import FakeAgent
+from fakes.fake_agent import ScriptedAgent
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, signing_key, snapshot
 from sojourn.sdk.client.client import Client
 from sojourn.sdk.client.x509_source import Present
@@ -87,7 +87,7 @@ def bound_to(leaf: x509.Certificate) -> dict[str, str]:
 
 
 @pytest.fixture
-async def verifier(agent: FakeAgent, client: Client) -> AsyncIterator[TaskVerifier]:
+async def verifier(agent: ScriptedAgent, client: Client) -> AsyncIterator[TaskVerifier]:
     agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
     async with TaskVerifier(client, AUDIENCE) as running:
         await running.feed.wait_ready(10)
