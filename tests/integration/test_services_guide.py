@@ -201,6 +201,36 @@ def test_a_shop(place: Place) -> None:
         ] == place.run("call_shop.py")
 
 
+@pytest.mark.forked
+def test_a_websocket(place: Place) -> None:
+    """The guide's WebSocket is open for the task's ticket alone, and closed with the task's end and its reason."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx_ws")
+    with guide.running(place.folder / "live_fastapi.py", place.port, place.environment):
+        assert ["ticket 42 is open", "403", "1008 the task is over: completed: success"] == place.run("call_live.py")
+
+
+def test_tests_without_an_agent(place: Place) -> None:
+    """The guide's tests of a guarded service pass where no agent is, and fail for a service that has no guard."""
+    pytest.importorskip("fastapi")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_tickets.py"]
+    environment = {"PATH": os.environ["PATH"]}
+
+    def tests() -> str:
+        return subprocess.run(
+            command, cwd=place.folder, env=environment, capture_output=True, text=True, timeout=120
+        ).stdout
+
+    assert "2 passed" in tests()
+    service = place.folder / "tickets_fastapi.py"
+    guarded = service.read_text()
+    service.write_text(guarded.replace("app.add_middleware(\n    TaskTokenMiddleware,", "dict("))
+    try:
+        assert "2 failed" in tests()
+    finally:
+        service.write_text(guarded)
+
+
 class TestServers:
     def test_what_the_task_allows(self, caller: Caller) -> None:
         """A service serves the action of the token, for the ticket of its task, and knows who calls."""
@@ -360,5 +390,13 @@ class TestCommands:
 def test_nothing_is_left_out() -> None:
     """Every program of the guide is run by a test here."""
     clients = {"call_http.py", "call_grpc.py", "call_mcp.py", "call_mcp_stdio.py", "call_tool.py"}
+    others = {
+        "tickets_mcp_stdio.py",
+        "shop_fastapi.py",
+        "call_shop.py",
+        "live_fastapi.py",
+        "call_live.py",
+        "test_tickets.py",
+    }
     programs = {name for name in guide.files() if name.endswith(".py")}
-    assert programs == {*SERVERS, *clients, "tickets_mcp_stdio.py", "shop_fastapi.py", "call_shop.py"}
+    assert programs == {*SERVERS, *clients, *others}

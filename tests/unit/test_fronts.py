@@ -28,8 +28,8 @@ FRONTS = {
     ),
     "sojourn.request_digest": "of_grpc of_http of_json of_tool",
     "sojourn.testing": (
-        "AttestorCase AttestorContract Case Promise ProviderContract Sent SigningAuthority UpstreamCase UpstreamContract"
-        " answer_of child"
+        "AttestorCase AttestorContract Case FakeAgent Promise ProviderContract Sent SigningAuthority UpstreamCase"
+        " UpstreamContract answer_of child"
     ),
     "sojourn.tools": "ToolRefused guarded",
     "sojourn.uvicorn": "TlsProtocol",

@@ -72,7 +72,7 @@ async def run_command(
                 await task.complete(failed=True)
                 missing = isinstance(error, FileNotFoundError)
                 reason = "was not found" if missing else f"cannot be run: {error.strerror}"
-                print(f"error: command {command[0]!r} {reason} [usage]", file=sys.stderr)
+                print(f"error: command {start.command[0]!r} {reason} [usage]", file=sys.stderr)
                 return NOT_FOUND if missing else NOT_EXECUTABLE
             signals.begin(process)
             stopped = await _until_over(process, task, grace_seconds)

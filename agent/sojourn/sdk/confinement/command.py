@@ -17,6 +17,7 @@ _START: Final = Path(__file__).with_name("start.py")
 _ISOLATION: Final = Path(__file__).with_name("network.py")
 _PYTHON: Final = (sys.executable, "-I", "-S")  # with nothing of the environment's or the working folder's
 _MESSAGE_BYTES: Final = 4_096
+_NONE: Final = "there is no network for the command alone here"
 # By these, programs find an agent, and the task that they are in.
 AGENT_NAMES: Final = ("SPIFFE_ENDPOINT_SOCKET",)
 AGENT_PREFIX: Final = "SOJOURN_"
@@ -45,19 +46,22 @@ def network(user: str | None) -> Iterator[tuple[socket.socket, tuple[int, ...]]]
     """
     with ExitStack() as stack:
         mine, its = (stack.enter_context(each) for each in socket.socketpair())
-        made = subprocess.run(  # noqa: S603  # a program of our own
-            [*_PYTHON, str(_ISOLATION), str(its.fileno()), *([user] if user is not None else [])],
-            pass_fds=[its.fileno()],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
+        try:
+            made = subprocess.run(  # noqa: S603  # a program of our own
+                [*_PYTHON, str(_ISOLATION), str(its.fileno()), *([user] if user is not None else [])],
+                pass_fds=[its.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        except OSError as error:
+            raise FailedPrecondition(f"{_NONE}: this user cannot run {_PYTHON[0]}: {error.strerror}") from error
         its.close()
         message, descriptors, _, _ = socket.recv_fds(mine, _MESSAGE_BYTES, 3)
         for each in descriptors:
             stack.callback(os.close, each)
         if len(descriptors) != 3:
-            raise FailedPrecondition(f"there is no network for the command alone here: {_told(message, made.stderr)}")
+            raise FailedPrecondition(f"{_NONE}: {_told(message, made.stderr)}")
         listening = stack.enter_context(socket.socket(fileno=os.dup(descriptors[0])))
         yield listening, tuple(descriptors[1:])
 

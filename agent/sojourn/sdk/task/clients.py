@@ -75,7 +75,7 @@ class AsyncUse(_Use[AsyncAsking]):
         user: str | None = None,
         isolate: bool = False,
     ) -> "AbstractAsyncContextManager[Egress]":
-        """An egress proxy for commands that must see neither token nor key: `async with task.proxy() as proxy`.
+        """An egress proxy for commands that get neither token nor key: `async with task.proxy() as proxy`.
 
         Start them as `proxy.command([…])` with `env=proxy.of(os.environ)` and `pass_fds=proxy.pass_fds`: the agent then
         gives them and all that they start nothing. `ca_file`: the authorities that services' certificates must be of;
