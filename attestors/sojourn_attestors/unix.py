@@ -78,7 +78,7 @@ class UnixAttestor:
         naming = asyncio.ensure_future(self._add_names(subject, found))
         try:
             if self._settings.path or self._settings.sha256:
-                program = await self._programs.of(subject.pid, subject.uid, PROGRAM_READ_SECONDS)
+                program = await self._programs.of(subject.pid, subject.who, PROGRAM_READ_SECONDS)
                 found.values |= program.values
                 found.withheld |= program.withheld
                 found.untold |= program.untold
@@ -111,7 +111,7 @@ class UnixAttestor:
             found.withheld.update({word: self._names_doubt for word, _, _ in wanted})
             return
         keys = dict.fromkeys((kind, number) for _, kind, number in wanted)
-        names = await self._names.of(keys, NAMES_WAITED_FOR_SECONDS, subject.uid)
+        names = await self._names.of(keys, NAMES_WAITED_FOR_SECONDS, subject.who)
         for word, kind, number in wanted:
             if (kind, number) not in names:
                 found.untold[word] = f"the name of {number} could not be looked up in time"

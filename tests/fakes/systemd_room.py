@@ -60,7 +60,7 @@ def made(bus, cgroups, **settings):
 
 
 def subject(process, cgroup=f"0::{CGROUP}\n"):
-    return SimpleNamespace(pid=process.pid, pidfd=process.pidfd, cgroup=cgroup, uid=0, gid=0, groups=frozenset())
+    return SimpleNamespace(pid=process.pid, pidfd=process.pidfd, cgroup=cgroup, uid=0, who=0, gid=0, groups=frozenset())
 
 
 async def values_of(bus, cgroups, process, cgroup=f"0::{CGROUP}\n", **settings):

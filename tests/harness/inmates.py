@@ -71,7 +71,8 @@ class Cgroups:
 def subject_of(pid: int) -> SimpleNamespace:
     """A process as an attestor sees it."""
     text = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "surrogateescape")
-    return SimpleNamespace(pid=pid, uid=os.stat(f"/proc/{pid}").st_uid, cgroup=text)
+    uid = os.stat(f"/proc/{pid}").st_uid
+    return SimpleNamespace(pid=pid, uid=uid, who=uid, cgroup=text)
 
 
 class Inmate:

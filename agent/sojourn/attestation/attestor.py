@@ -28,6 +28,10 @@ class Subject(Protocol):
     def uid(self) -> int: ...
 
     @property
+    def who(self) -> int:
+        """Whose limits count: `uid`, or the user who may be many uids and that one too (subuid(5))."""
+
+    @property
     def gid(self) -> int: ...
 
     @property
@@ -52,6 +56,11 @@ class PinnedSubject:
     groups: frozenset[int]
     pidfd: int
     cgroup: str
+    owner: int | None = None  # who may become `uid`, if that is another
+
+    @property
+    def who(self) -> int:
+        return self.uid if self.owner is None else self.owner
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,9 @@ class HostedAttestor:
         number = next(self._numbers)
         question = self._questions[number] = _Question(subject.pid, asyncio.get_running_loop().create_future())
         told = {"pid": subject.pid, "uid": subject.uid, "gid": subject.gid, "groups": sorted(subject.groups)}
-        process.send({"do": "attest", "id": number, **told, "cgroup": subject.cgroup}, subject.pidfd)
+        process.send(
+            {"do": "attest", "id": number, **told, "cgroup": subject.cgroup, "who": subject.who}, subject.pidfd
+        )
         if self._tick is None:
             self._watch()
         return number, question

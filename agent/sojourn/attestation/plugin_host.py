@@ -139,6 +139,7 @@ class Host:
                     frozenset(message["groups"]),
                     self._pidfds.popleft(),  # they come in the order of their messages
                     message["cgroup"],
+                    message["who"],
                 )
                 number = message["id"]
                 self._asked[number] = asyncio.get_running_loop().create_task(self._attest(number, subject))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -33,6 +33,7 @@ from sojourn.limits import (
 from sojourn.runtime import ambient, own_programs
 
 log = structlog.get_logger()
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _BEGIN: Final = """
 from sojourn.attestation.proc_read import main
 main(int(sys.argv[2]))
@@ -151,6 +152,19 @@ class ProcReader:
             raise HeldUp("processes of this user hold up who looks at them")
 
 
+class _Doing(NamedTuple):
+    """What the process that reads does: whether it is in a wait that no signal ends, and how many seconds of a
+    processor it has had.
+    """
+
+    waits: bool
+    computed: float
+
+    def held_up_since(self, before: "_Doing") -> bool:
+        """Whether that is not the machine which is slow: it waits as it did, or takes down another's memory."""
+        return (self.waits and before.waits) or self.computed - before.computed >= PROC_LOOK_SECONDS / 2
+
+
 class _Reading:
     """The process that reads."""
 
@@ -174,12 +188,15 @@ class _Reading:
         """Its answer. Raise OSError if it hangs or has ended."""
         self.channel.send(question, socket.MSG_NOSIGNAL)
         waited = 0.0
-        hung = False
+        before: _Doing | None = None
         while not self._poll.poll(PROC_LOOK_SECONDS * 1000):
             waited += PROC_LOOK_SECONDS
-            before, hung = hung, self._waits()
-            if (hung and before) or waited >= PROC_ANSWER_SECONDS:
-                raise TimeoutError("it hangs")
+            now = self._doing()
+            if before is not None and now.held_up_since(before):
+                raise TimeoutError("it is held up")
+            if waited >= PROC_ANSWER_SECONDS:
+                raise TimeoutError("it does not answer")
+            before = now
         return self._received()
 
     def close(self) -> None:
@@ -197,11 +214,11 @@ class _Reading:
             raise ConnectionResetError("it has ended")
         return answer
 
-    def _waits(self) -> bool:
-        """Whether it is in a wait that no signal ends: then it is not the machine that is slow."""
+    def _doing(self) -> _Doing:
         with suppress(OSError), open(f"/proc/{self.process.pid}/stat", "rb") as file:  # our own child's
-            return file.read(512).rpartition(b")")[2].split()[0] == b"D"
-        return False
+            state, *rest = file.read(512).rpartition(b")")[2].split()
+            return _Doing(state == b"D", (int(rest[10]) + int(rest[11])) / _TICKS_PER_SECOND)
+        return _Doing(False, 0.0)
 
 
 def _start(channel: int) -> "subprocess.Popen[bytes]":

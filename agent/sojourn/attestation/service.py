@@ -162,7 +162,7 @@ class Attestation:
         cgroup = peer.process.cgroup()
         process = peer.process.again()  # the caller may leave, and its handle be closed, while attestors use theirs
         try:
-            subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup)
+            subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup, peer.owner)
             # A container that its runtime does not tell of holds up itself, and not all others of its uid.
             async with self._cgroup_places.one((peer.who, outermost(cgroup))), self._places.one(peer.who):
                 answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
@@ -229,7 +229,7 @@ class Attestation:
                 value.encode()
         except Exception as error:
             reason, detail, foreseen = _why(error)
-            if not foreseen and self._logged.allow(subject.uid):
+            if not foreseen and self._logged.allow(subject.who):
                 log.exception("attestor_raised", attestor=name, pid=subject.pid)
         else:
             for kind, reason in answer.untold.items():
@@ -239,7 +239,7 @@ class Attestation:
         return _plain(reason)
 
     def _log_failure(self, what: str, subject: PinnedSubject, reason: str, detail: str = "") -> None:
-        if self._logged.allow(subject.uid):
+        if self._logged.allow(subject.who):
             log.warning("attestor_failed", attestor=what, pid=subject.pid, reason=_plain(reason), detail=detail)
 
 

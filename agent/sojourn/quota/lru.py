@@ -3,7 +3,7 @@ weigh, with a share for each owner.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 Key = TypeVar("Key")
@@ -77,7 +77,7 @@ class Room(NamedTuple):
 
 class _Kept(NamedTuple, Generic[Value]):
     value: Value
-    owner: str
+    owner: Hashable
     weight: int
 
 
@@ -91,9 +91,9 @@ class Recent(Generic[Key, Value]):
         self._room = room
         self._share = share
         self._kept: OrderedDict[Key, _Kept[Value]] = OrderedDict()
-        self._of_owner: dict[str, OrderedDict[Key, None]] = {}
+        self._of_owner: dict[Hashable, OrderedDict[Key, None]] = {}
         self._weight = 0
-        self._weights: dict[str, int] = {}
+        self._weights: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -112,7 +112,7 @@ class Recent(Generic[Key, Value]):
         self._of_owner[kept.owner].move_to_end(key)
         return kept.value
 
-    def put(self, key: Key, value: Value, owner: str, weight: int) -> None:
+    def put(self, key: Key, value: Value, owner: Hashable, weight: int) -> None:
         """Keep a value in the place of the one before."""
         self.drop(key)
         if weight > self._share.weight:
@@ -139,7 +139,7 @@ class Recent(Generic[Key, Value]):
         if not own:
             del self._of_owner[kept.owner], self._weights[kept.owner]
 
-    def drop_owner(self, owner: str) -> None:
+    def drop_owner(self, owner: Hashable) -> None:
         """Forget all values of one owner."""
         for key in tuple(self._of_owner.get(owner, ())):
             self.drop(key)

@@ -2,7 +2,7 @@
 
 What the machine is set up to ask (files, LDAP, …) may take any time. Few threads ask, each name is asked for once at a
 time and kept for a while, and whoever wants a name waits no longer than a given time for it. Those who want many do not
-keep others waiting: each has a line of his own.
+keep others waiting, and nothing of theirs is forgotten for it: each has a line and a share of his own.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from enum import Enum
 from threading import Lock
 from typing import Final
 
-from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS, NAMES_KEPT
+from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS, NAMES_KEPT, NAMES_KEPT_PER_USER
 from sojourn.quota.fair_queue import FairQueue
-from sojourn.quota.lru import Lru
+from sojourn.quota.lru import Recent, Room
 
 from sojourn_attestors.kernel.bootclock import boot_seconds
 
@@ -49,7 +49,9 @@ class Names:
         self._pool = pool
         self._look_up = look_up or name_of
         self._boot = boot
-        self._kept: Lru[Key, tuple[str | None, float]] = Lru(NAMES_KEPT, by_age=True)
+        self._kept: Recent[Key, tuple[str | None, float]] = Recent(
+            Room(NAMES_KEPT, NAMES_KEPT), Room(NAMES_KEPT_PER_USER, NAMES_KEPT_PER_USER)
+        )
         self._asked: dict[Key, asyncio.Future[str | None]] = {}
         self._lock = Lock()
         # What is wanted, by whom; `_wanted`: of all that, what no thread asks for yet.
@@ -91,22 +93,23 @@ class Names:
                 self._pool.submit(self._work, loop)
         return asked
 
-    def _next(self) -> Key | None:
-        """The first name of whose turn it is, or None if none is wanted. Within the lock."""
-        while (key := self._queue.take()) is not None:
-            if key in self._wanted:
-                self._wanted.remove(key)
-                return key
+    def _next(self) -> tuple[Hashable, Key] | None:
+        """Whose turn it is, and the first name of theirs; None if none is wanted. Within the lock."""
+        for who in self._queue.owners():
+            while (key := self._queue.take_of(who)) is not None:
+                if key in self._wanted:
+                    self._wanted.remove(key)
+                    return who, key
         return None
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: one name after the other, until none is wanted."""
         while True:
             with self._lock:
-                key = self._next()
-                if key is None:
+                if (following := self._next()) is None:
                     self._asking -= 1
                     return
+            who, key = following
             error: Exception | None = None
             name: str | None = None
             try:
@@ -114,19 +117,19 @@ class Names:
             except (OSError, ValueError, MemoryError) as caught:
                 error = caught
             try:
-                loop.call_soon_threadsafe(self._told, key, name, error)
+                loop.call_soon_threadsafe(self._told, who, key, name, error)
             except RuntimeError:  # the loop is closed: the agent ends
                 with self._lock:
                     self._asking -= 1
                 return
 
-    def _told(self, key: Key, name: str | None, error: Exception | None) -> None:
+    def _told(self, who: Hashable, key: Key, name: str | None, error: Exception | None) -> None:
         asked = self._asked.pop(key)
         if error is not None:
             asked.set_exception(error)
             return
         asked.set_result(name)
-        self._kept.put(key, (name, self._boot()))
+        self._kept.put(key, (name, self._boot()), who, 1)
 
 
 def _seen(answer: "asyncio.Future[str | None]") -> None:

@@ -70,7 +70,7 @@ class Containers:
         """
         place = self._by_cgroups(subject.cgroup)
         if place is None:
-            looking = await self._threads.start(subject.uid, subject.pid, lambda: _by_mounts(subject.pid))
+            looking = await self._threads.start(subject.who, subject.pid, lambda: _by_mounts(subject.pid))
             place = await asyncio.wrap_future(looking)
         if place is not None and place.owner and not self._rootless:
             raise OfUser(place.owner)

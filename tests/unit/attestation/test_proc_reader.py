@@ -16,6 +16,13 @@ from sojourn.errors import AttestationFailed
 from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER, PROC_HELD_UP_SECONDS
 
 NOBODY = 2**22 + 1
+COMPUTES = """
+import os
+from sojourn.attestation.proc_read import READY
+os.write(int(sys.argv[2]), READY)
+while True:
+    pass
+"""
 IN_GROUPS = "import os, sys; os.setgroups(range(200_000, 200_000 + int(sys.argv[1]))); print(flush=True); os.read(0, 1)"
 
 
@@ -149,6 +156,16 @@ class TestGivenUp:
         os.kill(stopped, signal.SIGKILL)
         until(lambda: gone(stopped))
         assert os.getppid() == reader.stat(os.getpid()).parent
+
+    def test_while_it_computes(self, reader, monkeypatch):
+        """One that takes down another's memory, which keeps a processor busy, is given up without being waited for."""
+        monkeypatch.setattr(module, "PROC_ANSWER_SECONDS", float("inf"))
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "_BEGIN", COMPUTES)
+            with pytest.raises(HeldUp):
+                reader.stat(os.getpid())
+        with pytest.raises(HeldUp, match="of this user"):
+            reader.stat(os.getpid())
 
     def test_one_that_somebody_ends(self, reader):
         """A process that is killed is followed by another one, and nobody is refused."""

@@ -27,7 +27,7 @@ def hand_over(folder, uid):
 
 def seen(text):
     """A process whose cgroups read so, and are out of this machine's sight."""
-    return SimpleNamespace(pid=os.getpid(), uid=0, cgroup=text)
+    return SimpleNamespace(pid=os.getpid(), uid=0, who=0, cgroup=text)
 
 
 class TestCgroups:

@@ -60,10 +60,10 @@ class TestMounts:
 
         with ThreadPoolExecutor(8) as pool:
             containers = Containers(pool)
-            slow = SimpleNamespace(pid=1, uid=USER, cgroup="0::/\n")
+            slow = SimpleNamespace(pid=1, uid=USER, who=USER, cgroup="0::/\n")
             waiting = [asyncio.ensure_future(containers.locate(slow)) for _ in range(64)]
             await asyncio.sleep(0.05)
-            other = SimpleNamespace(pid=2, uid=0, cgroup="0::/\n")
+            other = SimpleNamespace(pid=2, uid=0, who=0, cgroup="0::/\n")
             try:
                 assert await asyncio.wait_for(containers.locate(other), WAIT_SECONDS) is None
             finally:
@@ -138,7 +138,7 @@ class TestMounts:
         with inmate((), "--user", "--map-root-user", "--mount", uid=USER, prepare=inner) as process:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             deep = until(lambda: sleepers(children.read_text()), "the inner one sleeps")[0]
-            assert USER == (await rootless.locate(SimpleNamespace(pid=deep, uid=USER, cgroup="0::/\n"))).owner
+            assert USER == (await rootless.locate(SimpleNamespace(pid=deep, uid=USER, who=USER, cgroup="0::/\n"))).owner
 
     @pytest.mark.full
     async def test_very_many(self, containers, monkeypatch):

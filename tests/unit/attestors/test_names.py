@@ -130,9 +130,22 @@ class TestNames:
     async def test_a_bounded_number_is_kept(self, pool, monkeypatch):
         """Of all names a bounded number is kept."""
         monkeypatch.setattr(module, "NAMES_KEPT", 3)
+        monkeypatch.setattr(module, "NAMES_KEPT_PER_USER", 3)
         names = Names(pool, Directory())
         await names.of([user(number) for number in range(10)], PATIENCE)
         assert 3 == len(names._kept)
+
+    async def test_of_one_user_who_wants_ever_others(self, pool, monkeypatch):
+        """Names that one user's processes want without end leave those of others where they are."""
+        monkeypatch.setattr(module, "NAMES_KEPT", 8)
+        monkeypatch.setattr(module, "NAMES_KEPT_PER_USER", 4)
+        directory = Directory({1: "one"})
+        names = Names(pool, directory)
+        await names.of([user(1)], PATIENCE, "another")
+        await names.of([user(number) for number in range(2, 30)], PATIENCE, "many")
+        assert {user(1): "one"} == await names.of([user(1)], PATIENCE, "another")
+        assert 1 == directory.asked.count(1)
+        assert 5 == len(names._kept)
 
     async def test_nobody_waits_any_more(self, pool):
         """A caller that has gone leaves nothing behind, and the answer is kept for the next one."""

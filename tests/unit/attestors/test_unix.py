@@ -14,6 +14,7 @@ import pytest
 from fakes.children import child
 from harness.looking import OpenFiles
 from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.limits import BLOCKING_THREADS
 from sojourn_attestors import unix
 from sojourn_attestors.asking.names import Names
 from sojourn_attestors.kernel import programs
@@ -44,7 +45,8 @@ def running(program):
 
 
 def subject(pid, **changes):
-    fields = {"pid": pid, "uid": os.geteuid(), "gid": os.getegid(), "groups": frozenset(os.getgroups()), "cgroup": ""}
+    uid, gid, groups = os.geteuid(), os.getegid(), frozenset(os.getgroups())
+    fields = {"pid": pid, "uid": uid, "who": uid, "gid": gid, "groups": groups, "cgroup": ""}
     return SimpleNamespace(**{**fields, **changes})
 
 
@@ -170,6 +172,20 @@ class TestProgram:
         running.wait()
         with pytest.raises(AttestationFailed, match="gone or runs no program"):
             await UnixAttestor({}, pool).attest(subject(running.pid))
+
+    async def test_of_one_user_of_many_uids(self, running, monkeypatch):
+        """Programs that cannot be read take no more threads of the others if their user is many uids."""
+        going_on = threading.Event()
+        monkeypatch.setattr(programs.Digests, "_read", staticmethod(lambda *_: going_on.wait(20)))
+        monkeypatch.setattr(unix, "PROGRAM_READ_SECONDS", 0.05)
+        with ThreadPoolExecutor(BLOCKING_THREADS) as pool:
+            attestor = UnixAttestor({"names": False}, pool)
+            for uid in range(165_536, 165_536 + BLOCKING_THREADS):
+                last = await attestor.attest(subject(running.pid, uid=uid, who=14_001))
+            assert "still being read" in last.untold["path"]
+            another = await attestor.attest(subject(running.pid, uid=14_002, who=14_002))
+            going_on.set()
+        assert "path" in kinds(another)
 
     async def test_descriptors(self, pool, running):
         """Looking at a program leaves no descriptor behind."""
