@@ -164,7 +164,10 @@ class Arguments:
 
     def at(self, place: ParamPlace) -> Sequence[object]:
         """See Source."""
-        return [each if each is ABSENT else Exact(each) for each in in_json(self._arguments, place.tokens)]
+        found = list(in_json(self._arguments, place.tokens))
+        if self._read != self._arguments:  # what a tool has may be either
+            found += in_json(self._read, place.tokens)
+        return [each if each is ABSENT else Exact(each) for each in found]
 
     def times(self, place: ParamPlace) -> int:
         """See Source."""
@@ -181,8 +184,8 @@ class Arguments:
 
 
 def _read(value: object) -> object:
-    """An argument, as libraries of MCP read one that is a text and should be a list: as the JSON in it."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+    """An argument, as libraries of MCP read one that is a text and may be something else: as the JSON in it."""
+    if not isinstance(value, str) or not (value.lstrip().startswith(("[", "{")) or value.strip() == "null"):
         return value
     try:
         return json.loads(value)

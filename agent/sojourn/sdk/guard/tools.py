@@ -19,6 +19,7 @@ from sojourn.tasktoken import request_digest
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+Called = TypeVar("Called", bound=Callable[..., Any])
 _MANY = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
 
 
@@ -51,14 +52,14 @@ def guarded(
                 await tool.check(args, kwargs)
                 return await function(*args, **kwargs)
 
-            return checked_first  # type: ignore[return-value]  # a coroutine function, as the one it wraps
+            return tool.shown_by(checked_first)  # type: ignore[return-value]  # a coroutine function, as what it wraps
 
         @functools.wraps(function)
         def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             tool.check_blocking(args, kwargs)
             return function(*args, **kwargs)
 
-        return checked
+        return tool.shown_by(checked)
 
     return decorate
 
@@ -76,6 +77,11 @@ class _Tool:
             raise InvalidInput("a guarded function does its work when it is called: a generator does it later")
         self._signature = inspect.signature(function)
         self._name = function.__name__
+        if hasattr(function, "__wrapped__") and _own_signature(function) != self._signature:
+            raise InvalidInput(
+                f"{self._name} is decorated, so that its arguments may not be those that it is called with: put"
+                " @guarded below its other decorators"
+            )
         self._action = action
         self._renamed = renamed
         self._resource = resource
@@ -86,6 +92,11 @@ class _Tool:
         unknown = set(renamed) - own
         if unknown and all(each.kind is not each.VAR_KEYWORD for each in self._signature.parameters.values()):
             raise InvalidInput(f"{self._name} has no argument {min(unknown)!r}")
+
+    def shown_by(self, checked: Called) -> Called:
+        """The same, with the signature for its own that it is called by."""
+        checked.__signature__ = self._signature  # type: ignore[attr-defined]  # which `inspect` looks for
+        return checked
 
     async def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise ToolRefused unless the present task allows this call."""
@@ -115,14 +126,15 @@ class _Tool:
             )
 
     def _ask(self, task: TaskView, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, TokenOptions]:
-        arguments = self._arguments(args, kwargs)
-        named = {name: arguments[name] for name in task.status.params if name in arguments}
+        arguments, params = self._arguments(args, kwargs), task.status.params
         for name, param in self._renamed.items():
-            if param in task.status.params and name not in arguments:
+            if param in params and name not in arguments:
                 raise ParamNotBound(f"its task's parameter {param[:64]!r} is compared with nothing: it has no {name!r}")
-        named |= {param: arguments[name] for name, param in self._renamed.items() if param in task.status.params}
-        for param, value in ((name, each) for name, each in named.items() if name not in self._unchecked):
-            if _text(value) != task.status.params[param]:
+        # Each argument that is one, by its own name or another, of which there may be several.
+        stated = [(name, name) for name in params if name in arguments]
+        stated += [(name, param) for name, param in self._renamed.items() if param in params]
+        for name, param in stated:
+            if param not in self._unchecked and _text(arguments[name]) != params[param]:
                 raise InvalidInput(f"its task is for another {param[:64]!r}")
         places = [grant.resource for grant in task.grants if self._action in grant.actions]
         if not self._resource and len(places) != 1:
@@ -147,6 +159,14 @@ class _Tool:
             return request_digest.of_tool(self._name, arguments)
         except InvalidInput:  # they are no JSON: then it is for the action alone, which class high does not allow
             return ""
+
+
+def _own_signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """By which a function is called, whichever function it wraps. None: it does not tell."""
+    try:
+        return inspect.signature(function, follow_wrapped=False)
+    except ValueError:
+        return None
 
 
 def _concerning(given: AccessToken, action: str, params: Collection[str]) -> set[str]:

@@ -76,4 +76,6 @@ def _serving_nobody(behavior: Callable[..., Any], *, streams: bool) -> Callable[
         with serving(None):
             return behavior(*args)
 
+    # What health services say of a method that hands its answers to a callback: gRPC would take none from the iterator.
+    vars(answer).pop("experimental_non_blocking", None)
     return answer

@@ -266,6 +266,8 @@ class _SyncCall(_Call[SyncGuard]):
             if refusal is not None:
                 _abort(refusal, context)
             yield request
+        if refusal := self.ended(token):  # what has come is not acted on
+            _abort(refusal, context)
 
 
 async def _abort_aio(refusal: GuardAnswer, context: Any) -> Exception:
@@ -340,12 +342,13 @@ class _Checked:
         if self._first:
             return self._first.pop()
         request = await self._context.read()
-        return request if request is grpc.aio.EOF else await self._check(request)
+        if request is not grpc.aio.EOF:
+            return await self._check(request)
+        await self._check_ended()
+        return request
 
     async def write(self, answer: Any) -> None:
-        refusal = self._ended()
-        if refusal is not None:
-            await _abort_aio(refusal, self._context)
+        await self._check_ended()
         await self._context.write(answer)
 
     async def all(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -353,6 +356,12 @@ class _Checked:
             yield self._first.pop()
         async for request in requests:
             yield await self._check(request)
+        await self._check_ended()  # what has come is not acted on
+
+    async def _check_ended(self) -> None:
+        refusal = self._ended()
+        if refusal is not None:
+            await _abort_aio(refusal, self._context)
 
     async def _check(self, request: Any) -> Any:
         refusal = self._fits(request)

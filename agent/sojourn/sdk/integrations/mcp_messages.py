@@ -31,6 +31,7 @@ class McpCall:
     method: str
     tool: str
     arguments: Mapping[str, Any]  # of a tool or prompt; of any other method its parameters
+    prompt: str = ""  # the name of the one that it gets
 
     @property
     def digest(self) -> str:
@@ -38,7 +39,8 @@ class McpCall:
         try:
             if self.tool:
                 return request_digest.of_tool(self.tool, self.arguments)
-            return request_digest.of_json({"arguments": dict(self.arguments), "method": self.method})
+            named = {"prompt": self.prompt} if self.prompt else {}
+            return request_digest.of_json({"arguments": dict(self.arguments), "method": self.method, **named})
         except InvalidInput:
             return ""
 
@@ -53,7 +55,19 @@ def call_of(method: object, params: object) -> McpCall:
     name, arguments = given.get("name"), given.get("arguments")
     if not isinstance(name, str) or not name or not isinstance(arguments, Mapping | None):
         raise InvalidInput("call has no name, or arguments that are no object")
-    return McpCall(method, name if method == CALL else "", dict(arguments or {}))
+    return (
+        McpCall(method, name, dict(arguments or {}))
+        if method == CALL
+        else McpCall(method, "", dict(arguments or {}), name)
+    )
+
+
+def meta_of(params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What goes along with a message. Raise InvalidInput if that is no object."""
+    found = (params or {}).get("_meta") or {}
+    if not isinstance(found, Mapping):
+        raise InvalidInput("_meta is no object")
+    return dict(found)
 
 
 def read(content: bytes) -> McpCall:

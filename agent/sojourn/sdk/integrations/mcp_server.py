@@ -29,7 +29,16 @@ from sojourn.sdk.guard.serving_token import serving, serving_token
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.sdk.integrations.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware
 from sojourn.sdk.integrations.asgi_streams import Receive, Send
-from sojourn.sdk.integrations.mcp_messages import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
+from sojourn.sdk.integrations.mcp_messages import (
+    AUTHORIZATION_KEY,
+    CALL,
+    GREETINGS,
+    PROOF_KEY,
+    McpCall,
+    call_of,
+    meta_of,
+    read,
+)
 from sojourn.sdk.integrations.mcp_tools_list import LIST, Listing
 from sojourn.tasktoken.tokens import TaskToken
 
@@ -38,6 +47,10 @@ if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
 _LISTING: Final = "sojourn.listing"  # in the scope of a request for the list of tools
+_TAKEN_UP: Final = "last-event-id"
+_NOT_TAKEN_UP: Final = Refusal(
+    403, "insufficient_scope", "a stream of answers is not taken up again where calls are guarded: call once more"
+)
 REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
 
 
@@ -134,9 +147,10 @@ class McpGuard(TaskTokenMiddleware):
     which arguments a tool minds it alone knows. A token for one request is compared with the tool's name and arguments
     (`bound.of_tool`).
 
-    A tool finds its token by `serving_token()`, and the library its own kind of token by `get_access_token()`; sessions
-    are its actor's, and for a person that person's. A server that has the library's own authentication works behind
-    this with a TaskTokenVerifier.
+    A tool finds its token by `serving_token()`, and the library its own kind of token by `get_access_token()`. A
+    session is the task's that began it, and a stream of answers is not taken up again (`Last-Event-ID`): a store of
+    events may have those of others under the same number. A server that has the library's own authentication works
+    behind this with a TaskTokenVerifier.
     """
 
     def __init__(
@@ -180,7 +194,9 @@ class McpGuard(TaskTokenMiddleware):
             return asked
         guard = await self._running()
         if guard is None or asked.method != "POST" or asked.path != self._path:
-            return await super()._judge(scope, asked, content)
+            verdict = await super()._judge(scope, asked, content)
+            again = isinstance(verdict, TaskToken) and any(name.lower() == _TAKEN_UP for name, _ in asked.headers)
+            return McpRefusal(_NOT_TAKEN_UP) if again else verdict
         verdict = await self._judge_message(guard, asked, scope, content)
         return McpRefusal(verdict) if isinstance(verdict, Refusal) else verdict
 
@@ -273,7 +289,8 @@ class TaskTokenVerifier:
 def _access_token(token: TaskToken) -> "AccessToken":
     from mcp.server.auth.provider import AccessToken
 
-    # The library holds a session to client and subject: two people of one `sub` at two issuers are two.
+    # The library holds a session, and what a server has a client carry, to client and subject. So these are a task's,
+    # and two people of one `sub` at two issuers are two.
     subject = f"{token.person.issuer}|{token.person.subject}" if token.person is not None else token.subject
     return AccessToken(
         token=token.token,
@@ -281,7 +298,7 @@ def _access_token(token: TaskToken) -> "AccessToken":
         scopes=list(token.actions),
         expires_at=int(token.expires_at.timestamp()),
         resource=token.resource,
-        subject=subject,
+        subject=f"{subject}|{token.task_id}",
         claims=dict(token.claims),
     )
 
@@ -319,14 +336,12 @@ class McpStdioGuard:
     async def __call__(self, ctx: "ServerRequestContext[Any, Any]", call_next: "CallNext") -> "HandlerResult":
         """Raise MCPError for what is refused."""
         try:
-            call = call_of(ctx.method, ctx.params)
+            call, meta = call_of(ctx.method, ctx.params), meta_of(ctx.params)
         except InvalidInput as error:
             raise self._refusal(Refusal(400, "invalid_request", error.public)) from None
         if self._tools.is_greeting(call):
             with serving(None):
                 return await call_next(ctx)
-        params = dict(ctx.params or {})
-        meta = dict(params.get("_meta") or {})
         headers = [
             (name, value)
             for name, key in (("authorization", AUTHORIZATION_KEY), ("dpop", PROOF_KEY))
@@ -347,7 +362,8 @@ class McpStdioGuard:
         if not isinstance(verdict, TaskToken):
             raise self._refusal(verdict)
         with serving(verdict):
-            return await call_next(replace(ctx, params={**params, "_meta": meta}))
+            told: Any = ctx.meta and {name: value for name, value in ctx.meta.items() if name in meta}
+            return await call_next(replace(ctx, params={**(ctx.params or {}), "_meta": meta}, meta=told))
 
     async def start(self) -> None:
         """Begin before the first call. Raise what keeps the guard from that: one that is `strict`, RoutesNotBound."""

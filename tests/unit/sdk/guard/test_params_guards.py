@@ -233,6 +233,18 @@ class TestMcp:
         placed = {name: place.of(name) for name, place in places.items()}
         assert expected == verdict({"ticket": "42"}, Arguments(arguments), placed)
 
+    @pytest.mark.parametrize("text", ["null", " null\n", '["41","43"]', '{"$ne":"x"}', ' ["42"]'])
+    def test_a_text_that_may_be_something_else(self, text: str) -> None:
+        """A text that the library has a tool take for nothing, a list or an object is none of the task's."""
+        placed = {"ticket": argument().of("ticket")}
+        assert "wrong_params" == verdict({"ticket": text}, Arguments({"ticket": text}), placed)
+
+    @pytest.mark.parametrize("text", ["nullable", "true", "7", "[open", '"null"'])
+    def test_a_text_that_is_one(self, text: str) -> None:
+        """Other texts are compared as they are."""
+        placed = {"ticket": argument().of("ticket")}
+        assert "" == verdict({"ticket": text}, Arguments({"ticket": text}), placed)
+
     def test_a_tool_that_is_not_mapped(self, tmp_path: Path) -> None:
         """A call by a task with a parameter that no argument is said to be is refused, and says what to write."""
         pytest.importorskip("mcp")

@@ -347,8 +347,17 @@ class TestMcp:
         people = [None, ALICE, BOB, ALICE._replace(issuer="https://other.example.org")]
         found = [provider.principal_components(_access_token(read(person=each, params={}))) for each in people]
         assert 4 == len(set(found))
-        assert str(HOLDER) == found[0][2]
+        assert f"{HOLDER}|t1" == found[0][2]
         assert {str(HOLDER)} == {each[0] for each in found}
+
+    def test_sessions_are_a_tasks(self) -> None:
+        """The library holds a session to the task that began it, by each of that task's tokens."""
+        provider = pytest.importorskip("mcp.server.auth.provider")
+        from sojourn.sdk.integrations.mcp_server import _access_token
+
+        tokens = [read(task="t1"), read(task="t1", actions=("ticket:other",)), read(task="t2")]
+        mine, also_mine, another = (provider.principal_components(_access_token(each)) for each in tokens)
+        assert mine == also_mine != another
 
     def test_tools_that_are_listed(self) -> None:
         """A list of tools has those alone that take the token, by whether it is a person's."""

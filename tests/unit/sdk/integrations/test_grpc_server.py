@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fakes.ca import FakeCa
 from fakes.guarded import Agent, Credentials, agent_at, token
 from fakes.services import SERVICE, GrpcService, Ticket
 from fakes.task_feed import HOLDER
+from harness.looking import until
 from sojourn.errors import InvalidInput
 from sojourn.sdk.integrations.grpc_calls import certificate_of
 from sojourn.sdk.integrations.grpc_server import AioTaskTokenInterceptor, TaskTokenInterceptor
@@ -115,6 +117,19 @@ class TestEnds:
         many = service.ask(name, requests(), Credentials.bearer(token()))
         assert (401, "invalid_token") == (many.status, many.error)
 
+    @pytest.mark.parametrize("name", ["Collect", "Chat"])
+    def test_the_end_of_requests(self, ending: tuple[Agent, GrpcService], name: str) -> None:
+        """A stream of requests that only ends after the task is over is not taken for a whole one."""
+        agent, service = ending
+
+        def requests() -> Iterator[Any]:
+            yield GOOD
+            agent.ending = True
+            until(lambda: service.call(Credentials.bearer(token())).status == 401)
+
+        many = service.ask(name, requests(), Credentials.bearer(token()))
+        assert (401, "invalid_token") == (many.status, many.error)
+
 
 class TestRequests:
     def test_a_field_that_is_not_set(self, service: GrpcService) -> None:
@@ -140,6 +155,25 @@ class TestRequests:
     def test_an_unknown_method(self, service: GrpcService) -> None:
         """What the service has not is unknown, as without a guard."""
         assert "UNIMPLEMENTED" == service.ask("None", [GOOD], Credentials.bearer(token())).said
+
+
+def test_an_open_health_service(tmp_path: Path) -> None:
+    """The library's own service of health is answered where it is open, also to whoever watches."""
+    health = pytest.importorskip("grpc_health.v1.health")
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    watch = "/grpc.health.v1.Health/Watch"
+    guard = TaskTokenInterceptor(actions={}, open_methods=[watch], audience="https://a.example", socket=str(tmp_path))
+    server = grpc.server(ThreadPoolExecutor(4), interceptors=[guard])
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert health_pb2.HealthCheckResponse.SERVING == next(watching).status
+        watching.cancel()
+    server.stop(None).wait()
+    guard.close()
 
 
 @pytest.mark.parametrize("kind", [TaskTokenInterceptor, AioTaskTokenInterceptor])

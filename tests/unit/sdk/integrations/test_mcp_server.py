@@ -18,7 +18,7 @@ from fakes.services import McpService
 from fakes.task_feed import HOLDER
 from sojourn.errors import InvalidInput
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
-from sojourn.sdk.integrations.mcp_messages import AUTHORIZATION_KEY, call_of, read
+from sojourn.sdk.integrations.mcp_messages import AUTHORIZATION_KEY, call_of, meta_of, read
 from sojourn.tasktoken import request_digest
 
 pytest.importorskip("mcp")
@@ -29,6 +29,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import Context
 from sojourn.sdk.guard.serving_token import serving_token
 from sojourn.sdk.integrations.mcp_server import REFUSED, McpGuard, McpStdioGuard, TaskTokenVerifier
 
@@ -86,6 +87,17 @@ class TestMessages:
         with pytest.raises(InvalidInput):
             read(content)
 
+    def test_what_goes_along(self) -> None:
+        """What goes along with a message is an object, or the message is refused."""
+        assert [{"a": 1}, {}, {}] == [meta_of({"_meta": {"a": 1}}), meta_of({}), meta_of(None)]
+        with pytest.raises(InvalidInput, match="_meta"):
+            meta_of({"_meta": ["sojourn/authorization"]})
+
+    def test_a_prompt(self) -> None:
+        """The digest of what gets a prompt has the prompt's name."""
+        digests = {call_of("prompts/get", {"name": name, "arguments": {"x": "1"}}).digest for name in ("a", "b")}
+        assert 2 == len(digests - {""})
+
     def test_no_digest(self) -> None:
         """Arguments with a fraction have no digest, so that no token of one request is for them."""
         assert "" == call_of("tools/call", {"name": "a", "arguments": {"x": 0.5}}).digest
@@ -110,6 +122,12 @@ class TestOverHttp:
         """Streams of answers are for who has a good token."""
         assert 401 == service.send(b"", Credentials(), method=method).status
         assert 401 == service.send(b"", Credentials.bearer(token(task="gone")), method=method).status
+
+    def test_a_stream_that_is_taken_up_again(self, service: McpService) -> None:
+        """Nothing is told again by a number: a store of events may have another's answers under it."""
+        for name in ("Last-Event-ID", "last-event-id"):
+            outcome = service.send(b"", Credentials([*Credentials.bearer(token()).headers, (name, "1")]), method="GET")
+            assert (403, "insufficient_scope") == (outcome.status, outcome.error)
 
     @pytest.mark.parametrize(("method", "path"), [("PUT", "/mcp"), ("POST", "/mcp/"), ("GET", "/x"), ("POST", "/x")])
     def test_elsewhere(self, service: McpService, method: str, path: str) -> None:
@@ -267,10 +285,10 @@ async def connected(socket: Path) -> AsyncIterator[tuple[Any, list[str]]]:
     seen: list[str] = []
 
     @server.tool()
-    def read_ticket(ticket: str) -> str:
+    def read_ticket(ticket: str, ctx: Context) -> str:
         """Reads a ticket."""
         seen.append(serving_token().task_id)
-        return f"ticket {ticket}"
+        return f"ticket {ticket} {ctx.request_context.meta} {ctx.request_context.params}"
 
     @server.resource("x://secret")
     def secret() -> str:
@@ -287,9 +305,11 @@ class TestOverStdio:
         """A call with a token in its _meta is served; listing tools needs none."""
         async with connected(socket) as (client, seen):
             assert ["read_ticket"] == [each.name for each in (await client.list_tools()).tools]
-            meta = {AUTHORIZATION_KEY: f"Bearer {token()}"}
-            answer = await client.call_tool("read_ticket", {"ticket": "42"}, meta=meta)
-            assert ("ticket 42", ["t1"]) == (answer.content[0].text, seen)
+            shown = token()
+            meta = {AUTHORIZATION_KEY: f"Bearer {shown}", "kept": "by the tool"}
+            said = (await client.call_tool("read_ticket", {"ticket": "42"}, meta=meta)).content[0].text
+            assert ("ticket 42", ["t1"]) == (said[:9], seen)
+            assert (2, 0) == (said.count("by the tool"), said.count(shown))
 
     @pytest.mark.parametrize(
         ("ticket", "given", "status"),
