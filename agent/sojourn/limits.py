@@ -215,6 +215,7 @@ MOUNT_TABLE_MAX_BYTES = 8 * 1024 * 1024  # of a process: some 40,000 mounts; any
 PROGRAM_SETTLED_SECONDS = 2.0  # a file changed less than that ago is read anew: old file systems count whole seconds
 PROGRAM_READ_SECONDS = 4.0  # of ATTESTOR_DEADLINE_SECONDS: what else is known of the process is told then
 SLOW_PROGRAMS_AT_ONCE = 4  # threads for file systems that may stand still: the other half is for those that do not
+MACHINE_MOUNTS_FRESH_SECONDS = 1.0  # read where threads for programs are few
 NAMES_WAITED_FOR_SECONDS = 2.0  # of a user or group, from wherever this machine has them
 NAMES_ASKED_AT_ONCE = 2  # threads
 NAMES_KEPT = 4_096

@@ -21,7 +21,7 @@ from sojourn.plugins.attestor import Answer, Cgroup, Subject, Table, parse_cgrou
 
 from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
 from sojourn_attestors.kernel.processes import has_ended
-from sojourn_attestors.units.cgroups import cgroup_within, owners_down_to
+from sojourn_attestors.units.cgroups import cgroup_within, owners_down_to, slice_of
 from sojourn_attestors.units.manager import Manager, SystemdLeft, Unit
 from sojourn_attestors.units.names import template_of, user_of, user_unit
 
@@ -149,14 +149,16 @@ def _values_of(unit: Unit) -> tuple[set[str], dict[str, str]]:
     parts = {
         "id": unit.id,
         "fragment_path": unit.fragment_path,
-        "slice": unit.slice,
+        "slice": unit.slice if slice_of(unit.cgroup) == unit.slice else "",
         "invocation_id": unit.invocation_id if unit.renewed else "",
         "template": template,
         "instance": instance,
     }
     reasons = {
         "fragment_path": f"{unit.id} has no unit file",
-        "slice": f"{unit.id} is in no slice",
+        "slice": f"{unit.id} is not in {unit.slice}, where it begins next time"
+        if unit.slice
+        else f"{unit.id} has none",
         "invocation_id": f"{unit.id} has none"
         if unit.renewed
         else f"processes of an earlier run may be left in {unit.id}: see KillMode= in systemd.kill(5)",

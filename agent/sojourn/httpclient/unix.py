@@ -1,6 +1,7 @@
 """Connections to a Unix socket of this machine: the kernel tells who listens there, before anything is said."""
 
 import asyncio
+import ctypes
 import os
 import socket
 import stat
@@ -14,15 +15,22 @@ from sojourn.httpclient.faults import HttpFault, Why
 from sojourn.httpclient.wire import BoundedStream, WireLimits
 from sojourn.net.sockets import take_no_descriptors
 
+_AT_FDCWD: Final = -100
+_OPENAT2: Final = 437  # on every architecture
+_OPEN_HOW: Final = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
+_RESOLVE_NO_MAGICLINKS: Final = 0x02
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 _FULL_SECONDS: Final = 0.01  # until the next try, where the line of those who connect is full
 
 
 def open_socket(path: str, owner: int) -> int:
     """A descriptor that names the socket at `path` (O_PATH), to be closed. Blocks as long as folders on the way do.
 
-    Raise HttpFault (OWNER) if it is no socket or not the user `owner`'s, and OSError.
+    Of another user than root it is looked for in this mount namespace alone: a link to a process's files could lead
+    into one of theirs, whose file systems wait and end as they like. Raise HttpFault (OWNER) if it is no socket or not
+    the user `owner`'s, and OSError.
     """
-    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC) if owner == 0 else _open_here(path)
     try:
         status = os.fstat(found)
         if not stat.S_ISSOCK(status.st_mode):
@@ -32,6 +40,16 @@ def open_socket(path: str, owner: int) -> int:
     except BaseException:
         os.close(found)
         raise
+    return found
+
+
+def _open_here(path: str) -> int:
+    """As os.open(path, O_PATH), and by no link of the kernel's, such as /proc/PID/root (openat2, Linux 5.6)."""
+    how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS)
+    found = int(_libc.syscall(_OPENAT2, _AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(len(how))))
+    if found < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
     return found
 
 

@@ -27,6 +27,7 @@ _WHY: Final = {
     errno.ENOENT: "there is no socket at {}",
     errno.ECONNREFUSED: "nobody listens at {}",
     errno.EACCES: "this agent may not use {}: it takes root, or the group of the socket",
+    errno.ELOOP: "{} leads by a link to the files of a process, or by too many",
     errno.EPERM: "this agent may not use {}: it takes root, or the group of the socket",
 }
 

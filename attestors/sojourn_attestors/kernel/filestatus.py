@@ -4,11 +4,15 @@ import ctypes
 import os
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from sojourn.attestation.machine import machine
 from sojourn.errors import AttestationFailed
+from sojourn.limits import MACHINE_MOUNTS_FRESH_SECONDS
 
+from sojourn_attestors.kernel.bootclock import boot_seconds
 from sojourn_attestors.kernel.mounts import mounts_of
 
 _AT_FDCWD: Final = -100
@@ -16,7 +20,7 @@ _AT_EMPTY_PATH: Final = 0x1000
 _AT_STATX_DONT_SYNC: Final = 0x4000
 _STATX_MNT_ID: Final = 0x1000  # Linux 5.8; given to another mount later
 _STATX_MNT_ID_UNIQUE: Final = 0x4000  # Linux 6.8; never given again until the next start
-_STATX: Final = struct.Struct("=I140xQ104x")  # struct statx: mask, mount id
+_STATX: Final = struct.Struct("=I132xIIQ104x")  # struct statx: mask, device (major and minor number), mount id
 _STATFS: Final = struct.Struct("@l")  # struct statfs: the file system's magic number
 
 # Each write changes ctime, also one through a mapping: the first write to a page after it was mapped is a change.
@@ -74,21 +78,39 @@ class FileStatus:
         return self.key[0], self.key[1]
 
 
-def served_by_this_kernel(pid: int) -> bool:
-    """Whether the program of a process lies on a file system that no server and no program has to be asked about.
+class OwnFileSystems:
+    """The file systems of the machine's own mounts that no server and no program has to be asked about.
 
-    Never waits itself. False too where that cannot be told, and for mounts that a user may have made for themself.
+    Not those that users may have mounted for themselves, in namespaces of their own. What the machine has mounted is
+    looked at again after MACHINE_MOUNTS_FRESH_SECONDS.
     """
-    try:
-        buffer = ctypes.create_string_buffer(_STATX.size)
-        if not _statx(_AT_FDCWD, f"/proc/{pid}/exe".encode(), _AT_STATX_DONT_SYNC, _STATX_MNT_ID, buffer):
+
+    def __init__(self, boot: Callable[[], float] = boot_seconds) -> None:
+        """`boot`: seconds on the boot clock."""
+        self._boot = boot
+        self._found: tuple[frozenset[int], frozenset[int]] = frozenset(), frozenset()  # mounts by id, and devices
+        self._until = -1.0
+
+    def serve(self, pid: int) -> bool:
+        """Whether the program of a process lies on one. Never waits itself. False too where that cannot be told."""
+        try:
+            buffer = ctypes.create_string_buffer(_STATX.size)
+            if not _statx(_AT_FDCWD, f"/proc/{pid}/exe".encode(), _AT_STATX_DONT_SYNC, _STATX_MNT_ID, buffer):
+                return False
+            _, major, minor, mount = _STATX.unpack(buffer.raw)
+            mounts, devices = self._own()
+            # A file's device may be another than its mount's, as on btrfs; in another mount namespace the ids are.
+            return mount in mounts or os.makedev(major, minor) in devices
+        except (OSError, ValueError, AttributeError, AttestationFailed):
             return False
-        mount = _STATX.unpack(buffer.raw)[1]
-        if os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user"):
-            return False
-        return any(each.id == mount and each.kind in _OWN_KERNEL for each in mounts_of(pid))
-    except (OSError, ValueError, AttributeError, AttestationFailed):
-        return False
+
+    def _own(self) -> tuple[frozenset[int], frozenset[int]]:
+        now = self._boot()
+        if now >= self._until:
+            own = [each for each in mounts_of("self" if machine().doubt else 1) if each.kind in _OWN_KERNEL]
+            self._found = frozenset(each.id for each in own), frozenset(each.device for each in own)
+            self._until = now + MACHINE_MOUNTS_FRESH_SECONDS
+        return self._found
 
 
 def _mount(descriptor: int) -> tuple[int, bool]:
@@ -100,7 +122,7 @@ def _mount(descriptor: int) -> tuple[int, bool]:
             return 0, False
     except AttributeError:  # a C library older than the call
         return 0, False
-    mask, mount = _STATX.unpack(buffer.raw)
+    mask, _, _, mount = _STATX.unpack(buffer.raw)
     return mount, bool(mask & _STATX_MNT_ID_UNIQUE)
 
 

@@ -3,13 +3,16 @@
 A path is the machine's if the machine's first process has that file there; see `sojourn.attestation.machine`.
 
 Reading a file may take as long as its file system likes, for ever even. So it is done by threads, of which neither one
-user nor all file systems that may stand still can take too many, and nobody waits longer than a given time.
+user nor all file systems that may stand still can take too many, and nobody waits longer than a given time. So is
+letting go of it: whoever lets go of the last file of a file system that its user has unmounted takes that down, with
+all that is in it.
 """
 
 import asyncio
+import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -20,7 +23,7 @@ from sojourn.limits import PROGRAM_MAX_BYTES, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT
 from sojourn.quota.fair_semaphore import FairSemaphore
 
 from sojourn_attestors.kernel.digests import Changed, Digests, GivenUp
-from sojourn_attestors.kernel.filestatus import FileStatus, served_by_this_kernel
+from sojourn_attestors.kernel.filestatus import FileStatus, OwnFileSystems
 
 _NO_TRACE: Final = "this agent may not look at the program of this process: that takes CAP_SYS_PTRACE, as root has"
 _NO_READ: Final = "this agent may not read the file of the program: that takes CAP_DAC_READ_SEARCH, as root has"
@@ -38,23 +41,13 @@ class Found:
     untold: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """The file that a process runs, open but not for reading. Owns the descriptor."""
-
-    descriptor: int
-    file: FileStatus
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-
-
 class Threads:
     """Threads of the pool for reading programs. Belongs to one event loop."""
 
-    def __init__(self, pool: Executor, served: Callable[[int], bool] = served_by_this_kernel) -> None:
+    def __init__(self, pool: Executor, served: Callable[[int], bool] | None = None) -> None:
+        """`served` says of a process whether its program lies where no thread stands still; default: OwnFileSystems."""
         self._pool = pool
-        self._served = served
+        self._served = served or OwnFileSystems().serve
         self._free = FairSemaphore(PROGRAMS_PER_UID)
         # More of them, for what no slow file system is asked for. Containers share users, and what one of them keeps a
         # thread with does not keep the others waiting.
@@ -141,38 +134,27 @@ class Programs:
         return [kind for kind, on in (("path", self._path), ("sha256", self._sha256)) if on]
 
     async def _look(self, pid: int, uid: int, found: Found) -> None:
-        opening = await self._threads.start(uid, pid, lambda: self._open(pid))
         try:
-            opened, path, reason = await asyncio.wrap_future(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_let_go)
-            raise
+            examining = await self._threads.start(uid, pid, lambda: self._examine(pid))
+            file, path, reason = await asyncio.wrap_future(examining)
         except PermissionError:
             found.withheld.update(dict.fromkeys(self._wanted, _NO_TRACE))
             return
-        try:
-            if path:
-                found.values.add(f"path:{path}")
-            elif self._path:
-                found.withheld["path"] = reason
-            if self._sha256:
-                await self._digest(opened, pid, uid, found)
-        finally:
-            opened.close()
+        if path:
+            found.values.add(f"path:{path}")
+        elif self._path:
+            found.withheld["path"] = reason
+        if self._sha256:
+            await self._digest(file, pid, uid, found)
 
-    def _open(self, pid: int) -> tuple[_Opened, str, str]:
-        """In a thread: the open file, its path on this machine or '', and why there is none."""
-        descriptor = os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
-        try:
+    def _examine(self, pid: int) -> tuple[FileStatus, str, str]:
+        """In a thread: the file that a process runs, its path on this machine or '', and why there is none."""
+        with _open(pid) as descriptor:
             file = FileStatus.of(descriptor)
             path, reason = _host_path(pid, file) if self._path else ("", "")
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return _Opened(descriptor, file), path, reason
+        return file, path, reason
 
-    async def _digest(self, opened: _Opened, pid: int, uid: int, found: Found) -> None:
-        file = opened.file
+    async def _digest(self, file: FileStatus, pid: int, uid: int, found: Found) -> None:
         if not stat.S_ISREG(file.mode):
             found.withheld["sha256"] = "the program is not a regular file"
             return
@@ -183,7 +165,7 @@ class Programs:
         while digest is None:
             coming, ours = self._digests.begin(file)
             if ours:
-                await self._compute(opened, pid, uid, coming)
+                await self._compute(file, pid, uid, coming)
             try:
                 digest = await asyncio.wrap_future(coming)
             except PermissionError:
@@ -193,34 +175,48 @@ class Programs:
                 continue
         found.values.add(f"sha256:{digest}")
 
-    async def _compute(self, opened: _Opened, pid: int, uid: int, coming: "Future[str]") -> None:
-        """Have the digest computed, and wait for the thread. It goes on also when nobody waits for it any more."""
-        file, descriptor = opened.file, os.dup(opened.descriptor)
+    async def _compute(self, file: FileStatus, pid: int, uid: int, coming: "Future[str]") -> None:
+        """Have the digest computed, and wait for the thread. It goes on also when nobody waits for it any more.
 
-        def compute() -> None:
+        Raise Changed or OSError if the process does not run the file any more: others that do are not told so.
+        """
+
+        def compute() -> Exception | None:
             try:
-                # By the descriptor, not by the process: that may run another program by now.
-                reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                self._digests.give_up(file, coming, error)
-                return
-            finally:
-                os.close(descriptor)
+                reading = _open_again(pid, file)
+            except (OSError, Changed) as error:
+                theirs = isinstance(error, PermissionError)
+                self._digests.give_up(file, coming, error if theirs else None)
+                return None if theirs else error
             self._digests.compute(file, reading, coming)
+            return None
 
         try:
             doing = await self._threads.start(uid, pid, compute, long=file.size > PROGRAM_MAX_BYTES)
         except BaseException:
-            os.close(descriptor)
             self._digests.give_up(file, coming)
             raise
-        await asyncio.shield(asyncio.wrap_future(doing))
+        error = await asyncio.shield(asyncio.wrap_future(doing))
+        if error is not None:
+            raise error
 
 
-def _let_go(opening: "Future[tuple[_Opened, str, str]]") -> None:
-    """Close what was opened after nobody waited for it any more."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].close()
+@contextlib.contextmanager
+def _open(pid: int) -> Iterator[int]:
+    """The file that a process runs, open but not for reading. In a thread."""
+    descriptor = os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_again(pid: int, file: FileStatus) -> int:
+    """The same file, open for reading. Raise Changed if the process runs another one, or it was written to."""
+    with _open(pid) as descriptor:
+        if FileStatus.of(descriptor).key != file.key:
+            raise Changed
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _host_path(pid: int, running: FileStatus) -> tuple[str, str]:

@@ -52,6 +52,12 @@ def owners_down_to(folders: CgroupFolders, cgroup: Cgroup, unit: str) -> set[int
     return owners
 
 
+def slice_of(control_group: str) -> str:
+    """The slice that a unit's cgroup is in: systemd names cgroups as units, with `_` before what would be ambiguous."""
+    above = control_group.rpartition("/")[0].rpartition("/")[2] or "-.slice"
+    return above.removeprefix("_")
+
+
 def _within(path: str, unit: str) -> bool:
     return len(unit) > 1 and (path == unit or path.startswith(f"{unit}/"))
 

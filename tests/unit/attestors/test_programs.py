@@ -4,15 +4,23 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.children import child
-from harness.looking import OpenFiles
-from sojourn.limits import BLOCKING_THREADS, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
-from sojourn_attestors.kernel.digests import Digests
-from sojourn_attestors.kernel.filestatus import served_by_this_kernel
+from harness.looking import OpenFiles, until
+from sojourn.errors import AttestationFailed
+from sojourn.limits import (
+    BLOCKING_THREADS,
+    MACHINE_MOUNTS_FRESH_SECONDS,
+    PROGRAMS_PER_UID,
+    SLOW_PROGRAMS_AT_ONCE,
+)
+from sojourn_attestors.kernel import programs as programs_module
+from sojourn_attestors.kernel.digests import Changed, Digests
+from sojourn_attestors.kernel.filestatus import FileStatus, OwnFileSystems
 from sojourn_attestors.kernel.programs import Programs, Threads
 
 PATIENCE = 20.0
@@ -121,15 +129,14 @@ class TestPrograms:
         """Callers that go away while a program is opened leave no descriptor behind."""
         programs = Programs(pool, path=True, sha256=True)
         opened, going_on = threading.Event(), threading.Event()
-        real = programs._open
+        real = FileStatus.of
 
-        def slowly(pid):
-            result = real(pid)
+        def slowly(descriptor):
             opened.set()
             going_on.wait(PATIENCE)
-            return result
+            return real(descriptor)
 
-        monkeypatch.setattr(programs, "_open", slowly)
+        monkeypatch.setattr(FileStatus, "of", slowly)
         before = OpenFiles()
         asking = asyncio.ensure_future(programs.of(running.pid, 1, PATIENCE))
         await asyncio.to_thread(opened.wait, PATIENCE)
@@ -140,6 +147,62 @@ class TestPrograms:
         going_on.set()
         await idle(programs._threads)
         assert [] == before.opened_since()
+
+    async def test_let_go_by_threads(self, pool, running, monkeypatch):
+        """The loop never lets go of a program, which may take down the file system that it is the last file of."""
+        name, real, let_go = os.readlink(f"/proc/{running.pid}/exe"), os.close, []
+
+        def close(descriptor):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{descriptor}") == name:
+                    let_go.append(threading.current_thread())
+            real(descriptor)
+
+        monkeypatch.setattr(os, "close", close)
+        programs = Programs(pool, path=True, sha256=True)
+        await programs.of(running.pid, 1, PATIENCE)
+        for rounds in range(20):
+            asking = asyncio.ensure_future(programs.of(running.pid, 1, PATIENCE))
+            for _ in range(rounds):
+                await asyncio.sleep(0.0002)
+            asking.cancel()
+            await asyncio.wait([asking])
+        await idle(programs._threads)
+        assert let_go
+        assert threading.current_thread() not in let_go
+
+    async def test_another_program_meanwhile(self, pool, running, tmp_path, monkeypatch):
+        """Of a process that runs another program when it is to be read, no digest is told: others that wait for that of
+        the first program have it computed by another of theirs.
+        """
+        programs = Programs(pool, path=False, sha256=True)
+        asked = []
+        real = programs_module._open_again
+
+        def open_again(pid, file):
+            asked.append(pid)
+            if len(asked) == 1:
+                raise Changed
+            return real(pid, file)
+
+        monkeypatch.setattr(programs_module, "_open_again", open_again)
+        monkeypatch.setattr(Digests, "_settled", lambda *_: True)
+        found = await asyncio.gather(*(programs.of(running.pid, uid, PATIENCE) for uid in (1, 2)))
+        assert [{"sha256"}, set()] == [set(each.untold) for each in found]
+        assert [set(), {"sha256"}] == [kinds(each) for each in found]
+
+    async def test_gone_meanwhile(self, pool, running, monkeypatch):
+        """A process that has gone when it is to be read is said to have gone."""
+        real = programs_module._open_again
+
+        def open_again(pid, file):
+            running.kill()
+            running.wait()
+            return real(pid, file)
+
+        monkeypatch.setattr(programs_module, "_open_again", open_again)
+        with pytest.raises(AttestationFailed, match="gone"):
+            await Programs(pool, path=True, sha256=True).of(running.pid, 1, PATIENCE)
 
 
 class TestThreads:
@@ -206,10 +269,10 @@ class TestThreads:
         await idle(threads)
 
 
-class TestServedByThisKernel:
+class TestOwnFileSystems:
     def test_an_ordinary_program(self, running):
-        """A program on a disk of this machine is."""
-        assert served_by_this_kernel(running.pid)
+        """A program on a disk of this machine is served by this kernel."""
+        assert OwnFileSystems().serve(running.pid)
 
     def test_a_program_in_memory(self):
         """A program in memory is on no mount that could be looked up: it is not said to be."""
@@ -217,21 +280,38 @@ class TestServedByThisKernel:
         with open(shutil.which("sleep"), "rb") as file:
             os.write(descriptor, file.read())
         with child(f"/proc/{os.getpid()}/fd/{descriptor}", "60") as process:
-            assert not served_by_this_kernel(process.pid)
+            assert not OwnFileSystems().serve(process.pid)
         os.close(descriptor)
 
     @pytest.mark.root
-    def test_a_user_namespace(self):
-        """Who is root of a user namespace of their own may have mounted anything: it is not."""
-        with child("unshare", "-Ur", "sleep", "60") as process:
-            for _ in range(500):
-                if os.readlink(f"/proc/{process.pid}/exe").endswith("sleep"):
-                    break
-                threading.Event().wait(0.01)
-            assert not served_by_this_kernel(process.pid)
+    @pytest.mark.parametrize(
+        ("before", "served"),
+        [("", True), ("mount -t tmpfs tmpfs /mnt && cp $(command -v sleep) /mnt/sleep && PATH=/mnt:$PATH &&", False)],
+    )
+    def test_in_a_user_namespace(self, before, served):
+        """The machine's own disks are that also for a root of a user namespace; what they have mounted there is not."""
+        with child("unshare", "-Urm", "sh", "-c", f"{before} exec sleep 60") as process:
+            until(lambda: os.readlink(f"/proc/{process.pid}/exe").endswith("sleep"))
+            assert served is OwnFileSystems().serve(process.pid)
+
+    @pytest.mark.root
+    def test_what_was_mounted_since(self, tmp_path):
+        """What the machine has mounted since the last look is looked for after a moment."""
+        now = [0.0]
+        own = OwnFileSystems(lambda: now[0])
+        assert own.serve(os.getpid())
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], check=True)
+        try:
+            shutil.copy(shutil.which("sleep"), tmp_path / "sleep")
+            with child(str(tmp_path / "sleep"), "60") as process:
+                assert not own.serve(process.pid)
+                now[0] += MACHINE_MOUNTS_FRESH_SECONDS + 1
+                assert own.serve(process.pid)
+        finally:
+            subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
     def test_gone(self, running):
         """Of a process that has gone no program is told."""
         running.kill()
         running.wait()
-        assert not served_by_this_kernel(running.pid)
+        assert not OwnFileSystems().serve(running.pid)

@@ -21,6 +21,7 @@ from fakes.systemd_room import (  # noqa: F401 - fixtures
     subject,
     values_of,
 )
+from sojourn_attestors.units.cgroups import slice_of
 
 
 @pytest.mark.root
@@ -91,6 +92,7 @@ class TestUnits:
             ({"FragmentPath": ("s", "")}, "fragment_path"),
             ({"FragmentPath": ("s", "/" + "x" * 4_090)}, "fragment_path"),
             ({"Slice": ("s", "")}, "slice"),
+            ({"Slice": ("s", "other.slice")}, "slice"),
             ({"InvocationID": ("ay", b"")}, "invocation_id"),
         ],
     )
@@ -102,6 +104,21 @@ class TestUnits:
             answer.values,
             bool(answer.withheld[kind]),
         )
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "expected"),
+    [
+        ("/system.slice/web.service", "system.slice"),
+        ("/a.slice/a-b.slice/x.service", "a-b.slice"),
+        ("/_cpu.slice/x.service", "cpu.slice"),
+        ("/init.scope", "-.slice"),
+        ("", "-.slice"),
+    ],
+)
+def test_slice_of(cgroup, expected):
+    """The innermost slice that a unit's cgroup is in; at the top it is the root's."""
+    assert expected == slice_of(cgroup)
 
 
 def refuse(name):

@@ -1,6 +1,7 @@
 """unix.py: a Unix socket is its owner's, and so is who listens there. The sockets are real."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -97,3 +98,16 @@ async def test_no_socket(tmp_path: Path) -> None:
         with pytest.raises(HttpFault) as fault:
             await ask(tmp_path / path, os.geteuid())
         assert (Why.UNREACHABLE, number) == (fault.value.why, fault.value.errno)
+
+
+async def test_in_the_files_of_a_process(tmp_path: Path) -> None:
+    """A user's socket is not looked for behind a link to a process's files, where its file systems are; root's may be."""
+    async with serving(tmp_path / "s"):
+        (tmp_path / "link").symlink_to(f"/proc/{os.getpid()}/root{tmp_path}/s")
+        (tmp_path / "plain").symlink_to(tmp_path / "s")
+        with pytest.raises(OSError, match="symbolic links") as caught:
+            open_socket(str(tmp_path / "link"), NOBODY)
+        assert errno.ELOOP == caught.value.errno
+        for path, owner in (("plain", NOBODY), ("link", 0)):
+            with contextlib.suppress(HttpFault):  # it is of another user
+                os.close(open_socket(str(tmp_path / path), owner))
