@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]+|[a-z]+_proxy")
 # What has an environment in it, by its name in the code.
 _ENVIRONMENTS = frozenset({"environ", "environment", "kept"})
 # WSGI has its requests in a dictionary that is called environ.
-_NOT_HERE = frozenset({"wsgi.py"})
+_NOT_HERE = frozenset({"wsgi.py", "wsgi_streams.py"})
 
 
 def names_in(tree: ast.Module) -> Iterator[str]:

@@ -93,6 +93,8 @@ class TaskTokenMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
+            # What is judged is what the application has: a server may add the trailers of chunked content to its list.
+            scope = {**scope, "headers": list(scope["headers"])}
             asked = self._asked(scope)
             if scope["type"] == "http" and self._is_public(asked):
                 with serving(None):

@@ -78,7 +78,7 @@ class TaskTokenWsgi:
         if verdict is None:
             return answer_for(None, self.app, environ, start_response)
         if not isinstance(verdict, TaskToken):
-            return refuse(verdict, start_response)
+            return refuse(verdict, environ, start_response)
         environ[ENVIRON_KEY] = verdict
         alive = partial(answer_while_live, self.app, over=partial(self._guard.over, verdict))
         return answer_for(verdict, alive, environ, start_response)
@@ -102,7 +102,7 @@ class TaskTokenWsgi:
         if self._public.has(request.method, request.path, names, request.destination):
             return None
         try:
-            return self._guard.check(request, lambda: _content(environ))
+            return self._guard.check(request, lambda: _whole_content(environ))
         except SojournError:  # there is no socket to go by
             return UNREADY
 
@@ -143,6 +143,16 @@ def _path(environ: Environ) -> str:
     if "%2f" in path.lower() or unquote_to_bytes(path.encode("latin-1")) != decoded:
         raise InvalidInput("path has an escaped slash, or is another one for the server than for the application")
     return path
+
+
+def _whole_content(environ: Environ) -> bytes:
+    """As `_content`, whatever a server raises of content that is not as HTTP has it, or breaks off."""
+    try:
+        return _content(environ)
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise InvalidInput("content cannot be read: it is not as HTTP has it, or broke off") from error
 
 
 def _content(environ: Environ) -> bytes:

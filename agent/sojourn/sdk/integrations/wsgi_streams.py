@@ -48,10 +48,10 @@ def answer_while_live(app: App, environ: Environ, start_response: StartResponse,
     except TaskIsOver as error:
         if began:
             raise
-        return refuse(error.refusal(), start_response)
+        return refuse(error.refusal(), environ, start_response)
     if failed and content.ended is not None:
         close_parts(parts)
-        return refuse(content.ended.refusal(), start_response)
+        return refuse(content.ended.refusal(), environ, start_response)
     return parts if isinstance(parts, list | tuple) and len(parts) < 2 else _Parts(parts, over)
 
 
@@ -87,12 +87,12 @@ class Content:
         return found
 
 
-def refuse(answer: GuardAnswer, start_response: StartResponse) -> Iterable[bytes]:
+def refuse(answer: GuardAnswer, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Answer in place of the application."""
     body = answer.body()
     status = HTTPStatus(answer.status)
     start_response(f"{status.value} {status.phrase}", [*answer.headers(), ("content-length", str(len(body)))])
-    return [body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
 class _Parts:

@@ -342,6 +342,8 @@ def attach(wanted: WantedRequest, shelf: Shelf, digest_of: Callable[[bytes], str
         else:
             return
         if not (wanted.repeatable or digest):
+            if "invalid_token" in errors:
+                yield AskToken(resource, actions, wanted.bound, digest)  # raises what has become of the task, if it has
             raise SendAgain("the service wants another token or nonce, and the content is gone: send the request again")
 
 

@@ -12,6 +12,7 @@ from fakes.task_feed import AUDIENCE, live, over, signing_key, snapshot, token
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import InvalidInput
 from sojourn.sdk.client.client import Client
+from sojourn.sdk.guard.param_places import header
 from sojourn.sdk.guard.routes import Action, action_finder
 from sojourn.sdk.guard.verifier import TaskVerifier
 from sojourn.sdk.integrations.asgi import TaskTokenMiddleware
@@ -57,6 +58,32 @@ class TestHttp:
         """A good token for the action passes, and the application sees whose it is."""
         answer = await http.get("/tickets/7", headers=bearer())
         assert (answer.status_code, answer.text) == (200, "spiffe://example.org/agent/triage")
+
+    async def test_headers_that_come_later(self, verifier: TaskVerifier) -> None:
+        """What a server adds to its list of headers while content comes, as trailers, the application never sees."""
+        seen: list[Any] = []
+
+        async def reading(scope: Any, receive: Any, send: Any) -> None:
+            while (await receive()).get("more_body"):
+                continue
+            seen.append(dict(scope["headers"]))
+            await app(scope, receive, send)
+
+        mine = bearer(token(KEY, params={"ticket": "7"}))["Authorization"]
+        headers = [(b"authorization", mine.encode()), (b"x-ticket", b"7")]
+        parts = iter([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request"}])
+        wire = Wire()
+
+        async def receive() -> Any:
+            headers.append((b"x-ticket", b"8"))
+            return next(parts, None) or await wire.receive()
+
+        actions = {"POST /tickets": Action("ticket:read", params={"ticket": header("x-ticket")})}
+        guarded = TaskTokenMiddleware(reading, verifier=verifier, actions=actions)
+        scope = {"type": "http", "method": "POST", "path": "/tickets", "headers": headers}
+        await guarded(scope, receive, wire.send)
+        assert (200, b"7") == (wire.sent[0]["status"], seen[0][b"x-ticket"])
+        assert len(headers) > 2
 
     async def test_scheme_in_any_case(self, http: httpx.AsyncClient) -> None:
         """The scheme's case does not matter (RFC 9110, 11.1)."""

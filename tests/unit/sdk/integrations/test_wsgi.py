@@ -136,6 +136,20 @@ class TestContent:
         """Content that ends before its length is refused."""
         assert 400 == ask(app, self.TARGET, self.one(b"abc"), method="POST", content=b"ab", content_length="3")[0]
 
+    def test_that_a_server_cannot_read(self, app: TaskTokenWsgi) -> None:
+        """Content of which a server raises what is its own, as of a chunk without a size, is the client's fault."""
+
+        class Broken(io.BytesIO):
+            def read(self, *_: Any) -> bytes:
+                raise RuntimeError("a chunk has no size")
+
+        more: dict[str, Any] = {"wsgi.input_terminated": True, "wsgi.input": Broken()}
+        assert 400 == ask(app, self.TARGET, self.one(b"abc"), method="POST", **more)[0]
+
+    def test_of_a_refused_head(self, app: TaskTokenWsgi) -> None:
+        """A refused HEAD has the headers of the refusal, and no content."""
+        assert (401, b"") == ask(app, self.TARGET, method="HEAD")
+
     @pytest.mark.parametrize("told", [True, False])
     def test_too_large(self, app: TaskTokenWsgi, told: bool) -> None:
         """Content over the limit is refused, by its length or when it has come."""

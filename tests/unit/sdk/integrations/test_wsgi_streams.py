@@ -28,7 +28,7 @@ def begin(answer: Any, over: Callable[[], str]) -> Any:
 
 
 def environ(content: bytes = b"") -> dict[str, Any]:
-    return {"wsgi.input": io.BytesIO(content)}
+    return {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(content)}
 
 
 def test_parts_while_it_lives() -> None:

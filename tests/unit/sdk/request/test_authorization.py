@@ -162,7 +162,7 @@ class TestSteps:
         assert authorization.go_on(flow, answer) is None
 
     def test_not_repeatable(self) -> None:
-        """Content that is gone is not sent again; the next request has a new token all the same."""
+        """Content that is gone is not sent again; a new token is there for the next request all the same."""
         shelf, kept = Shelf(), token()
         flow = authorization.attach(wanted(repeatable=False), shelf)
         ask = authorization.go_on(flow)
@@ -170,9 +170,19 @@ class TestSteps:
         shelf.keep(ask, kept, 1)
         authorization.go_on(flow, kept)
         authorization.go_on(flow, "p")
-        with pytest.raises(SendAgain):
-            authorization.go_on(flow, STALE)
+        assert ask == authorization.go_on(flow, STALE)
         assert shelf.token(ask, 1) is None
+        with pytest.raises(SendAgain):
+            authorization.go_on(flow, token())
+
+    def test_not_repeatable_and_over(self) -> None:
+        """Where the content is gone and the task is over, that is what is told."""
+        flow = authorization.attach(wanted(repeatable=False, bound=False), Shelf())
+        authorization.go_on(flow)
+        authorization.go_on(flow, token())
+        authorization.go_on(flow, STALE)
+        with pytest.raises(TaskOver):
+            authorization.go_on_without(flow, TaskOver("the task is over: completed"))
 
     def test_proof_of_a_stale_token(self) -> None:
         """If the agent makes no proof for a token any more there is a new one, once."""
