@@ -156,9 +156,7 @@ def _values_of(unit: Unit) -> tuple[set[str], dict[str, str]]:
     }
     reasons = {
         "fragment_path": f"{unit.id} has no unit file",
-        "slice": f"{unit.id} is not in {unit.slice}, where it begins next time"
-        if unit.slice
-        else f"{unit.id} has none",
+        "slice": f"the cgroup of {unit.id} is not in its slice" if unit.slice else f"{unit.id} is in no slice",
         "invocation_id": f"{unit.id} has none"
         if unit.renewed
         else f"processes of an earlier run may be left in {unit.id}: see KillMode= in systemd.kill(5)",

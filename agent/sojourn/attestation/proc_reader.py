@@ -192,7 +192,7 @@ class _Reading:
         while not self._poll.poll(PROC_LOOK_SECONDS * 1000):
             waited += PROC_LOOK_SECONDS
             now = self._doing()
-            if before is not None and now.held_up_since(before):
+            if before is not None and now is not None and now.held_up_since(before):
                 raise TimeoutError("it is held up")
             if waited >= PROC_ANSWER_SECONDS:
                 raise TimeoutError("it does not answer")
@@ -214,11 +214,11 @@ class _Reading:
             raise ConnectionResetError("it has ended")
         return answer
 
-    def _doing(self) -> _Doing:
+    def _doing(self) -> _Doing | None:
         with suppress(OSError), open(f"/proc/{self.process.pid}/stat", "rb") as file:  # our own child's
             state, *rest = file.read(512).rpartition(b")")[2].split()
             return _Doing(state == b"D", (int(rest[10]) + int(rest[11])) / _TICKS_PER_SECOND)
-        return _Doing(False, 0.0)
+        return None
 
 
 def _start(channel: int) -> "subprocess.Popen[bytes]":

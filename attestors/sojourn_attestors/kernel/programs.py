@@ -164,12 +164,12 @@ class Programs:
         digest = self._digests.known(file)
         while digest is None:
             coming, ours = self._digests.begin(file)
-            if ours:
-                await self._compute(file, pid, uid, coming)
             try:
+                if ours:
+                    await self._compute(file, pid, uid, coming)
                 digest = await asyncio.wrap_future(coming)
-            except PermissionError:
-                found.withheld["sha256"] = _NO_READ
+            except PermissionError as error:
+                found.withheld["sha256"] = _NO_READ if isinstance(error, _NotReadable) else _NO_TRACE
                 return
             except GivenUp:
                 continue
@@ -178,16 +178,19 @@ class Programs:
     async def _compute(self, file: FileStatus, pid: int, uid: int, coming: "Future[str]") -> None:
         """Have the digest computed, and wait for the thread. It goes on also when nobody waits for it any more.
 
-        Raise Changed or OSError if the process does not run the file any more: others that do are not told so.
+        Raise Changed or OSError for what is of this process, which may run the file no more or be hidden from this
+        agent by now: others that run it are not told so.
         """
 
         def compute() -> Exception | None:
             try:
                 reading = _open_again(pid, file)
-            except (OSError, Changed) as error:
-                theirs = isinstance(error, PermissionError)
-                self._digests.give_up(file, coming, error if theirs else None)
-                return None if theirs else error
+            except _NotReadable as error:  # by nobody here, whoever runs it
+                self._digests.give_up(file, coming, error)
+                return None
+            except (OSError, Changed, MemoryError) as error:
+                self._digests.give_up(file, coming)
+                return error
             self._digests.compute(file, reading, coming)
             return None
 
@@ -201,6 +204,10 @@ class Programs:
             raise error
 
 
+class _NotReadable(PermissionError):
+    """The agent may not read the file."""
+
+
 @contextlib.contextmanager
 def _open(pid: int) -> Iterator[int]:
     """The file that a process runs, open but not for reading. In a thread."""
@@ -212,11 +219,14 @@ def _open(pid: int) -> Iterator[int]:
 
 
 def _open_again(pid: int, file: FileStatus) -> int:
-    """The same file, open for reading. Raise Changed if the process runs another one, or it was written to."""
+    """The same file, open for reading. Raise Changed if the process runs another one, or it was written to; OSError."""
     with _open(pid) as descriptor:
         if FileStatus.of(descriptor).key != file.key:
             raise Changed
-        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise _NotReadable from error
 
 
 def _host_path(pid: int, running: FileStatus) -> tuple[str, str]:

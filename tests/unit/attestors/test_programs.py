@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +17,7 @@ from sojourn.limits import (
     PROGRAMS_PER_UID,
     SLOW_PROGRAMS_AT_ONCE,
 )
+from sojourn_attestors.kernel import filestatus
 from sojourn_attestors.kernel import programs as programs_module
 from sojourn_attestors.kernel.digests import Changed, Digests
 from sojourn_attestors.kernel.filestatus import FileStatus, OwnFileSystems
@@ -188,8 +188,25 @@ class TestPrograms:
         monkeypatch.setattr(programs_module, "_open_again", open_again)
         monkeypatch.setattr(Digests, "_settled", lambda *_: True)
         found = await asyncio.gather(*(programs.of(running.pid, uid, PATIENCE) for uid in (1, 2)))
-        assert [{"sha256"}, set()] == [set(each.untold) for each in found]
-        assert [set(), {"sha256"}] == [kinds(each) for each in found]
+        assert [[], ["sha256"]] == sorted(sorted(each.untold) for each in found)
+        assert [[], ["sha256"]] == sorted(sorted(kinds(each)) for each in found)
+
+    async def test_hidden_meanwhile(self, pool, running, monkeypatch):
+        """A process that hides itself before it is read has its own digest withheld, and nobody else's."""
+        programs = Programs(pool, path=False, sha256=True)
+        asked, real = [], programs_module._open_again
+
+        def open_again(pid, file):
+            asked.append(pid)
+            if len(asked) == 1:
+                raise PermissionError(13, "it is not to be traced")
+            return real(pid, file)
+
+        monkeypatch.setattr(programs_module, "_open_again", open_again)
+        monkeypatch.setattr(Digests, "_settled", lambda *_: True)
+        found = await asyncio.gather(*(programs.of(running.pid, uid, PATIENCE) for uid in (1, 2)))
+        assert [[], ["sha256"]] == sorted(sorted(kinds(each)) for each in found)
+        assert ["CAP_SYS_PTRACE" in why for each in found for why in each.withheld.values()] == [True]
 
     async def test_gone_meanwhile(self, pool, running, monkeypatch):
         """A process that has gone when it is to be read is said to have gone."""
@@ -294,21 +311,16 @@ class TestOwnFileSystems:
             until(lambda: os.readlink(f"/proc/{process.pid}/exe").endswith("sleep"))
             assert served is OwnFileSystems().serve(process.pid)
 
-    @pytest.mark.root
-    def test_what_was_mounted_since(self, tmp_path):
+    def test_what_was_mounted_since(self, running, monkeypatch):
         """What the machine has mounted since the last look is looked for after a moment."""
-        now = [0.0]
+        now, real = [0.0], filestatus.mounts_of
         own = OwnFileSystems(lambda: now[0])
-        assert own.serve(os.getpid())
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], check=True)
-        try:
-            shutil.copy(shutil.which("sleep"), tmp_path / "sleep")
-            with child(str(tmp_path / "sleep"), "60") as process:
-                assert not own.serve(process.pid)
-                now[0] += MACHINE_MOUNTS_FRESH_SECONDS + 1
-                assert own.serve(process.pid)
-        finally:
-            subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+        monkeypatch.setattr(filestatus, "mounts_of", lambda _: iter(()))
+        assert not own.serve(running.pid)
+        monkeypatch.setattr(filestatus, "mounts_of", real)
+        assert not own.serve(running.pid)
+        now[0] += MACHINE_MOUNTS_FRESH_SECONDS
+        assert own.serve(running.pid)
 
     def test_gone(self, running):
         """Of a process that has gone no program is told."""

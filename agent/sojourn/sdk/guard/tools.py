@@ -20,6 +20,7 @@ from sojourn.tasktoken import request_digest
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 Called = TypeVar("Called", bound=Callable[..., Any])
+_MARK = "__sojourn_guarded__"
 _MANY = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
 
 
@@ -52,14 +53,14 @@ def guarded(
                 await tool.check(args, kwargs)
                 return await function(*args, **kwargs)
 
-            return tool.shown_by(checked_first)  # type: ignore[return-value]  # a coroutine function, as what it wraps
+            return _marked(checked_first)  # type: ignore[return-value]  # a coroutine function, as what it wraps
 
         @functools.wraps(function)
         def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             tool.check_blocking(args, kwargs)
             return function(*args, **kwargs)
 
-        return tool.shown_by(checked)
+        return _marked(checked)
 
     return decorate
 
@@ -77,7 +78,7 @@ class _Tool:
             raise InvalidInput("a guarded function does its work when it is called: a generator does it later")
         self._signature = inspect.signature(function)
         self._name = function.__name__
-        if hasattr(function, "__wrapped__") and _own_signature(function) != self._signature:
+        if _is_decorated(function, self._signature):
             raise InvalidInput(
                 f"{self._name} is decorated, so that its arguments may not be those that it is called with: put"
                 " @guarded below its other decorators"
@@ -92,11 +93,6 @@ class _Tool:
         unknown = set(renamed) - own
         if unknown and all(each.kind is not each.VAR_KEYWORD for each in self._signature.parameters.values()):
             raise InvalidInput(f"{self._name} has no argument {min(unknown)!r}")
-
-    def shown_by(self, checked: Called) -> Called:
-        """The same, with the signature for its own that it is called by."""
-        checked.__signature__ = self._signature  # type: ignore[attr-defined]  # which `inspect` looks for
-        return checked
 
     async def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise ToolRefused unless the present task allows this call."""
@@ -161,12 +157,20 @@ class _Tool:
             return ""
 
 
-def _own_signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """By which a function is called, whichever function it wraps. None: it does not tell."""
+def _marked(checked: Called) -> Called:
+    """The same, known for a function of ours. Decorators copy the mark, but it names another function then."""
+    setattr(checked, _MARK, checked)
+    return checked
+
+
+def _is_decorated(function: Callable[..., Any], signature: inspect.Signature) -> bool:
+    """Whether a function calls another one, with arguments that may be others than its own."""
+    if not hasattr(function, "__wrapped__") or getattr(function, _MARK, None) is function:
+        return False
     try:
-        return inspect.signature(function, follow_wrapped=False)
-    except ValueError:
-        return None
+        return hasattr(function, "__signature__") or inspect.signature(function, follow_wrapped=False) != signature
+    except ValueError:  # it does not tell
+        return True
 
 
 def _concerning(given: AccessToken, action: str, params: Collection[str]) -> set[str]:

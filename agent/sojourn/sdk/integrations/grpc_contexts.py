@@ -69,13 +69,14 @@ def _serving_nobody(behavior: Callable[..., Any], *, streams: bool) -> Callable[
 
         return answer_later
 
+    # What health services say of a method that hands its answers to a callback, so that no thread waits for them.
+    by_callback = getattr(behavior, "experimental_non_blocking", False)
+
     @functools.wraps(behavior)
-    def answer(*args: Any) -> Any:
-        if streams:
+    def answer(*args: Any, **callback: Any) -> Any:
+        if streams and not by_callback:
             return stepwise(None, lambda: behavior(*args))
         with serving(None):
-            return behavior(*args)
+            return behavior(*args, **callback)
 
-    # What health services say of a method that hands its answers to a callback: gRPC would take none from the iterator.
-    vars(answer).pop("experimental_non_blocking", None)
     return answer

@@ -362,7 +362,8 @@ class McpStdioGuard:
         if not isinstance(verdict, TaskToken):
             raise self._refusal(verdict)
         with serving(verdict):
-            told: Any = ctx.meta and {name: value for name, value in ctx.meta.items() if name in meta}
+            ours = {AUTHORIZATION_KEY, PROOF_KEY}
+            told: Any = ctx.meta and {name: value for name, value in ctx.meta.items() if name not in ours}
             return await call_next(replace(ctx, params={**(ctx.params or {}), "_meta": meta}, meta=told))
 
     async def start(self) -> None:

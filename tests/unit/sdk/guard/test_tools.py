@@ -61,5 +61,7 @@ def test_other_decorators_below() -> None:
         guarded("ticket:read", params=["ticket"])(_with_a_session(read))
     with pytest.raises(InvalidInput, match="below its other decorators"):
         guarded("ticket:read", params=["ticket"])(functools.lru_cache(read))
+    with pytest.raises(InvalidInput, match="below its other decorators"):
+        guarded("ticket:find")(_with_a_session(guarded("ticket:read", params=["ticket"])(read)))
     twice = guarded("ticket:find")(guarded("ticket:read", params=["ticket"])(read))
     assert inspect.signature(read) == inspect.signature(twice)

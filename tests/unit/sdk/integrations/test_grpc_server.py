@@ -158,20 +158,22 @@ class TestRequests:
 
 
 def test_an_open_health_service(tmp_path: Path) -> None:
-    """The library's own service of health is answered where it is open, also to whoever watches."""
+    """The library's own service of health is answered where it is open, also to whoever watches, as many as do."""
     health = pytest.importorskip("grpc_health.v1.health")
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     watch = "/grpc.health.v1.Health/Watch"
     guard = TaskTokenInterceptor(actions={}, open_methods=[watch], audience="https://a.example", socket=str(tmp_path))
-    server = grpc.server(ThreadPoolExecutor(4), interceptors=[guard])
+    server = grpc.server(ThreadPoolExecutor(2), interceptors=[guard])
     health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
-        assert health_pb2.HealthCheckResponse.SERVING == next(watching).status
-        watching.cancel()
+        stub = health_pb2_grpc.HealthStub(channel)
+        watching = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(5)]
+        assert {health_pb2.HealthCheckResponse.SERVING} == {next(each).status for each in watching}
+        for each in watching:
+            each.cancel()
     server.stop(None).wait()
     guard.close()
 

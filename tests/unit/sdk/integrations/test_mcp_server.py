@@ -306,10 +306,10 @@ class TestOverStdio:
         async with connected(socket) as (client, seen):
             assert ["read_ticket"] == [each.name for each in (await client.list_tools()).tools]
             shown = token()
-            meta = {AUTHORIZATION_KEY: f"Bearer {shown}", "kept": "by the tool"}
+            meta = {AUTHORIZATION_KEY: f"Bearer {shown}", "kept": "by the tool", "progressToken": 4711}
             said = (await client.call_tool("read_ticket", {"ticket": "42"}, meta=meta)).content[0].text
             assert ("ticket 42", ["t1"]) == (said[:9], seen)
-            assert (2, 0) == (said.count("by the tool"), said.count(shown))
+            assert (2, 2, 0) == (said.count("by the tool"), said.count("4711"), said.count(shown))
 
     @pytest.mark.parametrize(
         ("ticket", "given", "status"),

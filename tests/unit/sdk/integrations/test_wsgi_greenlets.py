@@ -9,14 +9,14 @@ import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("flask")
-pytest.importorskip("gunicorn")
-pytest.importorskip("gevent")
-pytest.importorskip("eventlet")
+# Programs of these tests import them, and not this process: eventlet warns at each of its forks then.
+if not all(map(find_spec, ("flask", "gunicorn", "gevent", "eventlet"))):
+    pytest.skip("needs flask, gunicorn, gevent and eventlet", allow_module_level=True)
 
 from fakes.ca import FakeCa
 from fakes.fake_agent import x509_response
